@@ -1,0 +1,27 @@
+"""fgmm: small video, audio and text encoders that share one space. Importing registers the Auto classes."""
+
+from transformers import AutoConfig, AutoModel
+
+from .configuration_fgmm import FgmmAudioConfig, FgmmConfig, FgmmTextConfig, FgmmVideoConfig
+from .modeling_fgmm import FgmmModel, FgmmOutput, FgmmPreTrainedModel, FgmmRegionOutput, FgmmTextOutput
+from .scoring_fgmm import attended_similarity, caption_scores, pair_scores
+
+AutoConfig.register("fgmm", FgmmConfig)
+AutoModel.register(FgmmConfig, FgmmModel)
+FgmmConfig.register_for_auto_class()
+FgmmModel.register_for_auto_class("AutoModel")
+
+__all__ = [
+    "FgmmAudioConfig",
+    "FgmmConfig",
+    "FgmmModel",
+    "FgmmOutput",
+    "FgmmPreTrainedModel",
+    "FgmmRegionOutput",
+    "FgmmTextConfig",
+    "FgmmTextOutput",
+    "FgmmVideoConfig",
+    "attended_similarity",
+    "caption_scores",
+    "pair_scores",
+]

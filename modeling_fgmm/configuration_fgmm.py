@@ -1,0 +1,165 @@
+"""Configuration of the video, audio and text encoders and of the joint model."""
+
+import math
+
+from huggingface_hub.dataclasses import strict
+from transformers.configuration_utils import PreTrainedConfig
+
+
+@strict
+class FgmmVideoConfig(PreTrainedConfig):
+    r"""
+    Configuration of the S3D-G video encoder. At its defaults the layout is that of the network of MIL-NCE
+    (Miech et al., CVPR 2020).
+
+    Args:
+        num_channels (`int`): channels of a frame.
+        width_multiplier (`float`): factor on the channels of every block; 1.0 is the published network.
+        depths (`list[int]`): inception blocks in stages 3, 4 and 5 (at most 2, 5, 2). Leaving out stage 5 doubles the
+            resolution of the feature map, from 1/32 to 1/16 of the frame.
+        self_gating (`bool`): scale each branch's channels by a sigmoid of their mean (the G of S3D-G).
+        space_to_depth (`bool`): fold 2x2x2 neighbourhoods into channels before a stem of stride 1.
+        temporal_padding (`str`): `"replicate"` repeats the first and last frame, so that an image and a static clip
+            have the same features; `"zeros"` is what converted MIL-NCE weights were trained with.
+    """
+
+    model_type = "fgmm_video"
+    base_config_key = "video_config"
+
+    num_channels: int = 3
+    width_multiplier: float = 1.0
+    depths: list[int] | tuple[int, ...] = (2, 5, 2)
+    self_gating: bool = True
+    space_to_depth: bool = False
+    temporal_padding: str = "replicate"
+
+    def __post_init__(self, **kwargs):
+        self.depths = list(self.depths)
+        super().__post_init__(**kwargs)
+
+    def validate_layout(self):
+        """Check that the stages exist in S3D-G."""
+        largest = (2, 5, 2)
+        if not 1 <= len(self.depths) <= 3 or any(not 1 <= d <= m for d, m in zip(self.depths, largest, strict=False)):
+            raise ValueError(f"depths={self.depths} must hold one to three numbers between 1 and 2, 5, 2.")
+        if self.temporal_padding not in ("replicate", "zeros"):
+            raise ValueError(f"temporal_padding={self.temporal_padding!r} is neither 'replicate' nor 'zeros'.")
+        if self.width_multiplier <= 0:
+            raise ValueError(f"width_multiplier={self.width_multiplier} must be positive.")
+
+
+@strict
+class FgmmAudioConfig(PreTrainedConfig):
+    r"""
+    Configuration of the audio encoder: a ResNet backbone over the log-mel picture, one input channel.
+
+    Args:
+        num_mel_bins (`int`): rows of the log-mel picture.
+        embedding_size (`int`): channels of the stem.
+        hidden_sizes (`list[int]`): channels of each stage; every stage after the first halves the resolution.
+        depths (`list[int]`): layers in each stage.
+        layer_type (`str`): `"basic"` or `"bottleneck"`.
+    """
+
+    model_type = "fgmm_audio"
+    base_config_key = "audio_config"
+
+    num_mel_bins: int = 64
+    embedding_size: int = 64
+    hidden_sizes: list[int] | tuple[int, ...] = (64, 128, 256, 512)
+    depths: list[int] | tuple[int, ...] = (2, 2, 2, 2)
+    layer_type: str = "basic"
+
+    def __post_init__(self, **kwargs):
+        self.hidden_sizes, self.depths = list(self.hidden_sizes), list(self.depths)
+        super().__post_init__(**kwargs)
+
+    def validate_layout(self):
+        """Check that every stage has a depth."""
+        if len(self.hidden_sizes) != len(self.depths) or not self.depths:
+            raise ValueError(f"hidden_sizes={self.hidden_sizes} and depths={self.depths} must be of one length.")
+
+
+@strict
+class FgmmTextConfig(PreTrainedConfig):
+    r"""
+    Configuration of the phrase encoder: word embedding, linear, ReLU, maximum over the words of a phrase, linear.
+    With the whole sentence as one phrase this is the text tower of MIL-NCE (Miech et al., CVPR 2020).
+
+    Args:
+        vocab_size (`int`): size of the tokenizer's vocabulary.
+        hidden_size (`int`): dimensions of the word embedding.
+        intermediate_size (`int`): dimensions in which the maximum over words is taken.
+        num_hidden_layers (`int`): transformer layers between the embedding and the pooling; 0 means that a word's
+            vector does not depend on its neighbours.
+        num_attention_heads (`int`): heads of each transformer layer.
+        max_position_embeddings (`int`): longest input of the transformer layers, in tokens.
+        dropout (`float`): probability of dropping a component of a word embedding in training.
+        pad_token_id (`int`): id of the padding token.
+    """
+
+    model_type = "fgmm_text"
+    base_config_key = "text_config"
+
+    vocab_size: int = 66250
+    hidden_size: int = 300
+    intermediate_size: int = 2048
+    num_hidden_layers: int = 0
+    num_attention_heads: int = 4
+    max_position_embeddings: int = 512
+    dropout: float = 0.0
+    pad_token_id: int | None = 0
+
+    def validate_layout(self):
+        """Check that the heads divide the hidden size."""
+        if self.num_hidden_layers and self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} is not divisible by num_attention_heads={self.num_attention_heads}."
+            )
+
+
+@strict
+class FgmmConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`FgmmModel`].
+
+    Args:
+        video_config, audio_config, text_config (`dict`): the encoders.
+        modalities (`list[str]`): which encoders the model has, out of `"video"`, `"audio"`, `"text"`.
+        projection_dim (`int`): dimensions of the shared space (D).
+        sharpness_init_value (`float`): sharpness of the attention over regions at the start (γ, on cosines).
+        phrase_sharpness_init_value (`float`): sharpness of the attention over phrases at the start (δ); 0 is their mean.
+        logit_scale_init_value (`float`): logarithm of the scale of the contrast at the start.
+        coarse_loss_weight (`float`): weight of the contrast on pooled embeddings beside that on regions and phrases.
+        scoring_implementation (`str`): `"auto"`, `"reference"` or `"tiled"`, see `scoring_fgmm.attended_similarity`.
+    """
+
+    model_type = "fgmm"
+    sub_configs_defaults = {
+        "video_config": FgmmVideoConfig,
+        "audio_config": FgmmAudioConfig,
+        "text_config": FgmmTextConfig,
+    }
+
+    video_config: dict | PreTrainedConfig | None = None
+    audio_config: dict | PreTrainedConfig | None = None
+    text_config: dict | PreTrainedConfig | None = None
+    modalities: list[str] | tuple[str, ...] = ("video", "audio", "text")
+    projection_dim: int = 512
+    sharpness_init_value: float = 4.0
+    phrase_sharpness_init_value: float = 0.0
+    logit_scale_init_value: float = math.log(1 / 0.07)
+    coarse_loss_weight: float = 0.2
+    scoring_implementation: str = "auto"
+
+    def __post_init__(self, **kwargs):
+        self.modalities = list(self.modalities)
+        super().__post_init__(**kwargs)
+
+    def validate_modalities(self):
+        """Check that the model has at least one pair of known modalities to compare."""
+        if len(set(self.modalities)) < 2 or not set(self.modalities) <= {"video", "audio", "text"}:
+            raise ValueError(f"modalities={self.modalities} must be at least two of 'video', 'audio', 'text'.")
+
+
+__all__ = ["FgmmConfig", "FgmmVideoConfig", "FgmmAudioConfig", "FgmmTextConfig"]

@@ -1,0 +1,368 @@
+"""The joint model: encoders, one shared space, scores between modalities and the loss."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .audio_fgmm import FgmmAudioEncoder, region_mask
+from .configuration_fgmm import FgmmConfig
+from .layers_fgmm import FgmmPreTrainedModel, masked_mean
+from .loss_fgmm import Keys, PairObjective, Queries
+from .text_fgmm import FgmmTextEncoder
+from .video_fgmm import FgmmVideoEncoder
+
+# Which modality asks and which answers, in each pair.
+PAIRS = (("text", "video"), ("text", "audio"), ("audio", "video"))
+
+
+@dataclass
+class FgmmRegionOutput(ModelOutput):
+    """What a video or audio encoder found.
+
+    Args:
+        last_hidden_state: (B, N, C) features of the regions.
+        pooler_output: (B, D) one L2-normalised embedding an item; 0 for an item without the modality.
+        regions: (B, N, D) L2-normalised regions in the shared space.
+        region_mask: (B, N) bool, False for padding.
+        grid: (t, h, w) for video, (frequency, time) for audio; N is its product.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    regions: torch.FloatTensor | None = None
+    region_mask: torch.BoolTensor | None = None
+    grid: tuple[int, ...] | None = None
+
+
+@dataclass
+class FgmmTextOutput(ModelOutput):
+    """What the text encoder found.
+
+    Args:
+        last_hidden_state: (B, M, C) features of the phrases.
+        pooler_output: (B, D) one L2-normalised embedding an item, over all its words in phrases.
+        phrases: (B, M, D) L2-normalised phrases in the shared space.
+        phrase_mask: (B, M) bool, False for padding.
+        phrase_captions: (B, M) index of each phrase's candidate caption.
+        caption_embeds: (B, K, D) one L2-normalised embedding a candidate caption.
+        caption_mask: (B, K) bool, False where an item has no such caption or it has no phrase.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    phrases: torch.FloatTensor | None = None
+    phrase_mask: torch.BoolTensor | None = None
+    phrase_captions: torch.LongTensor | None = None
+    caption_embeds: torch.FloatTensor | None = None
+    caption_mask: torch.BoolTensor | None = None
+
+
+@dataclass
+class FgmmOutput(ModelOutput):
+    """What the joint model answers; a field is None where its modality was not given.
+
+    Args:
+        loss: a number, with `return_loss=True`: the mean over the pairs of modalities given.
+        logits_per_video: (Bv, Bt) fine scores times the logit scale.
+        logits_per_text: (Bt, Bv) its transpose; (Bt, Ba) where no video was given.
+        logits_per_audio: (Ba, Bt).
+        logits_per_audio_video: (Ba, Bv) audio over video.
+        video_embeds, audio_embeds, text_embeds: (B, D) one vector an item, for indexes.
+        video_regions, audio_regions: (B, N, D); phrases: (B, M, D).
+        video_output, audio_output: [`FgmmRegionOutput`], with masks and grids; text_output: [`FgmmTextOutput`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits_per_video: torch.FloatTensor | None = None
+    logits_per_text: torch.FloatTensor | None = None
+    logits_per_audio: torch.FloatTensor | None = None
+    logits_per_audio_video: torch.FloatTensor | None = None
+    video_embeds: torch.FloatTensor | None = None
+    audio_embeds: torch.FloatTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+    video_regions: torch.FloatTensor | None = None
+    audio_regions: torch.FloatTensor | None = None
+    phrases: torch.FloatTensor | None = None
+    video_output: FgmmRegionOutput | None = None
+    audio_output: FgmmRegionOutput | None = None
+    text_output: FgmmTextOutput | None = None
+
+
+def present_only(encoder: nn.Module, inputs: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, tuple]:
+    """Encodes the items that have the modality; the others' features are 0.
+
+    So an absent item costs nothing and has no part in batch normalisation's statistics.
+
+    Args:
+        encoder: gives features (B, N, C) and the grid of the regions.
+        inputs: (B, ...).
+        present: (B,) bool.
+    """
+    if bool(present.all()):
+        return encoder(inputs)
+    # With no item at all one is encoded and dropped, so that shapes are known and parameters take part in DDP.
+    kept = present if bool(present.any()) else torch.arange(len(present), device=present.device) == 0
+    features, grid = encoder(inputs[kept])
+    everything = features.new_zeros(len(present), *features.shape[1:])
+    everything[kept] = features
+    return everything.masked_fill(~present.view(-1, 1, 1), 0.0), grid
+
+
+class FgmmModel(FgmmPreTrainedModel):
+    """Small video, audio and text encoders in one space, compared region by phrase.
+
+    Each encoder's features are projected into D dimensions and L2-normalised; see [`PairObjective`] for how two
+    modalities are scored.
+    """
+
+    def __init__(self, config: FgmmConfig):
+        super().__init__(config)
+        encoders = {"video": FgmmVideoEncoder, "audio": FgmmAudioEncoder, "text": FgmmTextEncoder}
+        configs = {"video": config.video_config, "audio": config.audio_config, "text": config.text_config}
+        self.encoders = nn.ModuleDict({name: encoders[name](configs[name]) for name in config.modalities})
+        self.projections = nn.ModuleDict(
+            {name: nn.Linear(encoder.out_channels, config.projection_dim) for name, encoder in self.encoders.items()}
+        )
+        self.objectives = nn.ModuleDict(
+            {f"{ask}_{answer}": PairObjective(config) for ask, answer in PAIRS if {ask, answer} <= set(self.encoders)}
+        )
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, PairObjective):
+            init.constant_(module.log_sharpness, torch.tensor(self.config.sharpness_init_value).log().item())
+            init.constant_(module.phrase_sharpness, self.config.phrase_sharpness_init_value)
+            init.constant_(module.logit_scale, self.config.logit_scale_init_value)
+            init.constant_(module.coarse_logit_scale, self.config.logit_scale_init_value)
+
+    def _encoder(self, modality: str) -> nn.Module:
+        if modality not in self.encoders:
+            raise ValueError(f"This model has no {modality} encoder, only {', '.join(self.encoders)}.")
+        return self.encoders[modality]
+
+    def get_video_features(
+        self, pixel_values_videos: torch.Tensor, video_mask: torch.Tensor | None = None
+    ) -> FgmmRegionOutput:
+        """
+        Args:
+            pixel_values_videos: (B, T, 3, H, W) normalised pixels.
+            video_mask: (B,) False for items without video, or None.
+
+        Returns:
+            [`FgmmRegionOutput`], with a grid of (t, h, w).
+
+        Raises:
+            ValueError: for a wrong shape, or when the model has no video encoder.
+        """
+        encoder = self._encoder("video")
+        if video_mask is None:
+            video_mask = torch.ones(len(pixel_values_videos), dtype=torch.bool, device=pixel_values_videos.device)
+        features, grid = present_only(encoder, pixel_values_videos, video_mask.bool())
+        mask = video_mask.bool().unsqueeze(1).expand(features.shape[:2])
+        return self._project_regions("video", features, mask, grid)
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> FgmmRegionOutput:
+        """
+        Args:
+            pixel_values: (B, 3, H, W) normalised pixels; each image is a clip of one frame.
+
+        Returns:
+            [`FgmmRegionOutput`], with a grid of (1, h, w).
+        """
+        return self.get_video_features(pixel_values.unsqueeze(1))
+
+    def get_audio_features(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None = None
+    ) -> FgmmRegionOutput:
+        """
+        Args:
+            input_features: (B, time, mel) log-mel frames.
+            input_features_mask: (B, time) False for padding; an item without audio is all padding. None: all sound.
+
+        Returns:
+            [`FgmmRegionOutput`], with a grid of (frequency, time).
+
+        Raises:
+            ValueError: for a wrong shape, or when the model has no audio encoder.
+        """
+        encoder = self._encoder("audio")
+        if input_features_mask is None:
+            input_features_mask = torch.ones(input_features.shape[:2], dtype=torch.bool, device=input_features.device)
+        keep = input_features_mask.bool()
+        # What stands in the padding must not leak into its neighbours through the convolutions.
+        features, grid = present_only(encoder, input_features.masked_fill(~keep.unsqueeze(-1), 0.0), keep.any(1))
+        mask = region_mask(keep, grid)
+        return self._project_regions("audio", features, mask, grid)
+
+    def get_text_features(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        phrase_spans: torch.Tensor | None = None,
+        phrase_captions: torch.Tensor | None = None,
+        phrase_mask: torch.Tensor | None = None,
+    ) -> FgmmTextOutput:
+        """
+        Args:
+            input_ids: (B, L) token ids; an item's candidate captions end to end.
+            attention_mask: (B, L) 0 for padding. None: everything but the padding id.
+            phrase_spans: (B, M, 2) first token and one past the last of each phrase. None: each item is one phrase.
+            phrase_captions: (B, M) the candidate caption that a phrase belongs to. None: one caption an item.
+            phrase_mask: (B, M) False for padding. None: every span that is not empty.
+
+        Returns:
+            [`FgmmTextOutput`].
+
+        Raises:
+            ValueError: when the text is too long, or when the model has no text encoder.
+        """
+        encoder = self._encoder("text")
+        if attention_mask is None:
+            attention_mask = (input_ids != self.config.text_config.pad_token_id).long()
+        if phrase_spans is None:
+            # The first token and one past the last, on whichever side the padding is.
+            places = torch.arange(input_ids.shape[1], device=input_ids.device)
+            first = torch.where(attention_mask.bool(), places, input_ids.shape[1]).amin(1)
+            last = torch.where(attention_mask.bool(), places + 1, 0).amax(1)
+            phrase_spans = torch.stack([torch.minimum(first, last), last], dim=-1).unsqueeze(1)
+        if phrase_mask is None:
+            phrase_mask = phrase_spans[..., 1] > phrase_spans[..., 0]
+        if phrase_captions is None:
+            phrase_captions = torch.zeros_like(phrase_mask, dtype=torch.long)
+        phrase_mask = phrase_mask.bool()
+        phrase_spans = phrase_spans.masked_fill(~phrase_mask.unsqueeze(-1), 0)
+        phrase_captions = phrase_captions.masked_fill(~phrase_mask, 0)
+        features = encoder(input_ids, attention_mask, phrase_spans)
+
+        # A caption's words are its phrases' words, so that its maximum is the maximum over its phrases.
+        num_captions = int(phrase_captions.max()) + 1 if phrase_captions.numel() else 1
+        membership = F.one_hot(phrase_captions, num_captions).bool() & phrase_mask.unsqueeze(-1)  # (B, M, K)
+        index = phrase_captions.unsqueeze(-1).expand_as(features)
+        per_caption = features.new_zeros(len(features), num_captions, features.shape[2])
+        per_caption = per_caption.scatter_reduce(1, index, features, reduce="amax")
+        caption_mask = membership.any(1)
+        project = self.projections["text"]
+        return FgmmTextOutput(
+            last_hidden_state=features,
+            pooler_output=F.normalize(project(per_caption.amax(1)), dim=-1) * caption_mask.any(1, keepdim=True),
+            phrases=F.normalize(project(features), dim=-1),
+            phrase_mask=phrase_mask,
+            phrase_captions=phrase_captions,
+            caption_embeds=F.normalize(project(per_caption), dim=-1),
+            caption_mask=caption_mask,
+        )
+
+    def _project_regions(
+        self, modality: str, features: torch.Tensor, mask: torch.Tensor, grid: tuple[int, ...]
+    ) -> FgmmRegionOutput:
+        projected = self.projections[modality](features)
+        return FgmmRegionOutput(
+            last_hidden_state=features,
+            pooler_output=F.normalize(masked_mean(projected, mask), dim=-1),
+            regions=F.normalize(projected, dim=-1),
+            region_mask=mask,
+            grid=grid,
+        )
+
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        video_mask: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        phrase_spans: torch.Tensor | None = None,
+        phrase_captions: torch.Tensor | None = None,
+        phrase_mask: torch.Tensor | None = None,
+        return_loss: bool = False,
+    ) -> FgmmOutput:
+        """
+        Scores every given item against every other, for each pair of modalities given.
+
+        Args:
+            pixel_values_videos, video_mask: see [`~FgmmModel.get_video_features`].
+            input_features, input_features_mask: see [`~FgmmModel.get_audio_features`].
+            input_ids, attention_mask, phrase_spans, phrase_captions, phrase_mask: see
+                [`~FgmmModel.get_text_features`].
+            return_loss: give the loss (item i of one modality belongs to item i of the others) in place of the
+                logits; across processes the negatives come from all of them.
+
+        Returns:
+            [`FgmmOutput`].
+
+        Raises:
+            ValueError: when nothing is given, a shape is wrong, or for a loss fewer than two modalities or different
+                numbers of items are given.
+        """
+        outputs = {}
+        if pixel_values_videos is not None:
+            outputs["video"] = self.get_video_features(pixel_values_videos, video_mask)
+        if input_features is not None:
+            outputs["audio"] = self.get_audio_features(input_features, input_features_mask)
+        if input_ids is not None:
+            outputs["text"] = self.get_text_features(
+                input_ids, attention_mask, phrase_spans, phrase_captions, phrase_mask
+            )
+        if not outputs:
+            raise ValueError("Give at least one of pixel_values_videos, input_features and input_ids.")
+        result = FgmmOutput(
+            **{f"{name}_output": output for name, output in outputs.items()},
+            **{f"{name}_embeds": output.pooler_output for name, output in outputs.items()},
+            **{f"{name}_regions": outputs[name].regions for name in ("video", "audio") if name in outputs},
+            phrases=outputs["text"].phrases if "text" in outputs else None,
+        )
+        pairs = [(ask, answer) for ask, answer in PAIRS if ask in outputs and answer in outputs]
+        if return_loss:
+            result.loss = self._loss(outputs, pairs)
+            return result
+        logits = {
+            pair: self.objectives["_".join(pair)].logits(as_queries(outputs[pair[0]]), as_keys(outputs[pair[1]]))
+            for pair in pairs
+        }
+        result.logits_per_text = logits.get(("text", "video"), logits.get(("text", "audio")))
+        if ("text", "video") in logits:
+            result.logits_per_video = logits["text", "video"].T
+        if ("text", "audio") in logits:
+            result.logits_per_audio = logits["text", "audio"].T
+        result.logits_per_audio_video = logits.get(("audio", "video"))
+        return result
+
+    def _loss(self, outputs: dict, pairs: list[tuple[str, str]]) -> torch.Tensor:
+        sizes = {name: len(output.pooler_output) for name, output in outputs.items()}
+        if not pairs or len(set(sizes.values())) > 1:
+            raise ValueError(f"A loss needs at least two modalities of as many items each, but was given {sizes}.")
+        losses = [
+            self.objectives[f"{ask}_{answer}"](as_queries(outputs[ask]), as_keys(outputs[answer]))
+            for ask, answer in pairs
+        ]
+        return torch.stack(losses).mean()
+
+
+def as_queries(output: FgmmTextOutput | FgmmRegionOutput) -> Queries:
+    """Texts ask with their phrases; a sound asks with its regions, as one caption."""
+    if isinstance(output, FgmmTextOutput):
+        return Queries(
+            output.phrases, output.phrase_mask, output.phrase_captions, output.caption_embeds, output.caption_mask
+        )
+    return Queries(
+        phrases=output.regions,
+        mask=output.region_mask,
+        captions=torch.zeros_like(output.region_mask, dtype=torch.long),
+        embeds=output.pooler_output.unsqueeze(1),
+        caption_mask=output.region_mask.any(1, keepdim=True),
+    )
+
+
+def as_keys(output: FgmmRegionOutput) -> Keys:
+    """Regions that answer."""
+    return Keys(output.regions, output.region_mask, output.pooler_output)
+
+
+__all__ = ["FgmmModel", "FgmmPreTrainedModel", "FgmmOutput", "FgmmRegionOutput", "FgmmTextOutput"]

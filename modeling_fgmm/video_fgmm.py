@@ -1,0 +1,213 @@
+"""S3D-G: clips or images to a feature map of regions (Xie et al., ECCV 2018; as used by Miech et al., CVPR 2020)."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_fgmm import FgmmVideoConfig
+
+# Channels of the inception blocks at full width: (1x1x1), (reduction, 3x3x3), (reduction, 3x3x3), (pool, 1x1x1).
+INCEPTION_STAGES = (
+    ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
+    (
+        (192, 96, 208, 16, 48, 64),
+        (160, 112, 224, 24, 64, 64),
+        (128, 128, 256, 24, 64, 64),
+        (112, 144, 288, 32, 64, 64),
+        (256, 160, 320, 32, 128, 128),
+    ),
+    ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
+)
+# Kernel and stride (time, height, width) of the pooling before stages 3, 4 and 5.
+STAGE_POOLING = (((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)))
+
+
+def scaled(channels: int, width_multiplier: float) -> int:
+    """Channels after the width multiplier, a multiple of 8 (vector registers, tensor cores)."""
+    return max(8, int(round(channels * width_multiplier / 8)) * 8)
+
+
+class TemporalConv3d(nn.Conv3d):
+    """A 3d convolution whose padding in time repeats the border frames, or is zero.
+
+    With repeated frames a clip in which nothing moves is answered like the single image it shows.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size, stride, padding, temporal_padding: str):
+        super().__init__(in_channels, out_channels, kernel_size, stride, (0, *padding[1:]), bias=False)
+        self.padding_in_time = padding[0] if isinstance(padding[0], tuple) else (padding[0], padding[0])
+        self.temporal_padding = "replicate" if temporal_padding == "replicate" else "constant"
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, C, t, h, w) -> (B, C', t', h', w')."""
+        if any(self.padding_in_time):
+            hidden_states = F.pad(hidden_states, (0, 0, 0, 0, *self.padding_in_time), mode=self.temporal_padding)
+        return super().forward(hidden_states)
+
+
+class ConvBlock(GradientCheckpointingLayer):
+    """Convolution, batch normalisation, ReLU; a kernel of k x k x k is separated into space (1,k,k) and time (k,1,1)."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, temporal_padding: str):
+        super().__init__()
+        pad = kernel_size // 2
+        self.spatial_conv = nn.Conv3d(
+            in_channels, out_channels, (1, kernel_size, kernel_size), padding=(0, pad, pad), bias=False
+        )
+        self.spatial_norm = nn.BatchNorm3d(out_channels)
+        self.temporal_conv = None
+        if kernel_size > 1:
+            self.temporal_conv = TemporalConv3d(
+                out_channels, out_channels, (kernel_size, 1, 1), (1, 1, 1), (pad, 0, 0), temporal_padding
+            )
+            self.temporal_norm = nn.BatchNorm3d(out_channels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, C, t, h, w) -> (B, C', t, h, w)."""
+        hidden_states = F.relu(self.spatial_norm(self.spatial_conv(hidden_states)))
+        if self.temporal_conv is not None:
+            hidden_states = F.relu(self.temporal_norm(self.temporal_conv(hidden_states)))
+        return hidden_states
+
+
+class SelfGating(nn.Module):
+    """Scales each channel by a sigmoid of a linear map of all channels' means (the feature gating of S3D-G)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, C, t, h, w) -> the same shape."""
+        weights = torch.sigmoid(self.linear(hidden_states.mean(dim=(2, 3, 4))))
+        return hidden_states * weights[:, :, None, None, None]
+
+
+def max_pool_same(hidden_states: torch.Tensor, kernel: tuple, stride: tuple) -> torch.Tensor:
+    """Maximum pooling whose output covers every input position (TensorFlow's SAME for even sizes).
+
+    The inputs are outputs of a ReLU, so that padding with zeros never wins over a real value.
+    """
+    time, height, width = (k - s for k, s in zip(kernel, stride, strict=True))
+    padding = (width // 2, width - width // 2, height // 2, height - height // 2, time // 2, time - time // 2)
+    return F.max_pool3d(F.pad(hidden_states, padding), kernel, stride, ceil_mode=True)
+
+
+class InceptionBlock(GradientCheckpointingLayer):
+    """Four parallel branches, each gated, concatenated over channels."""
+
+    def __init__(self, in_channels: int, channels: tuple[int, ...], config: FgmmVideoConfig):
+        super().__init__()
+        point, reduce_a, conv_a, reduce_b, conv_b, pool = channels
+
+        def block(inputs: int, outputs: int, kernel_size: int) -> ConvBlock:
+            return ConvBlock(inputs, outputs, kernel_size, config.temporal_padding)
+
+        self.branches = nn.ModuleList(
+            [
+                block(in_channels, point, 1),
+                nn.Sequential(block(in_channels, reduce_a, 1), block(reduce_a, conv_a, 3)),
+                nn.Sequential(block(in_channels, reduce_b, 1), block(reduce_b, conv_b, 3)),
+                nn.Sequential(nn.MaxPool3d(3, stride=1, padding=1), block(in_channels, pool, 1)),
+            ]
+        )
+        self.out_channels = point + conv_a + conv_b + pool
+        outputs = (point, conv_a, conv_b, pool)
+        self.gates = nn.ModuleList([SelfGating(size) if config.self_gating else nn.Identity() for size in outputs])
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, C, t, h, w) -> (B, C', t, h, w)."""
+        outputs = [gate(branch(hidden_states)) for branch, gate in zip(self.branches, self.gates, strict=True)]
+        return torch.cat(outputs, dim=1)
+
+
+class Stem(GradientCheckpointingLayer):
+    """From pixels to a map at 1/4 of the height and width and half of the frames."""
+
+    def __init__(self, config: FgmmVideoConfig):
+        super().__init__()
+        first, second = scaled(64, config.width_multiplier), scaled(192, config.width_multiplier)
+        self.space_to_depth = config.space_to_depth
+        if config.space_to_depth:
+            # Kernel 2x4x4 at stride 1, one position more to the right than to the left.
+            self.conv = TemporalConv3d(
+                8 * config.num_channels, first, (2, 4, 4), 1, ((0, 1), 0, 0), config.temporal_padding
+            )
+        else:
+            self.conv = TemporalConv3d(
+                config.num_channels, first, (3, 7, 7), (2, 2, 2), (1, 3, 3), config.temporal_padding
+            )
+        self.norm = nn.BatchNorm3d(first)
+        self.point_conv = ConvBlock(first, first, 1, config.temporal_padding)
+        self.conv_block = ConvBlock(first, second, 3, config.temporal_padding)
+        self.gate = SelfGating(second) if config.self_gating else nn.Identity()
+        self.out_channels = second
+
+    def fold(self, pixels: torch.Tensor) -> torch.Tensor:
+        """2x2x2 neighbourhoods into channels: (B, C, T, H, W) -> (B, 8C, T/2, H/2, W/2), padded for the stem's kernel."""
+        if pixels.shape[2] % 2:
+            pixels = torch.cat([pixels, pixels[:, :, -1:]], dim=2)
+        batch, channels, frames, height, width = pixels.shape
+        pixels = pixels.reshape(batch, channels, frames // 2, 2, height // 2, 2, width // 2, 2)
+        pixels = pixels.permute(0, 3, 5, 7, 1, 2, 4, 6).flatten(1, 4)
+        return F.pad(pixels, (1, 2, 1, 2))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, C, T, H, W) -> (B, C', T/2, H/4, W/4)."""
+        hidden_states = self.conv(self.fold(pixels) if self.space_to_depth else pixels)
+        hidden_states = F.relu(self.norm(hidden_states))
+        hidden_states = max_pool_same(hidden_states, (1, 3, 3), (1, 2, 2))
+        return self.gate(self.conv_block(self.point_conv(hidden_states)))
+
+
+class FgmmVideoEncoder(nn.Module):
+    """S3D-G without its head.
+
+    `out_channels` are the channels of the feature map.
+    """
+
+    def __init__(self, config: FgmmVideoConfig):
+        super().__init__()
+        self.config = config
+        self.stem = Stem(config)
+        channels = self.stem.out_channels
+        self.stages = nn.ModuleList()
+        for stage, depth in zip(INCEPTION_STAGES, config.depths, strict=False):
+            blocks = nn.ModuleList()
+            for sizes in stage[:depth]:
+                blocks.append(
+                    InceptionBlock(channels, tuple(scaled(size, config.width_multiplier) for size in sizes), config)
+                )
+                channels = blocks[-1].out_channels
+            self.stages.append(blocks)
+        self.out_channels = channels
+
+    def forward(self, pixel_values_videos: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int]]:
+        """
+        Args:
+            pixel_values_videos: (B, T, 3, H, W) normalised pixels; an image is a clip of one frame.
+
+        Returns:
+            The features of the regions (B, N, C) with N = t·h·w, and the grid (t, h, w).
+
+        Raises:
+            ValueError: when the shape is not (B, T, 3, H, W), or too small for the network.
+        """
+        if pixel_values_videos.ndim != 5 or pixel_values_videos.shape[2] != self.config.num_channels:
+            raise ValueError(
+                f"pixel_values_videos has shape {tuple(pixel_values_videos.shape)}, but (batch, frames, "
+                f"{self.config.num_channels}, height, width) is needed; give one image as a clip of one frame."
+            )
+        if self.config.space_to_depth and any(size % 2 for size in pixel_values_videos.shape[-2:]):
+            raise ValueError(
+                f"Frames of {tuple(pixel_values_videos.shape[-2:])} pixels cannot be folded by "
+                "space_to_depth; resize them to an even height and width."
+            )
+        hidden_states = self.stem(pixel_values_videos.transpose(1, 2))
+        for blocks, (kernel, stride) in zip(self.stages, STAGE_POOLING, strict=False):
+            hidden_states = max_pool_same(hidden_states, kernel, stride)
+            for block in blocks:
+                hidden_states = block(hidden_states)
+        grid = tuple(hidden_states.shape[2:])
+        return hidden_states.flatten(2).transpose(1, 2), grid
