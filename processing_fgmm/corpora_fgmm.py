@@ -1,0 +1,366 @@
+"""Streams of narrated clips: schema, windows, candidate captions, sharding, exact resume, collation.
+
+What a training stream gives follows from seed, epoch and position alone: shards are read in an order drawn for the
+epoch, rows are permuted within blocks, and a clip's window is drawn for its place. There is no buffer whose contents
+a resumed run would lack.
+"""
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from datasets import Audio, Image, IterableDataset, Video, get_dataset_split_names, load_dataset
+from datasets.distributed import split_dataset_by_node
+from PIL import Image as PILImage
+from PIL import UnidentifiedImageError
+from torch.utils.data import IterableDataset as TorchIterableDataset
+from torch.utils.data import get_worker_info
+
+from .media_fgmm import MediaError, probe_media, read_waveform
+from .processing_fgmm import FgmmProcessor
+
+MEDIA_COLUMNS = ("video", "image", "audio")
+
+
+class CorpusError(ValueError):
+    """A corpus that cannot be used: where it is, what is wrong with it and what to do."""
+
+
+def load_corpus(path_or_name: str, split: str) -> IterableDataset:
+    """Streams the rows of a corpus, media undecoded, after its columns are checked.
+
+    Args:
+        path_or_name: a folder of Parquet shards or a dataset on the Hub.
+        split: for example `"train"`.
+
+    Raises:
+        CorpusError: when it does not exist, has no such split, or its columns are not those of the schema.
+    """
+    try:
+        splits = get_dataset_split_names(path_or_name)
+        if split not in splits:
+            raise CorpusError(f"{path_or_name} has no split {split!r}, only {', '.join(splits)}.")
+        corpus = load_dataset(path_or_name, split=split, streaming=True)
+    except CorpusError:
+        raise
+    except Exception as error:  # whatever the Hub, the network or the files give: the user needs the corpus' name
+        raise CorpusError(
+            f"The corpus {path_or_name!r} could not be opened ({type(error).__name__}: {str(error).splitlines()[0]}); "
+            "give a folder made by scripts/prepare_dataset.py or scripts/make_narrated_corpus.py, or a dataset on the Hub."
+        ) from error
+    check_schema(corpus, path_or_name)
+    for name, feature in (("video", Video), ("image", Image), ("audio", Audio)):
+        if name in corpus.column_names:
+            corpus = corpus.cast_column(name, feature(decode=False))
+    return corpus
+
+
+def check_schema(corpus: IterableDataset, name: str) -> None:
+    """Checks the columns of a corpus.
+
+    Raises:
+        CorpusError: naming the first field that is missing or of the wrong kind.
+    """
+    features = corpus.features or {}
+    if "video_id" not in features:
+        raise CorpusError(f"{name} has no column 'video_id'; its columns are {', '.join(features) or 'unknown'}.")
+    if not any(column in features for column in MEDIA_COLUMNS):
+        raise CorpusError(f"{name} has none of the columns 'video', 'image', 'audio'; it has {', '.join(features)}.")
+    if "captions" in features:
+        captions = features["captions"]
+        entry = captions[0] if isinstance(captions, list) else getattr(captions, "feature", None)
+        missing = [key for key in ("text", "start", "end") if not isinstance(entry, dict) or key not in entry]
+        if missing:
+            raise CorpusError(f"The column 'captions' of {name} lacks the field {missing[0]!r} (text, start, end in s).")
+
+
+@dataclass
+class Clip:
+    """What one item shows: frames (T, 3, H, W) uint8 or None, waveform (samples,) or None, candidate captions."""
+
+    video_id: str
+    frames: torch.Tensor | None
+    waveform: torch.Tensor | None
+    captions: list[str]
+
+
+def open_media(row: dict, column: str):
+    """The bytes, or else the path, of a media column; None where the row has neither."""
+    value = row.get(column)
+    return None if value is None else value["bytes"] or value["path"]
+
+
+def row_duration(row: dict) -> float:
+    """Seconds of the row's video, else of its audio; 0 for an image."""
+    source = open_media(row, "video") or open_media(row, "audio")
+    return 0.0 if source is None else probe_media(source, name=row["video_id"]).duration
+
+
+def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | None, with_audio: bool) -> Clip:
+    """Decodes one window of a row.
+
+    Args:
+        row: one item of a corpus.
+        processor: its video processor and feature extractor say how many frames and which rate.
+        start, end: the window in seconds; end None is the end of the file.
+        with_audio: read sound as well, from the column audio, else from the video.
+
+    Raises:
+        MediaError: when anything in it cannot be decoded.
+    """
+    video, image, audio = (open_media(row, column) for column in MEDIA_COLUMNS)
+    frames = waveform = None
+    name = row["video_id"]
+    if video is not None:
+        frames = processor.video_processor.load(video, processor.video_processor.num_frames, start, end)
+    elif image is not None:
+        frames = processor.video_processor.load(read_image(image, name), 1)
+    sound = audio if audio is not None else video
+    if with_audio and sound is not None:
+        waveform = read_waveform(sound, processor.feature_extractor.sampling_rate, start, end, name=name)
+    if frames is None and waveform is None:
+        raise MediaError(f"{name} has neither video, image nor sound.")
+    return Clip(name, frames, waveform, [])
+
+
+def read_image(source: bytes | str, name: str) -> PILImage.Image:
+    """Decodes an image from bytes or a path.
+
+    Raises:
+        MediaError: when it is damaged.
+    """
+    try:
+        image = PILImage.open(io.BytesIO(source) if isinstance(source, bytes) else source)
+        image.load()
+    except (OSError, UnidentifiedImageError) as error:
+        raise MediaError(f"{name} is not an image that can be read ({error}).") from error
+    return image
+
+
+def random_window(duration: float, seconds: float, generator: np.random.Generator) -> tuple[float, float]:
+    """A window of `seconds`, anywhere within the duration; all of a shorter clip."""
+    start = float(generator.uniform(0, max(duration - seconds, 0)))
+    return start, min(start + seconds, duration)
+
+
+def middle_window(duration: float, seconds: float) -> tuple[float, float]:
+    """The window of `seconds` in the middle; all of a shorter clip."""
+    start = max(duration - seconds, 0) / 2
+    return start, min(start + seconds, duration)
+
+
+def candidate_captions(
+    captions: list[dict], start: float, end: float, number: int, generator: np.random.Generator
+) -> list[str]:
+    """The captions nearest in time to a window; those of the whole item are drawn at random.
+
+    Args:
+        captions: {text, start, end} in seconds, start None for a caption of the whole item.
+        start, end: the window, seconds.
+        number: how many at most (K).
+        generator: draws among captions that are equally near.
+    """
+    middle = (start + end) / 2
+    order = generator.permutation(len(captions))
+
+    def distance(index: int) -> float:
+        caption = captions[index]
+        return 0.0 if caption["start"] is None else abs((caption["start"] + caption["end"]) / 2 - middle)
+
+    return [captions[index]["text"] for index in sorted(order, key=distance)[:number]]
+
+
+@dataclass
+class Batch:
+    """Model inputs, where they stand in the stream, and what was left out.
+
+    epoch and position give the batch after this one, for a resumed run; failures holds a message for each clip that
+    could not be decoded; num_clips counts those that could.
+    """
+
+    inputs: dict[str, torch.Tensor]
+    epoch: int
+    position: int
+    num_clips: int
+    failures: list[str] = field(default_factory=list)
+
+
+class NarratedClips(TorchIterableDataset):
+    """Endless training batches of a corpus; give it to a DataLoader with `batch_size=None`.
+
+    The batches do not depend on the number of workers, each of which makes every n-th batch. Processes take whole
+    shards each where the number of shards divides evenly, else every n-th row.
+
+    Args:
+        corpus: from [`load_corpus`].
+        processor: makes model inputs; its `clip_seconds` is the length of the window.
+        batch_size: clips in a batch (B) of this process; a clip that cannot be decoded leaves its batch smaller.
+        num_captions: candidate captions of a clip (K).
+        with_video, with_audio: what to decode.
+        seed: of order, windows and crops.
+        block_size: rows that are permuted together.
+        min_crop_area, flip: see [`FgmmVideoProcessor.random_crop`].
+        rank, world_size: this process and their number.
+        epoch, position: the first batch, from a checkpoint.
+    """
+
+    def __init__(
+        self,
+        corpus: IterableDataset,
+        processor: FgmmProcessor,
+        *,
+        batch_size: int,
+        num_captions: int = 4,
+        with_video: bool = True,
+        with_audio: bool = True,
+        seed: int = 0,
+        block_size: int = 1024,
+        min_crop_area: float = 1.0,
+        flip: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        epoch: int = 0,
+        position: int = 0,
+    ):
+        self.corpus = split_dataset_by_node(corpus.shuffle(seed=seed, buffer_size=1), rank, world_size)
+        self.processor = processor
+        self.batch_size = batch_size
+        self.num_captions = num_captions
+        self.with_video = with_video
+        self.with_audio = with_audio
+        self.seed = seed
+        self.block_size = block_size
+        self.min_crop_area = min_crop_area
+        self.flip = flip
+        self.rank = rank
+        self.epoch = epoch
+        self.position = position
+
+    def rows(self, epoch: int) -> Iterator[dict]:
+        """Undecoded rows of one epoch, in its order."""
+        self.corpus.set_epoch(epoch)
+        for block, columns in enumerate(self.corpus.iter(batch_size=self.block_size)):
+            number = len(columns["video_id"])
+            for index in np.random.default_rng([self.seed, epoch, self.rank, block]).permutation(number):
+                yield {name: values[index] for name, values in columns.items()}
+
+    def row_batches(self) -> Iterator[tuple[int, int, list[dict]]]:
+        """(epoch, position, rows) without end, from where this stream begins; an epoch's last rows may be left over."""
+        epoch, position = self.epoch, self.position
+        while True:
+            rows, seen = [], 0
+            for row in self.rows(epoch):
+                seen += 1
+                if seen <= position * self.batch_size:
+                    continue
+                rows.append(row)
+                if len(rows) == self.batch_size:
+                    yield epoch, position, rows
+                    rows, position = [], position + 1
+            if seen < self.batch_size:
+                raise CorpusError(
+                    f"The corpus has {seen} clips for this process, fewer than its batch of {self.batch_size}; "
+                    "lower batch_size or add clips."
+                )
+            epoch, position = epoch + 1, 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for number, (epoch, position, rows) in enumerate(self.row_batches()):
+            if number % num_workers == worker_id:
+                yield self.make_batch(epoch, position, rows)
+
+    def make_batch(self, epoch: int, position: int, rows: list[dict]) -> Batch:
+        """Decodes and collates."""
+        clips, failures = [], []
+        for place, row in enumerate(rows):
+            generator = np.random.default_rng([self.seed, epoch, self.rank, position, place])
+            try:
+                clips.append(self.sample(row, generator))
+            except MediaError as error:
+                failures.append(str(error))
+        inputs = collate(self.processor, clips, self.with_video, self.with_audio) if clips else {}
+        return Batch(inputs, epoch, position + 1, len(clips), failures)
+
+    def sample(self, row: dict, generator: np.random.Generator) -> Clip:
+        """One random window of a row and the captions nearest to it."""
+        start, end = random_window(row_duration(row), self.processor.clip_seconds, generator)
+        if not self.with_video:
+            row = {**row, "audio": row.get("audio") or row.get("video"), "video": None}
+        clip = read_clip(row, self.processor, start, end or None, self.with_audio)
+        if clip.frames is not None:
+            clip.frames = self.processor.video_processor.random_crop(
+                clip.frames, generator, self.min_crop_area, self.flip
+            )
+        captions = row.get("captions") or []
+        clip.captions = candidate_captions(captions, start, end, self.num_captions, generator)
+        return clip
+
+
+def collate(
+    processor: FgmmProcessor, clips: list[Clip], with_video: bool = True, with_audio: bool = True, with_text: bool = True
+) -> dict[str, torch.Tensor]:
+    """Clips to model inputs; what a clip lacks is masked.
+
+    Args:
+        processor: makes the tensors.
+        clips: decoded clips.
+        with_video, with_audio, with_text: what to give.
+    """
+    return dict(
+        processor(
+            videos=[clip.frames for clip in clips] if with_video else None,
+            audio=[clip.waveform for clip in clips] if with_audio else None,
+            text=[clip.captions for clip in clips] if with_text else None,
+            num_frames=max((len(clip.frames) for clip in clips if clip.frames is not None), default=1),
+        )
+    )
+
+
+class FixedClips(TorchIterableDataset):
+    """Evaluation clips of a corpus in its own order, the window in the middle; None where decoding fails.
+
+    Gives (position, clip with all its captions, or the message of the failure); give it to a DataLoader with
+    `batch_size=None`. Processes and workers take every n-th row.
+
+    Args:
+        corpus, processor, with_video, with_audio: see [`NarratedClips`].
+        rank, world_size: this process and their number.
+    """
+
+    def __init__(self, corpus, processor, *, with_video=True, with_audio=True, rank=0, world_size=1):
+        self.corpus = corpus
+        self.processor = processor
+        self.with_video = with_video
+        self.with_audio = with_audio
+        self.rank = rank
+        self.world_size = world_size
+
+    def __iter__(self) -> Iterator[tuple[int, Clip | str]]:
+        worker = get_worker_info()
+        worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        share, shares = self.rank * num_workers + worker_id, self.world_size * num_workers
+        position = -1
+        for columns in self.corpus.iter(batch_size=64):
+            for index in range(len(columns["video_id"])):
+                position += 1
+                if position % shares == share:
+                    row = {name: values[index] for name, values in columns.items()}
+                    yield position, self.decode(row)
+
+    def decode(self, row: dict) -> Clip | str:
+        """The clip in the middle of a row with all its captions, or why it could not be decoded."""
+        try:
+            start, end = middle_window(row_duration(row), self.processor.clip_seconds)
+            if not self.with_video:
+                row = {**row, "audio": row.get("audio") or row.get("video"), "video": None}
+            clip = read_clip(row, self.processor, start, end or None, self.with_audio)
+        except MediaError as error:
+            return str(error)
+        if clip.frames is not None:
+            clip.frames = self.processor.video_processor.resize_and_crop(clip.frames)
+        clip.captions = [caption["text"] for caption in row.get("captions") or []]
+        return clip

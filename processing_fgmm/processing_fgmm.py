@@ -1,0 +1,160 @@
+"""One call for videos, images, audio and text."""
+
+import os
+
+import torch
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
+from transformers.video_processing_utils import VideoProcessorMixin
+
+from .feature_extraction_fgmm import FgmmFeatureExtractor
+from .media_fgmm import read_waveform
+from .phrases_fgmm import find_phrases, to_token_spans
+from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideosKwargs, image_to_frame
+
+
+class FgmmProcessorKwargs(ProcessingKwargs, total=False):
+    """Keyword arguments of a call, by modality, and their defaults."""
+
+    videos_kwargs: FgmmVideosKwargs
+    _defaults = {"text_kwargs": {"truncation": True, "max_length": 256}}
+
+
+class FgmmProcessor(ProcessorMixin):
+    """Videos, images, sounds and texts to what [`FgmmModel`] takes.
+
+    Args:
+        video_processor: [`FgmmVideoProcessor`].
+        feature_extractor: [`FgmmFeatureExtractor`].
+        tokenizer: any fast tokenizer (phrases are found through its offsets).
+        max_phrase_words: the most words in a phrase.
+        clip_seconds: length of the window that training showed of each item, and that evaluation shows.
+    """
+
+    def __init__(
+        self, video_processor, feature_extractor, tokenizer, max_phrase_words: int = 4, clip_seconds: float = 10.0
+    ):
+        super().__init__(video_processor, feature_extractor, tokenizer)
+        if not tokenizer.is_fast:
+            raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer, which offsets of phrases need.")
+        self.max_phrase_words = max_phrase_words
+        self.clip_seconds = clip_seconds
+
+    def __call__(
+        self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[FgmmProcessorKwargs]
+    ) -> BatchFeature:
+        """
+        Args:
+            images: one or a list of PIL images, arrays or paths; they go where videos go, as clips of one frame.
+            text: a string or a list of items, each a string or a list of candidate captions.
+            videos: see [`FgmmVideoProcessor.preprocess`].
+            audio: one or a list of: path, bytes or file of sound or video; array or tensor (samples,) or (channels,
+                samples) at `sampling_rate`; None, or a file without sound, is an item without sound.
+            **kwargs: `start` and `end` of the window in seconds, `num_frames`, `sampling_rate` in Hz, `max_length` in
+                tokens a caption, `return_tensors`.
+
+        Returns:
+            What was asked for of: `pixel_values_videos` (B, T, 3, H, W) and `video_mask` (B,); `input_features` (B,
+            time, mel) and `input_features_mask` (B, time); `input_ids` and `attention_mask` (B, L), `phrase_spans` (B,
+            M, 2), `phrase_captions` and `phrase_mask` (B, M).
+
+        Raises:
+            MediaError: for a file that cannot be decoded. ValueError: when nothing, or both images and videos, or
+                something of an unknown kind is given.
+        """
+        if images is not None and videos is not None:
+            raise ValueError("Give either images or videos: images are clips of one frame and take the same place.")
+        if images is None and text is None and videos is None and audio is None:
+            raise ValueError("Give at least one of images, text, videos and audio.")
+        kwargs.setdefault("return_tensors", "pt")
+        merged = self._merge_kwargs(FgmmProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        data = {}
+        if images is not None:
+            single = not isinstance(images, (list, tuple))
+            frames = [None if image is None else image_to_frame(image) for image in ([images] if single else images)]
+            data.update(self.video_processor(frames, num_frames=1))
+        if videos is not None:
+            data.update(self.video_processor(videos, **merged["videos_kwargs"]))
+        if audio is not None:
+            window = {key: value for key, value in merged["videos_kwargs"].items() if key in ("start", "end")}
+            data.update(self._process_sounds(audio, merged["audio_kwargs"].get("sampling_rate"), **window))
+        if text is not None:
+            text_kwargs = merged["text_kwargs"]
+            data.update(self._process_captions(text, text_kwargs["truncation"], text_kwargs["max_length"]))
+        return BatchFeature(data)
+
+    def _process_sounds(self, audio, sampling_rate, start=0.0, end=None) -> BatchFeature:
+        own_rate = self.feature_extractor.sampling_rate
+        waveforms = []
+        for sound in audio if isinstance(audio, (list, tuple)) else [audio]:
+            if isinstance(sound, (str, os.PathLike, bytes)) or hasattr(sound, "read"):
+                waveforms.append(read_waveform(sound, own_rate, start, end))
+            elif sound is None:
+                waveforms.append(None)
+            else:
+                waveforms.append(self.feature_extractor.to_mono(sound, sampling_rate))
+        return self.feature_extractor(waveforms)
+
+    def _process_captions(self, text, truncation: bool, max_length: int) -> dict[str, torch.Tensor]:
+        items = [text] if isinstance(text, str) else list(text)
+        items = [[item] if isinstance(item, str) else list(item) for item in items]
+        captions = [caption for item in items for caption in item]
+        if not all(isinstance(caption, str) for caption in captions):
+            raise ValueError("text must be a string, a list of strings, or a list of lists of candidate captions.")
+        encoded = self.tokenizer(captions, truncation=truncation, max_length=max_length, return_offsets_mapping=True)
+        rows, caption = [], 0
+        for item in items:
+            token_ids, spans, owners = [], [], []
+            for place in range(len(item)):
+                phrases = find_phrases(captions[caption], self.max_phrase_words)
+                token_spans = to_token_spans(phrases, encoded["offset_mapping"][caption])
+                spans += [(first + len(token_ids), last + len(token_ids)) for first, last in token_spans]
+                owners += [place] * len(token_spans)
+                token_ids += encoded["input_ids"][caption]
+                caption += 1
+            rows.append((token_ids, spans, owners))
+        length = max(1, *(len(token_ids) for token_ids, _, _ in rows)) if rows else 1
+        phrases = max(1, *(len(spans) for _, spans, _ in rows)) if rows else 1
+        tensors = {
+            "input_ids": torch.full((len(rows), length), self.tokenizer.pad_token_id),
+            "attention_mask": torch.zeros(len(rows), length, dtype=torch.long),
+            "phrase_spans": torch.zeros(len(rows), phrases, 2, dtype=torch.long),
+            "phrase_captions": torch.zeros(len(rows), phrases, dtype=torch.long),
+            "phrase_mask": torch.zeros(len(rows), phrases, dtype=torch.bool),
+        }
+        for row, (token_ids, spans, owners) in enumerate(rows):
+            tensors["input_ids"][row, : len(token_ids)] = torch.tensor(token_ids, dtype=torch.long)
+            tensors["attention_mask"][row, : len(token_ids)] = 1
+            if spans:
+                tensors["phrase_spans"][row, : len(spans)] = torch.tensor(spans)
+                tensors["phrase_captions"][row, : len(spans)] = torch.tensor(owners)
+                tensors["phrase_mask"][row, : len(spans)] = True
+        return tensors
+
+    # Two places where the mixin goes through classes that refuse to work without torchvision, which is not needed here.
+    def check_argument_for_proper_class(self, argument_name, argument):
+        """Raises a TypeError when a part is not of its kind, for example after a wrong order of the parts."""
+        if argument_name != "video_processor":
+            return super().check_argument_for_proper_class(argument_name, argument)
+        if not isinstance(argument, VideoProcessorMixin):
+            raise TypeError(f"video_processor is a {type(argument).__name__}, but a video processor was expected.")
+        return VideoProcessorMixin
+
+    @classmethod
+    def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
+        return [
+            FgmmVideoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs),
+            FgmmFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **kwargs),
+            cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs),
+        ]
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return [
+            *self.video_processor.model_input_names,
+            *self.feature_extractor.model_input_names,
+            *("input_ids", "attention_mask", "phrase_spans", "phrase_captions", "phrase_mask"),
+        ]
+
+
+__all__ = ["FgmmProcessor"]

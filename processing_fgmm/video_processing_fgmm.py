@@ -1,0 +1,197 @@
+"""Videos and images to normalised frames of one size, in torch."""
+
+import os
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from transformers.feature_extraction_utils import BatchFeature
+from transformers.processing_utils import VideosKwargs
+from transformers.video_processing_utils import VideoProcessorMixin
+
+from .media_fgmm import read_frames
+
+
+class FgmmVideosKwargs(VideosKwargs, total=False):
+    """What a call may change.
+
+    start, end: the window that is shown, in seconds; end None is the end of the file.
+    """
+
+    start: float
+    end: float | None
+
+
+class FgmmVideoProcessor(VideoProcessorMixin):
+    """Frames at even times, the shorter side scaled, the centre cut out, normalised.
+
+    Args:
+        num_frames: frames taken from a clip (T).
+        size: `{"shortest_edge": pixels}` before the crop.
+        crop_size: `{"height": pixels, "width": pixels}` of the result.
+        image_mean, image_std: of each channel, on values in [0, 1].
+    """
+
+    model_input_names = ["pixel_values_videos", "video_mask"]
+    valid_kwargs = FgmmVideosKwargs
+
+    def __init__(
+        self,
+        num_frames: int = 8,
+        size: dict[str, int] | None = None,
+        crop_size: dict[str, int] | None = None,
+        image_mean: list[float] | tuple[float, ...] = (0.45, 0.45, 0.45),
+        image_std: list[float] | tuple[float, ...] = (0.225, 0.225, 0.225),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_frames = num_frames
+        self.size = size or {"shortest_edge": 224}
+        self.crop_size = crop_size or {"height": 224, "width": 224}
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+
+    def __call__(self, videos, **kwargs) -> BatchFeature:
+        return self.preprocess(videos, **kwargs)
+
+    def preprocess(
+        self,
+        videos,
+        num_frames: int | None = None,
+        start: float = 0.0,
+        end: float | None = None,
+        return_tensors: str | None = "pt",
+        **kwargs,
+    ) -> BatchFeature:
+        """
+        Args:
+            videos: one or a list of: path, bytes, binary file, (T, 3, H, W) or (T, H, W, 3) array or tensor (uint8, or
+                float in [0, 1]), list of images, or image (path, PIL, (H, W, 3) or (3, H, W)); None is an item without
+                video.
+            num_frames: T, in place of the processor's own. Images are clips of one frame in a batch of images alone;
+                beside videos they stand still for T frames.
+            start, end: the window, in seconds; for files only.
+            return_tensors: `"pt"`.
+
+        Returns:
+            `pixel_values_videos` (B, T, 3, H, W) float32 and `video_mask` (B,) bool, False for None.
+
+        Raises:
+            MediaError: for a file that cannot be decoded. ValueError: for anything that is no video or image.
+        """
+        batch = videos if isinstance(videos, (list, tuple)) else [videos]
+        if len(batch) and all(isinstance(item, Image.Image) for item in batch) and isinstance(videos, tuple):
+            batch = [list(batch)]
+        num_frames = num_frames or self.num_frames
+        clips = [None if item is None else self.load(item, num_frames, start, end) for item in batch]
+        clips = [None if clip is None else self.normalize(self.resize_and_crop(clip)) for clip in clips]
+        longest = max((len(clip) for clip in clips if clip is not None), default=1)
+        pixels = torch.zeros(len(clips), longest, 3, self.crop_size["height"], self.crop_size["width"])
+        for row, clip in enumerate(clips):
+            if clip is not None:
+                pixels[row] = clip if len(clip) == longest else clip[spread(len(clip), longest)]
+        mask = torch.tensor([clip is not None for clip in clips], dtype=torch.bool)
+        return BatchFeature({"pixel_values_videos": pixels, "video_mask": mask}, tensor_type=return_tensors)
+
+    def load(self, item, num_frames: int, start: float = 0.0, end: float | None = None) -> torch.Tensor:
+        """Any kind of video or image to (T, 3, H, W) uint8, T = 1 for an image."""
+        if is_image(item):
+            return image_to_frame(item)
+        if isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read"):
+            return read_frames(item, num_frames, start, end, size=self.size["shortest_edge"])
+        if isinstance(item, (list, tuple)):
+            return torch.cat([image_to_frame(image) for image in item])[spread(len(item), num_frames)]
+        frames = array_to_frames(item)
+        return frames[spread(len(frames), num_frames)]
+
+    def resize_and_crop(self, frames: torch.Tensor) -> torch.Tensor:
+        """(T, 3, H, W) uint8 to the crop's size: the shorter side scaled to `size`, then the centre."""
+        height, width = frames.shape[-2:]
+        crop = (self.crop_size["height"], self.crop_size["width"])
+        if (height, width) == crop:
+            return frames
+        ratio = self.size["shortest_edge"] / min(height, width)
+        # Never smaller than the crop, whatever `size` says.
+        target = (max(round(height * ratio), crop[0]), max(round(width * ratio), crop[1]))
+        frames = resize(frames, target)
+        top, left = (target[0] - crop[0]) // 2, (target[1] - crop[1]) // 2
+        return frames[..., top : top + crop[0], left : left + crop[1]]
+
+    def random_crop(
+        self, frames: torch.Tensor, generator: np.random.Generator, min_area: float = 1.0, flip: bool = False
+    ) -> torch.Tensor:
+        """For training: a random part of the frames, the same in all of them, at the crop's size.
+
+        Args:
+            frames: (T, 3, H, W) uint8.
+            generator: makes the choice.
+            min_area: smallest share of the picture's area; sides are chosen within 3/4 to 4/3 of each other.
+            flip: mirror every second clip. Not where captions say left and right.
+        """
+        height, width = frames.shape[-2:]
+        area = generator.uniform(min_area, 1.0)
+        stretch = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)) / 2) if min_area < 1.0 else 1.0
+        crop_height = min(height, max(1, round(height * np.sqrt(area) * stretch)))
+        crop_width = min(width, max(1, round(width * np.sqrt(area) / stretch)))
+        top = int(generator.integers(height - crop_height + 1))
+        left = int(generator.integers(width - crop_width + 1))
+        frames = frames[..., top : top + crop_height, left : left + crop_width]
+        frames = resize(frames, (self.crop_size["height"], self.crop_size["width"]))
+        return frames.flip(-1) if flip and generator.random() < 0.5 else frames
+
+    def normalize(self, frames: torch.Tensor) -> torch.Tensor:
+        """(T, 3, H, W) uint8 to float32 of about mean 0 and variance 1."""
+        mean = torch.tensor(self.image_mean).view(3, 1, 1)
+        std = torch.tensor(self.image_std).view(3, 1, 1)
+        return (frames.float() / 255 - mean) / std
+
+
+def resize(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """(T, 3, H, W) uint8 to (T, 3, *size) uint8, bilinear with antialiasing."""
+    if tuple(frames.shape[-2:]) == tuple(size):
+        return frames
+    return F.interpolate(frames, size=size, mode="bilinear", antialias=True)
+
+
+def spread(length: int, number: int) -> torch.Tensor:
+    """Indices of `number` entries out of `length`, the middle of equal parts."""
+    return ((torch.arange(number) + 0.5) * length / number).long()
+
+
+def is_image(item) -> bool:
+    """PIL images, arrays of three axes, and paths with the name of an image."""
+    if isinstance(item, (str, os.PathLike)):
+        return os.path.splitext(item)[1].lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+    return isinstance(item, Image.Image) or (hasattr(item, "ndim") and item.ndim == 3)
+
+
+def image_to_frame(image) -> torch.Tensor:
+    """Path, binary file, PIL image or array to (1, 3, H, W) uint8, upright by its EXIF orientation."""
+    if isinstance(image, (str, os.PathLike)) or hasattr(image, "read") and not isinstance(image, Image.Image):
+        with Image.open(image) as opened:
+            return image_to_frame(opened)
+    if isinstance(image, Image.Image):
+        image = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    return array_to_frames(image[None])
+
+
+def array_to_frames(array) -> torch.Tensor:
+    """(T, H, W, 3) or (T, 3, H, W), uint8 or float in [0, 1], to (T, 3, H, W) uint8.
+
+    Raises:
+        ValueError: for another shape.
+    """
+    if not isinstance(array, (np.ndarray, torch.Tensor)):
+        raise ValueError(f"A video cannot be a {type(array).__name__}; give a path, bytes, a file, an array or a tensor.")
+    frames = torch.as_tensor(array)
+    if frames.ndim == 4 and frames.shape[1] != 3 and frames.shape[3] == 3:
+        frames = frames.permute(0, 3, 1, 2)
+    if frames.ndim != 4 or frames.shape[1] != 3 or not len(frames):
+        raise ValueError(f"A video of shape {tuple(frames.shape)} is neither (T, H, W, 3) nor (T, 3, H, W).")
+    if frames.is_floating_point():
+        frames = (frames * 255).round().clamp(0, 255)
+    return frames.to(torch.uint8).contiguous()
+
+
+__all__ = ["FgmmVideoProcessor"]
