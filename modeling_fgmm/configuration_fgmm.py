@@ -128,7 +128,7 @@ class FgmmConfig(PreTrainedConfig):
         modalities (`list[str]`): which encoders the model has, out of `"video"`, `"audio"`, `"text"`.
         projection_dim (`int`): dimensions of the shared space (D).
         sharpness_init_value (`float`): sharpness of the attention over regions at the start (γ, on cosines).
-        phrase_sharpness_init_value (`float`): sharpness of the attention over phrases at the start (δ); 0 is their mean.
+        phrase_sharpness_init_value (`float`): sharpness of the attention over phrases at the start (δ); 0: mean.
         logit_scale_init_value (`float`): logarithm of the scale of the contrast at the start.
         coarse_loss_weight (`float`): weight of the contrast on pooled embeddings beside that on regions and phrases.
         scoring_implementation (`str`): `"auto"`, `"reference"` or `"tiled"`, see `scoring_fgmm.attended_similarity`.
@@ -162,4 +162,4 @@ class FgmmConfig(PreTrainedConfig):
             raise ValueError(f"modalities={self.modalities} must be at least two of 'video', 'audio', 'text'.")
 
 
-__all__ = ["FgmmConfig", "FgmmVideoConfig", "FgmmAudioConfig", "FgmmTextConfig"]
+__all__ = ["FgmmAudioConfig", "FgmmConfig", "FgmmTextConfig", "FgmmVideoConfig"]

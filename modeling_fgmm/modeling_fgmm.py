@@ -365,4 +365,4 @@ def as_keys(output: FgmmRegionOutput) -> Keys:
     return Keys(output.regions, output.region_mask, output.pooler_output)
 
 
-__all__ = ["FgmmModel", "FgmmPreTrainedModel", "FgmmOutput", "FgmmRegionOutput", "FgmmTextOutput"]
+__all__ = ["FgmmModel", "FgmmOutput", "FgmmPreTrainedModel", "FgmmRegionOutput", "FgmmTextOutput"]

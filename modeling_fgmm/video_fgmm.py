@@ -25,7 +25,7 @@ STAGE_POOLING = (((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2,
 
 def scaled(channels: int, width_multiplier: float) -> int:
     """Channels after the width multiplier, a multiple of 8 (vector registers, tensor cores)."""
-    return max(8, int(round(channels * width_multiplier / 8)) * 8)
+    return max(8, round(channels * width_multiplier / 8) * 8)
 
 
 class TemporalConv3d(nn.Conv3d):
@@ -41,13 +41,16 @@ class TemporalConv3d(nn.Conv3d):
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, C, t, h, w) -> (B, C', t', h', w')."""
+        if hidden_states.shape[2] == 1 and self.temporal_padding == "replicate":
+            # A single frame repeated: the kernel summed over time does the same at a fraction of the cost.
+            return F.conv3d(hidden_states, self.weight.sum(2, keepdim=True), None, self.stride, self.padding)
         if any(self.padding_in_time):
             hidden_states = F.pad(hidden_states, (0, 0, 0, 0, *self.padding_in_time), mode=self.temporal_padding)
         return super().forward(hidden_states)
 
 
 class ConvBlock(GradientCheckpointingLayer):
-    """Convolution, batch normalisation, ReLU; a kernel of k x k x k is separated into space (1,k,k) and time (k,1,1)."""
+    """Convolution, batch normalisation, ReLU; a k x k x k kernel is separated into space (1,k,k) and time (k,1,1)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, temporal_padding: str):
         super().__init__()
@@ -145,7 +148,7 @@ class Stem(GradientCheckpointingLayer):
         self.out_channels = second
 
     def fold(self, pixels: torch.Tensor) -> torch.Tensor:
-        """2x2x2 neighbourhoods into channels: (B, C, T, H, W) -> (B, 8C, T/2, H/2, W/2), padded for the stem's kernel."""
+        """2x2x2 neighbourhoods into channels: (B, C, T, H, W) -> (B, 8C, T/2, H/2, W/2), padded for the stem."""
         if pixels.shape[2] % 2:
             pixels = torch.cat([pixels, pixels[:, :, -1:]], dim=2)
         batch, channels, frames, height, width = pixels.shape

@@ -48,7 +48,7 @@ def load_corpus(path_or_name: str, split: str) -> IterableDataset:
     except Exception as error:  # whatever the Hub, the network or the files give: the user needs the corpus' name
         raise CorpusError(
             f"The corpus {path_or_name!r} could not be opened ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "give a folder made by scripts/prepare_dataset.py or scripts/make_narrated_corpus.py, or a dataset on the Hub."
+            "give a folder that scripts/prepare_dataset.py or scripts/make_narrated_corpus.py made, or a Hub dataset."
         ) from error
     check_schema(corpus, path_or_name)
     for name, feature in (("video", Video), ("image", Image), ("audio", Audio)):
@@ -73,7 +73,9 @@ def check_schema(corpus: IterableDataset, name: str) -> None:
         entry = captions[0] if isinstance(captions, list) else getattr(captions, "feature", None)
         missing = [key for key in ("text", "start", "end") if not isinstance(entry, dict) or key not in entry]
         if missing:
-            raise CorpusError(f"The column 'captions' of {name} lacks the field {missing[0]!r} (text, start, end in s).")
+            raise CorpusError(
+                f"The column 'captions' of {name} lacks the field {missing[0]!r} (text, start, end in s)."
+            )
 
 
 @dataclass
@@ -301,7 +303,11 @@ class NarratedClips(TorchIterableDataset):
 
 
 def collate(
-    processor: FgmmProcessor, clips: list[Clip], with_video: bool = True, with_audio: bool = True, with_text: bool = True
+    processor: FgmmProcessor,
+    clips: list[Clip],
+    with_video: bool = True,
+    with_audio: bool = True,
+    with_text: bool = True,
 ) -> dict[str, torch.Tensor]:
     """Clips to model inputs; what a clip lacks is masked.
 

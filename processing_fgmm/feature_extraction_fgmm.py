@@ -100,7 +100,9 @@ class FgmmFeatureExtractor(SequenceFeatureExtractor):
         if waveform.ndim == 2:
             waveform = waveform.mean(0)
         if waveform.ndim != 1 or not len(waveform):
-            raise ValueError(f"A waveform of shape {tuple(waveform.shape)} is neither (samples,) nor (channels, samples).")
+            raise ValueError(
+                f"A waveform of shape {tuple(waveform.shape)} is neither (samples,) nor (channels, samples)."
+            )
         if sampling_rate is not None and sampling_rate != self.sampling_rate:
             waveform = torchaudio_functional.resample(waveform, sampling_rate, self.sampling_rate)
         return waveform

@@ -57,7 +57,7 @@ def describe(source, name: str | None) -> str:
 
 @contextmanager
 def open_container(source, name: str | None, what: str) -> Iterator:
-    """Opens a path, bytes or binary file; whatever goes wrong inside becomes a MediaError that says `what` was asked."""
+    """Opens a path, bytes or binary file; what goes wrong inside becomes a MediaError that says `what` was asked."""
     label = describe(source, name)
     if isinstance(source, bytes):
         source = io.BytesIO(source)
@@ -217,7 +217,8 @@ def to_rgb(frame, size: int | tuple[int, int] | None) -> np.ndarray:
         height, width = max(1, round(height * ratio)), max(1, round(width * ratio))
     elif size is not None:
         height, width = size if turns % 2 == 0 else size[::-1]
-    interpolation = Interpolation.AREA if height < frame.height else Interpolation.BILINEAR
+    # Averaging over the pixels that fall together costs more, and only pays where many do.
+    interpolation = Interpolation.AREA if height * 2 < frame.height else Interpolation.BILINEAR
     picture = frame.reformat(width=width, height=height, format="rgb24", interpolation=interpolation).to_ndarray()
     return np.rot90(picture, turns) if turns else picture
 

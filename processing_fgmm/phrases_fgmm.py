@@ -3,6 +3,7 @@
 Speech transcripts have no punctuation, so that function words are what separates one thing said from the next.
 """
 
+import itertools
 import re
 
 # Words that relate things rather than name them (English articles, pronouns, prepositions, conjunctions, auxiliaries).
@@ -16,11 +17,13 @@ FUNCTION_WORDS = frozenset(
     along around behind beside near toward towards up down about against during before after upon within
     am is are was were be been being do does did doing have has had having will would shall should can could may might
     must not
-    s t re ve ll d m don't doesn't didn't isn't aren't wasn't weren't won't can't it's i'm you're we're they're that's
+    don't doesn't didn't isn't aren't wasn't weren't won't can't it's i'm you're we're they're that's
     there's let's i'll you'll we'll i've you've we've gonna wanna
     just very really also too
-    """.split()
+    """.split()  # noqa: SIM905
 )
+# What is left of "it's" where captions are written "it 's"; elsewhere these letters are words of their own.
+CONTRACTIONS = frozenset(["s", "t", "re", "ve", "ll", "d", "m"])
 
 # A word: letters, digits and inner apostrophes; scripts written without spaces give one word a character.
 WORD = re.compile(r"[぀-ヿ㐀-䶿一-鿿豈-﫿฀-๿]|[^\W_぀-ヿ㐀-䶿一-鿿豈-﫿฀-๿]+(?:['’][^\W_]+)*")
@@ -43,7 +46,7 @@ def find_phrases(text: str, max_words: int) -> list[tuple[int, int]]:
     words = [match.span() for match in WORD.finditer(text)]
     runs, current = [], []
     for start, end in words:
-        is_function_word = text[start:end].lower().replace("’", "'") in FUNCTION_WORDS
+        is_function_word = relates(text, start, end)
         if current and (is_function_word or text[current[-1][1] : start].strip()):
             runs.append(current)
             current = []
@@ -54,11 +57,17 @@ def find_phrases(text: str, max_words: int) -> list[tuple[int, int]]:
     return [(piece[0][0], piece[-1][1]) for run in runs for piece in cut(run, max_words)]
 
 
+def relates(text: str, start: int, end: int) -> bool:
+    """Whether the word between two characters is a function word, or the rest of a contraction."""
+    word = text[start:end].lower().replace("’", "'")
+    return word in FUNCTION_WORDS or (word in CONTRACTIONS and text[max(start - 2, 0) : start].strip() in ("'", "’"))
+
+
 def cut(run: list, max_length: int) -> list[list]:
     """Cuts a list into the fewest pieces of at most `max_length`, their lengths differing by at most one."""
     pieces = -(-len(run) // max_length)
     bounds = [round(index * len(run) / pieces) for index in range(pieces + 1)] if pieces else []
-    return [run[first:last] for first, last in zip(bounds, bounds[1:], strict=False)]
+    return [run[first:last] for first, last in itertools.pairwise(bounds)]
 
 
 def to_token_spans(phrases: list[tuple[int, int]], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -168,7 +168,7 @@ def is_image(item) -> bool:
 
 def image_to_frame(image) -> torch.Tensor:
     """Path, binary file, PIL image or array to (1, 3, H, W) uint8, upright by its EXIF orientation."""
-    if isinstance(image, (str, os.PathLike)) or hasattr(image, "read") and not isinstance(image, Image.Image):
+    if isinstance(image, (str, os.PathLike)) or (hasattr(image, "read") and not isinstance(image, Image.Image)):
         with Image.open(image) as opened:
             return image_to_frame(opened)
     if isinstance(image, Image.Image):
@@ -183,7 +183,9 @@ def array_to_frames(array) -> torch.Tensor:
         ValueError: for another shape.
     """
     if not isinstance(array, (np.ndarray, torch.Tensor)):
-        raise ValueError(f"A video cannot be a {type(array).__name__}; give a path, bytes, a file, an array or a tensor.")
+        raise ValueError(
+            f"A video cannot be a {type(array).__name__}; give a path, bytes, a file, an array or a tensor."
+        )
     frames = torch.as_tensor(array)
     if frames.ndim == 4 and frames.shape[1] != 3 and frames.shape[3] == 3:
         frames = frames.permute(0, 3, 1, 2)
