@@ -24,6 +24,7 @@ from accelerate.utils import gather_object, set_seed
 from evaluate_retrieval import evaluate_retrieval, format_table
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
+from records import describe_run
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from train_tokenizer import iterate_captions, train_word_tokenizer
@@ -163,6 +164,8 @@ def make_config(values: dict) -> PretrainConfig:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
             raise UsageError(f"There is no field {name!r}{f'; did you mean {close[0]!r}' if close else ''}.")
+    if values.get("mixed_precision") is False:  # YAML reads the word no as false
+        values["mixed_precision"] = "no"
     try:
         config = PretrainConfig(**values)
     except StrictDataclassError as error:
@@ -264,14 +267,16 @@ def list_checkpoints(config: PretrainConfig) -> list[Path]:
     return sorted(folder for folder in folders if not folder.name.endswith(".partial"))
 
 
-def save_checkpoint(accelerator: Accelerator, config: PretrainConfig, step: int, epoch: int, position: int) -> None:
+def save_checkpoint(
+    accelerator: Accelerator, config: PretrainConfig, step: int, epoch: int, position: int, seconds: float
+) -> None:
     """Weights, optimiser, schedule, random states and each process's place in the data; whole or not at all."""
     streams = gather_object([[epoch, position]])
     folder = Path(config.output_dir) / "checkpoints" / f"step-{step:07d}"
     partial = folder.with_name(folder.name + ".partial")
     accelerator.save_state(str(partial))
     if accelerator.is_main_process:
-        (partial / "progress.json").write_text(json.dumps({"step": step, "streams": streams}))
+        (partial / "progress.json").write_text(json.dumps({"step": step, "streams": streams, "seconds": seconds}))
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
         for old in list_checkpoints(config)[: -config.save_total_limit]:
@@ -279,13 +284,18 @@ def save_checkpoint(accelerator: Accelerator, config: PretrainConfig, step: int,
     accelerator.wait_for_everyone()
 
 
-def save_model(accelerator: Accelerator, model, processor: FgmmProcessor, config: PretrainConfig) -> None:
-    """The folder that AutoModel and AutoProcessor load, and the configuration of the run."""
+def save_model(
+    accelerator: Accelerator, model, processor: FgmmProcessor, config: PretrainConfig, seconds: float
+) -> None:
+    """The folder that AutoModel and AutoProcessor load, the configuration of the run, and what it took."""
     if accelerator.is_main_process:
         accelerator.unwrap_model(model).save_pretrained(config.output_dir)
         processor.save_pretrained(config.output_dir)
         text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
         (Path(config.output_dir) / "pretrain.yaml").write_text(text)
+        clips_seen = config.max_steps * config.batch_size * accelerator.num_processes
+        record = {"seed": config.seed, "clips_seen": clips_seen, **describe_run(seconds)}
+        (Path(config.output_dir) / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     accelerator.wait_for_everyone()
 
 
@@ -302,7 +312,7 @@ class FailureCount:
         self.failed += len(batch.failures)
         for message in batch.failures:
             tqdm.write(f"Skipped a clip: {message}")
-        if self.seen >= 100 and self.failed > self.max_share * self.seen or not batch.num_clips:
+        if (self.seen >= 100 and self.failed > self.max_share * self.seen) or not batch.num_clips:
             raise UsageError(
                 f"{self.failed} of {self.seen} clips could not be decoded, more than max_failed_share "
                 f"{self.max_share} allows; the messages above name them."
@@ -333,13 +343,14 @@ def train(config: PretrainConfig) -> None:
         f"{config.dataset}: {config.max_steps} steps of {config.batch_size} x {accelerator.num_processes} clips."
     )
 
-    step, epoch, position = 0, 0, 0
+    step, epoch, position, begun = 0, 0, 0, time.monotonic()
     if checkpoint:
         accelerator.load_state(str(checkpoint))
         progress = json.loads((checkpoint / "progress.json").read_text())
         if len(progress["streams"]) != accelerator.num_processes:
             raise UsageError(f"{checkpoint} was written by {len(progress['streams'])} processes; start as many.")
         step, (epoch, position) = progress["step"], progress["streams"][accelerator.process_index]
+        begun -= progress["seconds"]
         accelerator.print(f"Going on from {checkpoint}, step {step}.")
 
     clips = NarratedClips(
@@ -359,7 +370,9 @@ def train(config: PretrainConfig) -> None:
         position=position,
     )
     # Workers that are forked would inherit this process's thread pools; two threads each are enough to decode.
-    batches = iter(DataLoader(clips, batch_size=None, num_workers=config.num_workers, pin_memory=torch.cuda.is_available()))
+    batches = iter(
+        DataLoader(clips, batch_size=None, num_workers=config.num_workers, pin_memory=torch.cuda.is_available())
+    )
     failures = FailureCount(config.max_failed_share)
     bar = tqdm(total=config.max_steps, initial=step, unit="step", disable=not accelerator.is_main_process)
     losses, clips_seen, started = [], 0, time.monotonic()
@@ -389,13 +402,13 @@ def train(config: PretrainConfig) -> None:
             values = {"loss": mean_loss, "clips_per_s": rate, "learning_rate": scheduler.get_last_lr()[0]}
             accelerator.log({**values, "failed_clips": failures.failed}, step=step)
             losses, clips_seen, started = [], 0, time.monotonic()
-        if config.save_steps and step % config.save_steps == 0 or step == config.max_steps:
-            save_checkpoint(accelerator, config, step, batch.epoch, batch.position)
+        if (config.save_steps and step % config.save_steps == 0) or step == config.max_steps:
+            save_checkpoint(accelerator, config, step, batch.epoch, batch.position, time.monotonic() - begun)
         if config.eval_steps and step % config.eval_steps == 0 and step < config.max_steps:
             evaluate(accelerator, model, processor, config, step)
             started = time.monotonic()
     bar.close()
-    save_model(accelerator, model, processor, config)
+    save_model(accelerator, model, processor, config, time.monotonic() - begun)
     if config.eval_steps:
         evaluate(accelerator, model, processor, config, step)
     accelerator.print(f"Saved the model in {config.output_dir}; {failures.failed} clips could not be decoded.")

@@ -1,6 +1,6 @@
 """Trains the default word-level tokenizer from a corpus' captions.
 
-    python scripts/train_tokenizer.py --dataset data/narrated --output outputs/tokenizer --vocab_size 20000
+python scripts/train_tokenizer.py --dataset data/narrated --output outputs/tokenizer --vocab_size 20000
 """
 
 import argparse
@@ -31,9 +31,7 @@ def train_word_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: i
     """
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()]
-    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
     trainer = trainers.WordLevelTrainer(
         vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=["[PAD]", "[UNK]"], show_progress=False
     )

@@ -1,0 +1,47 @@
+"""What is written down beside every measured number: command, commit, machine, time."""
+
+import datetime
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+
+def describe_run(seconds: float) -> dict:
+    """The running script's command, commit, device and date, with the seconds that it took."""
+    script = Path(sys.argv[0])
+    command = ["accelerate", "launch", f"{script.parent.name}/{script.name}", *sys.argv[1:]]
+    return {
+        "command": shlex.join(command),
+        "commit": current_commit(),
+        "device": describe_device(),
+        "seconds": round(seconds, 1),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def describe_device() -> str:
+    """The accelerator, or else the processor and its threads, that a result is measured on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{read_processor_name()}, {torch.get_num_threads()} threads"
+
+
+def read_processor_name() -> str:
+    """The processor's name as Linux gives it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def current_commit() -> str | None:
+    """The commit of the code, where it is a git checkout."""
+    folder = Path(__file__).parent
+    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True)
+    return answer.stdout.strip() or None
