@@ -1,0 +1,200 @@
+"""Turns a benchmark in its publishers' layout into a corpus: Parquet shards with a dataset card.
+
+python scripts/prepare_dataset.py flickr8k --source Flickr8k --output data/flickr8k
+python scripts/prepare_dataset.py grid --source grid --output data/grid
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from parquet_shards import claim_folder, corpus_features, count_rows, make_shards, write_card
+
+
+class LayoutError(Exception):
+    """A source that is not in the published layout: one sentence that names what is missing."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """What a row is made of: its id, the media file, and captions as (text, start, end) in seconds or None."""
+
+    video_id: str
+    path: Path
+    captions: tuple[tuple[str, float | None, float | None], ...]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """How a benchmark is read, and what its card says."""
+
+    title: str
+    medium: str
+    read: Callable[[Path, list[str]], dict[str, list[Item]]]  # (source, problems) -> items of each split
+    text: str
+    license_id: str = "other"
+
+
+def require(path: Path, layout: str) -> Path:
+    """The path, if it is there.
+
+    Raises:
+        LayoutError: naming it and the layout.
+    """
+    if not path.exists():
+        raise LayoutError(f"{path} is not there; {layout}.")
+    return path
+
+
+def read_flickr8k(source: Path, problems: list[str]) -> dict[str, list[Item]]:
+    """Flicker8k_Dataset/*.jpg, Flickr8k_text/Flickr8k.token.txt and the official lists of images."""
+    layout = "Flickr8k is published as the folders Flicker8k_Dataset and Flickr8k_text"
+    images = require(source / "Flicker8k_Dataset", layout)
+    captions: dict[str, list[str]] = {}
+    for line in require(source / "Flickr8k_text/Flickr8k.token.txt", layout).read_text(encoding="utf-8").splitlines():
+        name, tab, text = line.partition("\t")
+        if tab and text.strip():
+            captions.setdefault(name.partition("#")[0], []).append(text.strip())
+        elif line.strip():
+            problems.append(f"a caption line without text: {line[:60]!r}")
+    splits = {}
+    for split, part in (("train", "train"), ("validation", "dev"), ("test", "test")):
+        names = require(source / f"Flickr8k_text/Flickr_8k.{part}Images.txt", layout).read_text().split()
+        splits[split] = []
+        for name in names:
+            if name not in captions:
+                problems.append(f"{name} has no caption")
+            elif not (images / name).exists():
+                problems.append(f"{name} is not in {images.name}")
+            else:
+                whole = tuple((text, None, None) for text in captions[name])
+                splits[split].append(Item(Path(name).stem, images / name, whole))
+    return splits
+
+
+# Times in GRID's transcripts are thousandths of a frame, at 25 frames a second.
+GRID_TICKS_PER_SECOND = 25_000
+
+
+def read_grid(source: Path, problems: list[str]) -> dict[str, list[Item]]:
+    """s*/NAME.mp4 (or .mpg) and align/s*/NAME.align; every fifth clip of a speaker, in sorted order, is for testing."""
+    layout = "GRID is published as folders s1, s2, ... of clips and a folder align with their transcripts"
+    align = require(source / "align", layout)
+    splits: dict[str, list[Item]] = {"train": [], "test": []}
+    speakers = sorted(folder for folder in source.glob("s[0-9]*") if folder.is_dir())
+    if not speakers:
+        raise LayoutError(f"{source} has no folder of a speaker; {layout}.")
+    for speaker in speakers:
+        clips = sorted(path for path in speaker.iterdir() if path.suffix in (".mp4", ".mpg"))
+        for index, path in enumerate(clips):
+            transcript = align / speaker.name / f"{path.stem}.align"
+            if not transcript.exists():
+                problems.append(f"{path.name} has no transcript")
+                continue
+            caption = read_grid_transcript(transcript, problems)
+            if caption:
+                name = f"{speaker.name}_{path.stem}"
+                splits["test" if index % 5 == 4 else "train"].append(Item(name, path, (caption,)))
+    return splits
+
+
+def read_grid_transcript(path: Path, problems: list[str]) -> tuple[str, float, float] | None:
+    """The sentence with its start and end in seconds; None, and a problem noted, where it cannot be read."""
+    words = []
+    for line in path.read_text().splitlines():
+        fields = line.split()
+        if len(fields) != 3 or not (fields[0].isdigit() and fields[1].isdigit() and int(fields[0]) <= int(fields[1])):
+            problems.append(f"{path.name} has a line that is not 'start end word': {line!r}")
+            return None
+        if fields[2] not in ("sil", "sp"):
+            words.append((int(fields[0]), int(fields[1]), fields[2]))
+    if not words:
+        problems.append(f"{path.name} has no word")
+        return None
+    text = " ".join(word for _, _, word in words)
+    return text, words[0][0] / GRID_TICKS_PER_SECOND, words[-1][1] / GRID_TICKS_PER_SECOND
+
+
+BENCHMARKS = {
+    "flickr8k": Benchmark(
+        "Flickr8k",
+        "image",
+        read_flickr8k,
+        "8,000 photographs with five captions each (Hodosh, Young and Hockenmaier, 2013), in the official split. For "
+        "research use; not to be redistributed.",
+    ),
+    "grid": Benchmark(
+        "GRID",
+        "video",
+        read_grid,
+        "Spoken sentences of a fixed grammar, filmed, with word-timed transcripts (Cooke et al., 2006). Every fifth "
+        "clip of a speaker, in sorted order, is for testing.",
+    ),
+}
+
+
+def make_rows(medium: str, items: list[Item]) -> list[dict]:
+    """Items to rows, media as bytes."""
+    return [
+        {
+            "video_id": item.video_id,
+            medium: {"bytes": item.path.read_bytes(), "path": item.path.name},
+            "captions": [{"text": text, "start": start, "end": end} for text, start, end in item.captions],
+        }
+        for item in items
+    ]
+
+
+@dataclass(frozen=True)
+class RowMaker:
+    """`make_rows` for one medium, in a form that worker processes can be sent."""
+
+    medium: str
+
+    def __call__(self, items: list[Item]) -> list[dict]:
+        return make_rows(self.medium, items)
+
+
+def prepare(name: str, source: Path, output: Path, limit: int | None, num_proc: int) -> None:
+    """Reads a benchmark and writes its corpus.
+
+    Raises:
+        LayoutError: when the source is not in the published layout, or nothing in it can be used.
+    """
+    benchmark = BENCHMARKS[name]
+    problems: list[str] = []
+    splits = benchmark.read(require(source, f"--source is the folder of {benchmark.title}"), problems)
+    splits = {split: items[:limit] for split, items in splits.items()}
+    if not any(splits.values()):
+        raise LayoutError(f"Nothing in {source} can be used; the first of {len(problems)} problems: {problems[:1]}.")
+    claim_folder(output, {"name": name, "limit": limit, **{split: len(items) for split, items in splits.items()}})
+    features = corpus_features(benchmark.medium)
+    for split, items in splits.items():
+        make_shards(output, split, items, RowMaker(benchmark.medium), features, num_proc)
+    used = [split for split, items in splits.items() if items]
+    command = f"Made by `python scripts/prepare_dataset.py {name}`" + (f" with `--limit {limit}`." if limit else ".")
+    write_card(output, benchmark.title, f"{benchmark.text} {command}", used, benchmark.license_id, ["fgmm"])
+    for problem in problems[:5]:
+        print(f"Skipped: {problem}.")
+    counts = ", ".join(f"{count_rows(output, split)} {split}" for split in used)
+    print(f"Wrote {output}: {counts}; {len(problems)} entries were skipped.")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=sorted(BENCHMARKS))
+    parser.add_argument("--source", type=Path, required=True, help="folder in the publishers' layout")
+    parser.add_argument("--output", type=Path, required=True, help="folder for the corpus")
+    parser.add_argument("--limit", type=int, help="rows of each split at most")
+    parser.add_argument("--num_proc", type=int, default=2, help="shards written at a time")
+    args = parser.parse_args()
+    try:
+        prepare(args.name, args.source, args.output, args.limit, args.num_proc)
+    except LayoutError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
