@@ -5,7 +5,6 @@ epoch, rows are permuted within blocks, and a clip's window is drawn for its pla
 a resumed run would lack.
 """
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -13,12 +12,10 @@ import numpy as np
 import torch
 from datasets import Audio, Image, IterableDataset, Video, get_dataset_split_names, load_dataset
 from datasets.distributed import split_dataset_by_node
-from PIL import Image as PILImage
-from PIL import UnidentifiedImageError
 from torch.utils.data import IterableDataset as TorchIterableDataset
 from torch.utils.data import get_worker_info
 
-from .media_fgmm import MediaError, probe_media, read_waveform
+from .media_fgmm import MediaError, probe_media, read_image, read_waveform
 from .processing_fgmm import FgmmProcessor
 
 MEDIA_COLUMNS = ("video", "image", "audio")
@@ -125,20 +122,6 @@ def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | No
     if frames is None and waveform is None:
         raise MediaError(f"{name} has neither video, image nor sound.")
     return Clip(name, frames, waveform, [])
-
-
-def read_image(source: bytes | str, name: str) -> PILImage.Image:
-    """Decodes an image from bytes or a path.
-
-    Raises:
-        MediaError: when it is damaged.
-    """
-    try:
-        image = PILImage.open(io.BytesIO(source) if isinstance(source, bytes) else source)
-        image.load()
-    except (OSError, UnidentifiedImageError) as error:
-        raise MediaError(f"{name} is not an image that can be read ({error}).") from error
-    return image
 
 
 def random_window(duration: float, seconds: float, generator: np.random.Generator) -> tuple[float, float]:

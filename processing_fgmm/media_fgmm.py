@@ -1,4 +1,4 @@
-"""Container to frames and waveform between two times, by PyAV.
+"""Container to frames and waveform between two times, by PyAV; picture files by Pillow.
 
 Times are in seconds from the container's first presentation time. Decoders are opened and closed inside each call, so
 that worker processes never share one.
@@ -14,6 +14,7 @@ import av
 import numpy as np
 import torch
 from av.video.reformatter import Interpolation
+from PIL import Image, ImageOps
 
 # Decoders look this far (s) before a wanted time, so that a stream whose timestamps jitter is not entered too late.
 SEEK_MARGIN = 0.1
@@ -27,8 +28,8 @@ class MediaError(ValueError):
 class MediaInfo:
     """What a container holds.
 
-    duration in seconds (0 where unknown even after reading it), frame_rate in Hz, height and width in pixels after
-    rotation, audio_rate in Hz; None where there is no such stream.
+    duration in seconds (0 where unknown even after reading it), frame_rate in Hz, height and width in pixels as stored
+    (before rotation), audio_rate in Hz; None where there is no such stream.
     """
 
     duration: float
@@ -223,6 +224,23 @@ def to_rgb(frame, size: int | tuple[int, int] | None) -> np.ndarray:
     return np.rot90(picture, turns) if turns else picture
 
 
+def read_image(source, name: str | None = None) -> Image.Image:
+    """A picture in RGB, upright by its EXIF orientation.
+
+    Args:
+        source: path, bytes or binary file.
+        name: of the source in messages, where it is bytes.
+
+    Raises:
+        MediaError: when it is no image, or damaged.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
+            return ImageOps.exif_transpose(opened).convert("RGB")
+    except (OSError, SyntaxError) as error:  # Pillow reports some damaged PNG files as SyntaxError
+        raise MediaError(f"{describe(source, name)} is not an image that can be read: {error}.") from error
+
+
 def read_waveform(
     source, sampling_rate: int, start: float = 0.0, end: float | None = None, name: str | None = None
 ) -> torch.Tensor | None:
@@ -282,4 +300,4 @@ def resampled(decoded, sampling_rate: int, end: float) -> Iterator[tuple[float, 
             produced += part.samples
 
 
-__all__ = ["MediaError", "MediaInfo", "probe_media", "read_frames", "read_waveform"]
+__all__ = ["MediaError", "MediaInfo", "probe_media", "read_frames", "read_image", "read_waveform"]

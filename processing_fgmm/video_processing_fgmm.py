@@ -10,7 +10,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .media_fgmm import read_frames
+from .media_fgmm import read_frames, read_image
 
 
 class FgmmVideosKwargs(VideosKwargs, total=False):
@@ -167,10 +167,9 @@ def is_image(item) -> bool:
 
 
 def image_to_frame(image) -> torch.Tensor:
-    """Path, binary file, PIL image or array to (1, 3, H, W) uint8, upright by its EXIF orientation."""
-    if isinstance(image, (str, os.PathLike)) or (hasattr(image, "read") and not isinstance(image, Image.Image)):
-        with Image.open(image) as opened:
-            return image_to_frame(opened)
+    """Path, bytes, binary file, PIL image or array to (1, 3, H, W) uint8, upright by its EXIF orientation."""
+    if isinstance(image, (str, os.PathLike, bytes)) or hasattr(image, "read"):
+        image = read_image(image)
     if isinstance(image, Image.Image):
         image = np.array(ImageOps.exif_transpose(image).convert("RGB"))
     return array_to_frames(image[None])

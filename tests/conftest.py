@@ -1,0 +1,111 @@
+"""Small real files, a tiny processor and a tiny model that several test files share."""
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from train_tokenizer import train_word_tokenizer
+
+from modeling_fgmm import FgmmConfig, FgmmModel
+from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
+
+ROOT = Path(__file__).parent.parent
+TEXTS = [
+    "crack two eggs into a bowl",
+    "a red ball rolls across the green grass",
+    "the small dog barks at a loud car",
+    "stir the sauce and add some salt",
+]
+
+
+def write_video(
+    path,
+    times=None,
+    seconds=2.0,
+    rate=10,
+    size=(64, 48),
+    pixel_format="yuv420p",
+    codec="libx264",
+    sound=None,
+    sound_rate=16000,
+    still=False,
+    options=None,
+):
+    """Writes a file whose frame at time t has the grey value 20 + 40·t, with a sine of `sound` seconds.
+
+    Args:
+        times: presentation time of each frame, seconds; None: every 1/rate s for `seconds`.
+        size: (width, height), pixels.
+        sound: seconds of sound, None for no stream.
+        still: the same moving pattern of colours in place of grey.
+    """
+    times = [index / rate for index in range(max(1, round(seconds * rate)))] if times is None else times
+    with av.open(str(path), "w") as container:
+        if times:
+            stream = container.add_stream(codec, rate=rate, options=options or {})
+            stream.width, stream.height, stream.pix_fmt = *size, pixel_format
+            stream.codec_context.time_base = Fraction(1, 1000)
+            if pixel_format == "gray":
+                stream.codec_context.color_range = av.video.reformatter.ColorRange.JPEG  # what grey frames hold
+        if sound:
+            audio = container.add_stream("aac", rate=sound_rate, layout="mono")
+        for time in times:
+            picture = np.full((size[1], size[0], 3), min(255, 20 + 40 * time), dtype=np.uint8)
+            if still:
+                picture[: size[1] // 2, :, 0], picture[size[1] // 2 :, :, 2] = 250, 250
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = round(time * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        if times:
+            container.mux(stream.encode(None))
+        if sound:
+            wave = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(sound * sound_rate)) / sound_rate)
+            frame = av.AudioFrame.from_ndarray(wave.astype(np.float32)[None], format="fltp", layout="mono")
+            frame.sample_rate, frame.pts = sound_rate, 0
+            container.mux(audio.encode(frame))
+            container.mux(audio.encode(None))
+    return path
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real benchmarks; tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("FGMM_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.exists():
+        pytest.skip(f"no real data in {folder}; FGMM_DATA names its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return train_word_tokenizer(TEXTS, 200)
+
+
+@pytest.fixture
+def processor(tokenizer):
+    return FgmmProcessor(
+        FgmmVideoProcessor(num_frames=4, size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        FgmmFeatureExtractor(feature_size=32, hop_length=320),
+        tokenizer,
+        clip_seconds=2.0,
+    )
+
+
+@pytest.fixture
+def config(tokenizer):
+    return FgmmConfig(
+        projection_dim=16,
+        video_config={"width_multiplier": 0.125, "depths": [1, 1]},
+        audio_config={"num_mel_bins": 32, "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+        text_config={"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32},
+    )
+
+
+@pytest.fixture
+def model(config):
+    torch.manual_seed(0)
+    return FgmmModel(config).eval()

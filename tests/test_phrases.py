@@ -1,0 +1,84 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from processing_fgmm.phrases_fgmm import find_phrases, to_token_spans
+
+
+def phrases(text: str, max_words: int = 4) -> list[str]:
+    return [text[start:end] for start, end in find_phrases(text, max_words)]
+
+
+def test_function_words_part_what_is_said():
+    assert phrases("crack two eggs into a bowl") == ["crack two eggs", "bowl"]
+
+
+def test_transcripts_need_no_punctuation():
+    with_points = phrases("Now stir the sauce. Add some salt, and let it rest!")
+    without = phrases("now stir the sauce add some salt and let it rest")
+    assert [p.lower() for p in with_points] == ["now stir", "sauce", "add", "salt", "let", "rest"]
+    assert without == ["now stir", "sauce add", "salt", "let", "rest"]
+
+
+def test_long_runs_are_cut_evenly():
+    assert phrases("one two three four five six".replace("one", "zero"), 4) == ["zero two three", "four five six"]
+
+
+def test_text_of_function_words_alone_has_a_phrase():
+    assert phrases("this is it") == ["this is it"]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "...", "!?", "\n\t"])
+def test_text_without_a_word_has_none(text):
+    assert phrases(text) == []
+
+
+def test_single_letters_are_words_and_rests_of_contractions_are_not():
+    assert phrases("set red with t nine again") == ["set red", "t nine again"]
+    assert phrases("a boy 's dog") == ["boy", "dog"]
+
+
+def test_other_scripts_and_emoji():
+    assert phrases("два яйца в миске") == ["два яйца в миске"]
+    assert "".join(phrases("把两个鸡蛋打进碗里")) == "把两个鸡蛋打进碗里"
+    assert phrases("egg 🥚 bowl 🍳") == ["egg", "bowl"]
+    assert phrases("बिल्ली दूध")[0].startswith("ब")
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.text(max_size=80), st.integers(1, 5))
+def test_phrases_are_ordered_disjoint_and_short(text, max_words):
+    spans = find_phrases(text, max_words)
+    assert all(start < end for start, end in spans)
+    assert all(first[1] <= second[0] for first, second in zip(spans, spans[1:], strict=False))
+    assert bool(spans) == any(character.isalnum() for character in text) or not text.isascii()
+
+
+def subword_tokenizer() -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<pad>"], initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator(["crack two eggs into a bowl", "stir two bowls"] * 5, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>")
+
+
+def test_spans_of_subwords_cover_exactly_their_phrases():
+    tokenizer = subword_tokenizer()
+    text = "crack two eggs, into a big bowl"
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    found = find_phrases(text, 4)
+    spans = to_token_spans(found, encoded["offset_mapping"])
+    pieces = [tokenizer.decode(encoded["input_ids"][first:last]).strip() for first, last in spans]
+    assert pieces == [text[start:end] for start, end in found]
+
+
+def test_phrases_that_truncation_cut_off_are_left_out():
+    offsets = [(0, 3), (4, 7)]
+    assert to_token_spans([(0, 3), (4, 7), (8, 12)], offsets) == [(0, 1), (1, 2)]
+    assert to_token_spans([(0, 3)], [(0, 0), (0, 3), (0, 0)]) == [(1, 2)]
