@@ -76,15 +76,20 @@ class PairObjective(nn.Module):
         return caption_scores(similarity, queries.captions, queries.mask, num_captions, self.phrase_sharpness)
 
     def coarse_scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """Cosines of pooled embeddings: (Bq, Bk, K), float32."""
+        """Cosines of pooled embeddings: (Bq, Bk, K), float32 (float64 for float64 inputs)."""
+        dtype = torch.promote_types(keys.embeds.dtype, torch.float32)
         with torch.autocast(keys.embeds.device.type, enabled=False):
-            return torch.einsum("ikd,jd->ijk", queries.embeds.float(), keys.embeds.float())
+            return torch.einsum("ikd,jd->ijk", queries.embeds.to(dtype), keys.embeds.to(dtype))
 
     def logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """One fine score a pair, times the logit scale: (Bq, Bk). Of several captions, the mean of their odds."""
+        """One fine score a pair, times the logit scale: (Bq, Bk).
+
+        Of several captions, the mean of their odds; where a side is missing, the lowest possible score.
+        """
         mask = queries.caption_mask.unsqueeze(1)
         logits = self.fine_scores(queries, keys) * scale(self.logit_scale)
-        return masked_logsumexp(logits, mask, -1) - mask.sum(-1).clamp(min=1).log()
+        logits = masked_logsumexp(logits, mask, -1) - mask.sum(-1).clamp(min=1).log()
+        return torch.where(mask.any(-1) & keys.present, logits, -scale(self.logit_scale))
 
     def forward(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """Loss of the B items on this process, against all items of all processes: a number, 0 if no item has both."""
@@ -133,7 +138,7 @@ def mil_nce_contrast(
     among_keys = torch.logsumexp(gather_stacked(among_local_keys), 0)[offset : offset + num_local]
 
     terms = torch.where(present, 0.5 * (among_queries + among_keys) - own, 0.0)
-    return terms.sum() / mean_over_processes(present.sum()).clamp(min=torch.finfo(terms.dtype).tiny)
+    return terms.sum() / mean_over_processes(present.sum()).clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def masked_logsumexp(logits: torch.Tensor, mask: torch.Tensor, dim: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple
 
 from .audio_fgmm import FgmmAudioEncoder, region_mask
 from .configuration_fgmm import FgmmConfig
@@ -270,6 +271,7 @@ class FgmmModel(FgmmPreTrainedModel):
             grid=grid,
         )
 
+    @can_return_tuple
     def forward(
         self,
         pixel_values_videos: torch.Tensor | None = None,
@@ -312,27 +314,28 @@ class FgmmModel(FgmmPreTrainedModel):
             )
         if not outputs:
             raise ValueError("Give at least one of pixel_values_videos, input_features and input_ids.")
-        result = FgmmOutput(
-            **{f"{name}_output": output for name, output in outputs.items()},
+        pairs = [(ask, answer) for ask, answer in PAIRS if ask in outputs and answer in outputs]
+        scored = {"loss": self._loss(outputs, pairs)} if return_loss else self._logits(outputs, pairs)
+        return FgmmOutput(
+            **scored,
             **{f"{name}_embeds": output.pooler_output for name, output in outputs.items()},
             **{f"{name}_regions": outputs[name].regions for name in ("video", "audio") if name in outputs},
             phrases=outputs["text"].phrases if "text" in outputs else None,
+            **{f"{name}_output": output for name, output in outputs.items()},
         )
-        pairs = [(ask, answer) for ask, answer in PAIRS if ask in outputs and answer in outputs]
-        if return_loss:
-            result.loss = self._loss(outputs, pairs)
-            return result
+
+    def _logits(self, outputs: dict, pairs: list[tuple[str, str]]) -> dict[str, torch.Tensor | None]:
         logits = {
             pair: self.objectives["_".join(pair)].logits(as_queries(outputs[pair[0]]), as_keys(outputs[pair[1]]))
             for pair in pairs
         }
-        result.logits_per_text = logits.get(("text", "video"), logits.get(("text", "audio")))
-        if ("text", "video") in logits:
-            result.logits_per_video = logits["text", "video"].T
-        if ("text", "audio") in logits:
-            result.logits_per_audio = logits["text", "audio"].T
-        result.logits_per_audio_video = logits.get(("audio", "video"))
-        return result
+        per_video, per_audio = logits.get(("text", "video")), logits.get(("text", "audio"))
+        return {
+            "logits_per_video": None if per_video is None else per_video.T,
+            "logits_per_text": per_audio if per_video is None else per_video,
+            "logits_per_audio": None if per_audio is None else per_audio.T,
+            "logits_per_audio_video": logits.get(("audio", "video")),
+        }
 
     def _loss(self, outputs: dict, pairs: list[tuple[str, str]]) -> torch.Tensor:
         sizes = {name: len(output.pooler_output) for name, output in outputs.items()}

@@ -40,7 +40,7 @@ def attended_similarity(
     Raises:
         ValueError: for an unknown implementation.
     """
-    dtype = torch.float64 if queries.dtype == torch.float64 else torch.float32
+    dtype = torch.promote_types(queries.dtype, torch.float32)
     with torch.autocast(queries.device.type, enabled=False):
         query_mask = queries.new_ones(queries.shape[:2], dtype=torch.bool) if query_mask is None else query_mask.bool()
         key_mask = keys.new_ones(keys.shape[:2], dtype=torch.bool) if key_mask is None else key_mask.bool()

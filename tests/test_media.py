@@ -163,7 +163,7 @@ def test_damaged_files_name_themselves_and_the_time(tmp_path):
 
 
 def test_missing_file_and_wrong_window(tmp_path):
-    with pytest.raises(MediaError, match="nowhere.mp4"):
+    with pytest.raises(MediaError, match=r"nowhere\.mp4"):
         read_frames(tmp_path / "nowhere.mp4", 1)
     path = write_video(tmp_path / "l.mp4", seconds=1)
     for start, end in ((5.0, 6.0), (0.5, 0.5), (-1.0, 1.0)):

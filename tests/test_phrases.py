@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,7 +54,7 @@ def test_other_scripts_and_emoji():
 def test_phrases_are_ordered_disjoint_and_short(text, max_words):
     spans = find_phrases(text, max_words)
     assert all(start < end for start, end in spans)
-    assert all(first[1] <= second[0] for first, second in zip(spans, spans[1:], strict=False))
+    assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
     assert bool(spans) == any(character.isalnum() for character in text) or not text.isascii()
 
 

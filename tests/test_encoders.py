@@ -1,0 +1,171 @@
+import pytest
+import torch
+from huggingface_hub.errors import StrictDataclassError
+
+from modeling_fgmm import FgmmAudioConfig, FgmmConfig, FgmmTextConfig, FgmmVideoConfig
+from modeling_fgmm.audio_fgmm import FgmmAudioEncoder, region_mask
+from modeling_fgmm.layers_fgmm import masked_mean
+from modeling_fgmm.text_fgmm import FgmmTextEncoder, max_over_spans
+from modeling_fgmm.video_fgmm import FgmmVideoEncoder
+
+
+def video_encoder(**options) -> FgmmVideoEncoder:
+    torch.manual_seed(0)
+    return FgmmVideoEncoder(FgmmVideoConfig(**{"width_multiplier": 0.125, "depths": [1, 1], **options})).eval()
+
+
+def randomize_norms(encoder) -> None:
+    """Running statistics and scales as after training; fresh ones hide mistakes."""
+    for module in encoder.modules():
+        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.uniform_(-0.3, 0.3)
+
+
+@pytest.mark.parametrize("space_to_depth", [False, True])
+@pytest.mark.parametrize("num_frames", [2, 5, 8])
+def test_still_clip_is_answered_like_its_image(space_to_depth, num_frames):
+    encoder = video_encoder(space_to_depth=space_to_depth)
+    randomize_norms(encoder)
+    image = torch.randn(2, 1, 3, 64, 64)
+    with torch.no_grad():
+        of_image, grid = encoder(image)
+        of_clip, clip_grid = encoder(image.expand(-1, num_frames, -1, -1, -1))
+    assert grid[1:] == clip_grid[1:]
+    still = of_clip.unflatten(1, clip_grid)
+    assert torch.allclose(still, of_image.unflatten(1, grid).expand_as(still), atol=1e-4)
+
+
+def test_zero_padding_in_time_is_selectable():
+    replicate, zeros = video_encoder(), video_encoder(temporal_padding="zeros")
+    zeros.load_state_dict(replicate.state_dict())
+    clip = torch.randn(1, 4, 3, 32, 32)
+    assert not torch.allclose(replicate(clip)[0], zeros(clip)[0])
+
+
+def test_full_width_has_the_published_channels():
+    with torch.device("meta"):
+        encoder = FgmmVideoEncoder(FgmmVideoConfig())
+        features, grid = encoder(torch.zeros(1, 16, 3, 224, 224))
+    # S3D's feature map before its head: 1024 channels at 1/32 of the frame (Xie et al., 2018, figure 7).
+    assert features.shape == (1, 2 * 7 * 7, 1024) and grid == (2, 7, 7)
+    outputs = [block.out_channels for stage in encoder.stages for block in stage]
+    assert outputs == [256, 480, 512, 512, 512, 528, 832, 832, 1024]
+
+
+@pytest.mark.parametrize("depths,side", [([1], 4), ([1, 1], 2), ([1, 1, 1], 1)])
+def test_stages_set_the_resolution(depths, side):
+    _, grid = video_encoder(depths=depths)(torch.randn(1, 4, 3, 32, 32))
+    assert grid[1:] == (side, side)
+
+
+def test_items_of_a_batch_do_not_see_each_other():
+    encoder = video_encoder()
+    clips = torch.randn(3, 4, 3, 32, 32)
+    assert torch.allclose(encoder(clips)[0][1:2], encoder(clips[1:2])[0], atol=1e-5)
+
+
+def test_wrong_pixels_are_explained():
+    with pytest.raises(ValueError, match="one frame"):
+        video_encoder()(torch.zeros(1, 3, 32, 32))
+    with pytest.raises(ValueError, match="even height"):
+        video_encoder(space_to_depth=True)(torch.zeros(1, 4, 3, 33, 32))
+
+
+def audio_encoder() -> FgmmAudioEncoder:
+    torch.manual_seed(0)
+    config = FgmmAudioConfig(num_mel_bins=32, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1])
+    return FgmmAudioEncoder(config).eval()
+
+
+def test_audio_grid_is_frequency_by_time():
+    encoder = audio_encoder()
+    features, grid = encoder(torch.randn(2, 48, 32))
+    assert features.shape == (2, grid[0] * grid[1], 16) and grid == (32 // 8, 48 // 8)
+    # A louder band moves the regions of its own rows only, where fields of view do not reach further.
+    quiet, loud = torch.zeros(1, 192, 32), torch.zeros(1, 192, 32)
+    loud[:, 160:] = 3.0
+    difference = (encoder(quiet)[0] - encoder(loud)[0]).abs().unflatten(1, (4, 24)).amax((0, 1, 3))
+    assert (difference[:16] == 0).all() and (difference[21:] > 0).all()
+
+
+def test_wrong_number_of_bands_is_explained():
+    with pytest.raises(ValueError, match="feature extractor"):
+        audio_encoder()(torch.zeros(1, 10, 31))
+
+
+def test_region_counts_when_any_frame_under_it_is_sound():
+    keep = torch.tensor([[True] * 5 + [False] * 3, [False] * 8])
+    assert region_mask(keep, (2, 4)).tolist() == [[True, True, True, False] * 2, [False] * 8]
+
+
+def test_phrase_tower_is_that_of_mil_nce():
+    encoder = FgmmTextEncoder(FgmmTextConfig(vocab_size=20, hidden_size=8, intermediate_size=12)).eval()
+    words = torch.tensor([[3, 7, 9, 1]])
+    output = encoder(words, torch.ones_like(words), torch.tensor([[[0, 4]]]))
+    plain = torch.relu(encoder.word_embedding.weight[words] @ encoder.linear.weight.T + encoder.linear.bias).amax(1)
+    assert torch.allclose(output[:, 0], plain, atol=1e-6)
+
+
+def test_maximum_over_spans():
+    generator = torch.Generator().manual_seed(0)
+    words = torch.rand(2, 9, 3, generator=generator)
+    spans = torch.tensor([[[0, 2], [2, 3], [5, 9], [0, 0]], [[1, 8], [0, 0], [0, 0], [8, 9]]])
+    pooled = max_over_spans(words, spans)
+    for item in range(2):
+        for phrase, (first, last) in enumerate(spans[item].tolist()):
+            expected = words[item, first:last].amax(0) if last > first else torch.zeros(3)
+            assert torch.equal(pooled[item, phrase], expected)
+
+
+def test_transformer_layers_see_neighbours_but_no_padding():
+    config = FgmmTextConfig(
+        vocab_size=20, hidden_size=8, intermediate_size=12, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=6,
+    )  # fmt: skip
+    encoder = FgmmTextEncoder(config).eval()
+    span = torch.tensor([[[0, 1]]])
+    mask = torch.tensor([[1, 1, 0]])
+    one = encoder(torch.tensor([[3, 7, 0]]), mask, span)
+    assert not torch.allclose(one, encoder(torch.tensor([[3, 8, 0]]), mask, span))
+    assert torch.allclose(one, encoder(torch.tensor([[3, 7, 9]]), mask, span))
+    with pytest.raises(ValueError, match="max_position_embeddings"):
+        encoder(torch.ones(1, 7, dtype=torch.long), torch.ones(1, 7), span)
+
+
+def test_masked_mean():
+    features = torch.randn(2, 3, 4)
+    mask = torch.tensor([[True, False, True], [False] * 3])
+    assert torch.allclose(masked_mean(features, mask)[0], features[0, [0, 2]].mean(0))
+    assert (masked_mean(features, mask)[1] == 0).all()
+    assert torch.allclose(masked_mean(features, None), features.mean(1))
+
+
+def test_configuration_round_trip(tmp_path):
+    config = FgmmConfig(
+        modalities=["video", "text"], projection_dim=24, video_config={"width_multiplier": 0.25, "depths": [2]}
+    )
+    config.save_pretrained(tmp_path)
+    loaded = FgmmConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict()
+    assert loaded.video_config.depths == [2] and loaded.modalities == ["video", "text"]
+
+
+@pytest.mark.parametrize(
+    "wrong,named",
+    [
+        ({"modalities": ["video"]}, "modalities"),
+        ({"modalities": ["video", "smell"]}, "modalities"),
+        ({"projection_dim": "many"}, "projection_dim"),
+        ({"video_config": {"depths": [3]}}, "depths"),
+        ({"video_config": {"temporal_padding": "mirror"}}, "temporal_padding"),
+        ({"video_config": {"width_multiplier": -1.0}}, "width_multiplier"),
+        ({"audio_config": {"hidden_sizes": [8]}}, "hidden_sizes"),
+        ({"text_config": {"num_hidden_layers": 1, "num_attention_heads": 7}}, "num_attention_heads"),
+    ],
+)
+def test_wrong_configurations_name_the_field(wrong, named):
+    with pytest.raises(StrictDataclassError, match=named):
+        FgmmConfig(**wrong)

@@ -1,0 +1,169 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import modeling_fgmm.scoring_fgmm as scoring
+from modeling_fgmm.scoring_fgmm import attended_similarity, caption_scores, pair_scores
+
+IMPLEMENTATIONS = ("reference", "tiled")
+
+
+def random_inputs(num_queries, num_phrases, num_keys, num_regions, dim, dtype=torch.float64, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+
+    def unit(*shape):
+        return torch.nn.functional.normalize(torch.randn(*shape, generator=generator, dtype=dtype), dim=-1)
+
+    query_mask = torch.rand(num_queries, num_phrases, generator=generator) < 0.7
+    key_mask = torch.rand(num_keys, num_regions, generator=generator) < 0.7
+    return unit(num_queries, num_phrases, dim), unit(num_keys, num_regions, dim), query_mask, key_mask
+
+
+def plain_similarity(queries, keys, query_mask, key_mask, sharpness):
+    """The formula with loops: what every implementation must give."""
+    result = queries.new_zeros(len(queries), len(keys), queries.shape[1])
+    for i in range(len(queries)):
+        for j in range(len(keys)):
+            kept = keys[j][key_mask[j]]
+            for m in range(queries.shape[1]):
+                if query_mask[i, m] and len(kept):
+                    cosines = kept @ queries[i, m]
+                    weights = torch.exp(sharpness * cosines - (sharpness * cosines).max().detach())
+                    result[i, j, m] = (weights * cosines).sum() / weights.sum()
+    return result
+
+
+shapes = st.tuples(*(st.integers(1, 5) for _ in range(4)), st.sampled_from([1, 2, 7]))
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(shape=shapes, sharpness=st.sampled_from([0.0, 0.3, 4.0, 50.0, 1000.0]), seed=st.integers(0, 99))
+def test_values_are_those_of_the_formula(implementation, shape, sharpness, seed):
+    inputs = random_inputs(*shape, seed=seed)
+    result = attended_similarity(*inputs, sharpness, implementation)
+    assert torch.allclose(result, plain_similarity(*inputs, sharpness), atol=1e-10)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("sharpness", [0.0, 4.0, 30.0])
+def test_gradients_are_those_of_the_formula(implementation, sharpness, monkeypatch):
+    monkeypatch.setattr(scoring, "TILE_SIZE", 40)  # several tiles in both directions
+    queries, keys, query_mask, key_mask = random_inputs(5, 3, 4, 6, 7)
+    upstream = torch.randn(5, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    gradients = []
+    for function in (
+        lambda *tensors: attended_similarity(tensors[0], tensors[1], query_mask, key_mask, tensors[2], implementation),
+        lambda *tensors: plain_similarity(tensors[0], tensors[1], query_mask, key_mask, tensors[2]),
+    ):
+        tensors = [queries.clone(), keys.clone(), torch.tensor(sharpness, dtype=torch.float64)]
+        for tensor in tensors:
+            tensor.requires_grad_()
+        function(*tensors).backward(upstream)
+        gradients.append([tensor.grad for tensor in tensors])
+    for ours, plain in zip(*gradients, strict=True):
+        assert torch.allclose(ours, plain, atol=1e-10)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_gradcheck(implementation):
+    queries, keys, query_mask, key_mask = random_inputs(2, 3, 3, 4, 5)
+    sharpness = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(
+        lambda q, k, g: attended_similarity(q, k, query_mask, key_mask, g, implementation),
+        (queries.requires_grad_(), keys.requires_grad_(), sharpness),
+    )
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_limits_are_mean_and_maximum(implementation):
+    queries, keys, _, _ = random_inputs(3, 2, 4, 9, 8)
+    cosines = torch.einsum("imd,jnd->ijmn", queries, keys)
+    assert torch.allclose(
+        attended_similarity(queries, keys, sharpness=0.0, implementation=implementation), cosines.mean(-1)
+    )
+    hardest = attended_similarity(queries, keys, sharpness=1e6, implementation=implementation)
+    assert torch.allclose(hardest, cosines.amax(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+@pytest.mark.parametrize("rubbish", [1e4, float("nan"), float("inf")])
+def test_what_stands_in_the_padding_changes_nothing(implementation, rubbish):
+    queries, keys, query_mask, key_mask = random_inputs(4, 3, 5, 6, 7)
+    query_mask[1], key_mask[2] = False, False  # an item without phrases, an item without regions
+    outcomes = []
+    for value in (0.0, rubbish):
+        q = queries.masked_fill(~query_mask.unsqueeze(-1), value).requires_grad_()
+        k = keys.masked_fill(~key_mask.unsqueeze(-1), value).requires_grad_()
+        g = torch.tensor(4.0, dtype=torch.float64, requires_grad=True)
+        result = attended_similarity(q, k, query_mask, key_mask, g, implementation)
+        result.square().sum().backward()
+        outcomes.append((result.detach(), q.grad, k.grad, g.grad))
+    for clean, dirty in zip(*outcomes, strict=True):
+        assert torch.equal(clean, dirty) and torch.isfinite(dirty).all()
+    assert (outcomes[0][0][1] == 0).all() and (outcomes[0][0][:, 2] == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_low_precision_inputs_are_scored_in_float32(dtype):
+    queries, keys, query_mask, key_mask = random_inputs(6, 4, 5, 20, 32, dtype=torch.float32)
+    results = [
+        attended_similarity(queries.to(dtype), keys.to(dtype), query_mask, key_mask, 8.0, implementation)
+        for implementation in IMPLEMENTATIONS
+    ]
+    assert results[0].dtype == torch.float32
+    assert torch.allclose(*results, atol=1e-6)
+    exact = plain_similarity(queries.to(dtype).double(), keys.to(dtype).double(), query_mask, key_mask, 8.0)
+    assert torch.allclose(results[0].double(), exact, atol=1e-5)
+
+
+def test_tiled_holds_no_tensor_larger_than_a_tile(monkeypatch):
+    monkeypatch.setattr(scoring, "TILE_SIZE", 64)
+    queries, keys, query_mask, key_mask = random_inputs(8, 2, 9, 4, 3)
+    largest = []
+    softmax = scoring._attention
+    monkeypatch.setattr(scoring, "_attention", lambda c, m, g: largest.append(c.numel()) or softmax(c, m, g))
+    attended_similarity(queries.requires_grad_(), keys, query_mask, key_mask, 2.0, "tiled").sum().backward()
+    assert len(largest) > 10 and max(largest) <= 64
+
+
+def test_unknown_implementation_is_named():
+    queries, keys, _, _ = random_inputs(1, 1, 1, 1, 2)
+    with pytest.raises(ValueError, match="quick"):
+        attended_similarity(queries, keys, implementation="quick")
+
+
+@pytest.mark.parametrize("phrase_sharpness", [0.0, 2.0, -3.0, 200.0])
+def test_caption_scores_are_weighted_means_over_their_phrases(phrase_sharpness):
+    generator = torch.Generator().manual_seed(3)
+    similarity = torch.rand(3, 4, 6, generator=generator, dtype=torch.float64) * 2 - 1
+    captions = torch.tensor([[0, 0, 1, 1, 2, 0], [0, 0, 0, 0, 0, 0], [1, 1, 2, 2, 2, 2]])
+    mask = torch.tensor([[True] * 5 + [False], [True, True] + [False] * 4, [True] * 6])
+    scores = caption_scores(similarity, captions, mask, 3, phrase_sharpness)
+    for i in range(3):
+        for j in range(4):
+            for k in range(3):
+                values = [float(similarity[i, j, m]) for m in range(6) if mask[i, m] and captions[i, m] == k]
+                top = max((phrase_sharpness * value for value in values), default=0.0)
+                weights = [math.exp(phrase_sharpness * value - top) for value in values]
+                mean = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights) if values else 0.0
+                assert float(scores[i, j, k]) == pytest.approx(mean, abs=1e-9)
+
+
+def test_caption_scores_gradcheck():
+    captions, mask = torch.tensor([[0, 1, 1], [0, 0, 0]]), torch.tensor([[True, True, True], [True, True, False]])
+    similarity = torch.rand(2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    delta = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda s, d: caption_scores(s, captions, mask, 2, d), (similarity, delta))
+
+
+def test_pair_scores_take_all_queries_as_one_caption():
+    queries, keys, query_mask, key_mask = random_inputs(3, 4, 2, 5, 6)
+    query_mask[:, 0] = True
+    scores = pair_scores(queries, keys, query_mask, key_mask, 4.0)
+    similarity = plain_similarity(queries, keys, query_mask, key_mask, 4.0)
+    assert torch.allclose(scores, similarity.sum(-1) / query_mask.sum(1)[:, None])
+    assert pair_scores(queries, keys).shape == (3, 2)
