@@ -209,7 +209,9 @@ class NarratedClips(TorchIterableDataset):
         epoch: int = 0,
         position: int = 0,
     ):
-        self.corpus = split_dataset_by_node(corpus.shuffle(seed=seed, buffer_size=1), rank, world_size)
+        # Only the order of shards is shuffled here; more than one shard at a time would start threads each epoch.
+        shuffled = corpus.shuffle(seed=seed, buffer_size=1, max_buffer_input_shards=1)
+        self.corpus = split_dataset_by_node(shuffled, rank, world_size)
         self.processor = processor
         self.batch_size = batch_size
         self.num_captions = num_captions
