@@ -479,6 +479,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.num_train < 1 or args.num_test < 1 or args.num_proc < 1:
         parser.error("--num_train, --num_test and --num_proc must be at least 1")
+    if args.seed < 0:
+        parser.error(f"--seed is 0 or more, not {args.seed}")
     if not 0 <= args.noise <= 1:
         parser.error(f"--noise is a share from 0 to 1, not {args.noise}")
     if args.preview:

@@ -10,6 +10,7 @@ its mappings are reached with a dot (`--model.projection_dim 64`).
 
 import dataclasses
 import difflib
+import inspect
 import json
 import shutil
 import sys
@@ -153,17 +154,39 @@ def set_value(values: dict, name: str, value) -> None:
     values[last] = value
 
 
+def field_names(kind: type) -> list[str]:
+    """The fields of a dataclass."""
+    return [entry.name for entry in dataclasses.fields(kind)]
+
+
+def check_names(values, known: list[str], where: str) -> None:
+    """Checks the keys of a mapping: transformers' classes would take a misspelt one without a word.
+
+    Raises:
+        UsageError: naming the first unknown one, and what was meant.
+    """
+    if not isinstance(values, dict):
+        raise UsageError(f"The field {where.rstrip('.')!r} must hold `field: value` pairs, not {values!r}.")
+    for name in values:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            hint = f"; did you mean {close[0]!r}" if close else ""
+            raise UsageError(f"There is no field {where + name!r}{hint}.")
+
+
 def make_config(values: dict) -> PretrainConfig:
     """The typed configuration.
 
     Raises:
         UsageError: naming the field.
     """
-    known = [entry.name for entry in dataclasses.fields(PretrainConfig)]
-    for name in values:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            raise UsageError(f"There is no field {name!r}{f'; did you mean {close[0]!r}' if close else ''}.")
+    check_names(values, field_names(PretrainConfig), "")
+    model = values.get("model") or {}
+    check_names(model, field_names(FgmmConfig), "model.")
+    for part, kind in FgmmConfig.sub_configs.items():
+        check_names(model.get(part) or {}, field_names(kind), f"model.{part}.")
+    for part, kind in (("video_processor", FgmmVideoProcessor), ("feature_extractor", FgmmFeatureExtractor)):
+        check_names(values.get(part) or {}, list(inspect.signature(kind.__init__).parameters), f"{part}.")
     if values.get("mixed_precision") is False:  # YAML reads the word no as false
         values["mixed_precision"] = "no"
     try:

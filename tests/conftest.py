@@ -1,6 +1,8 @@
 """Small real files, a tiny processor and a tiny model that several test files share."""
 
 import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -77,6 +79,15 @@ def real_data() -> Path:
     folder = Path(os.environ.get("FGMM_DATA", ROOT.parent / "shared" / "data"))
     if not folder.exists():
         pytest.skip(f"no real data in {folder}; FGMM_DATA names its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def narrated(tmp_path_factory) -> Path:
+    """A rendered narrated corpus of 32 training and 8 test clips."""
+    folder = tmp_path_factory.mktemp("narrated") / "corpus"
+    command = [sys.executable, "scripts/make_narrated_corpus.py", "--output", str(folder)]
+    subprocess.run([*command, "--num_train", "32", "--num_test", "8"], cwd=ROOT, check=True, capture_output=True)
     return folder
 
 

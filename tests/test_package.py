@@ -1,0 +1,87 @@
+import importlib.util
+import subprocess
+import sys
+import zipfile
+
+import pytest
+import update_cards
+from conftest import ROOT
+
+
+def test_wheel_holds_both_packages_and_nothing_else(tmp_path):
+    if importlib.util.find_spec("setuptools") is None:
+        pytest.skip("setuptools is not installed, which building a wheel without a network needs")
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        str(ROOT),
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+    ]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    packages = {name for name in names if not name.startswith("fgmm-")}
+    expected = {
+        str(path.relative_to(ROOT)) for p in ("modeling_fgmm", "processing_fgmm") for path in (ROOT / p).glob("*.py")
+    }
+    assert packages == expected
+    assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_importing_registers_the_auto_classes(tmp_path):
+    code = (
+        "import modeling_fgmm, processing_fgmm\n"
+        "from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor\n"
+        "config = AutoConfig.for_model('fgmm')\n"
+        "print(type(AutoModel.from_config(config)).__name__)\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}
+    )
+    assert answer.stdout.strip() == "FgmmModel", answer.stderr
+
+
+def test_the_packages_do_not_import_each_other():
+    for package, other in (("modeling_fgmm", "processing_fgmm"), ("processing_fgmm", "modeling_fgmm")):
+        for path in (ROOT / package).glob("*.py"):
+            assert f"import {other}" not in path.read_text() and f"from {other}" not in path.read_text()
+
+
+def test_every_table_agrees_with_its_results(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["update_cards.py", "--check"])
+    update_cards.main()
+
+
+def test_a_changed_number_is_noticed(tmp_path, monkeypatch):
+    results = tmp_path / "model_cards" / "results"
+    results.mkdir(parents=True)
+    (tmp_path / "README.md").write_text("<!-- results: one -->\n<!-- end of results -->\n")
+    values = {"R@1": 1.0, "R@5": 2.0, "R@10": 3.0, "MedR": 4.0, "MnR": 5.0, "num_queries": 50, "num_items": 10}
+    run = '"command": "c", "seconds": 60, "device": "d", "date": "2026-01-01"'
+    text = (
+        f'{{"dataset": "data/x", "protocol": "p", "seed": 0, {run}, "training": {{{run}, "clips_seen": 7}}, "metrics": '
+    )
+    (results / "one.json").write_text(text + f'{{"text_to_video": {values}}}}}'.replace("'", '"'))
+    monkeypatch.setattr(update_cards, "ROOT", tmp_path)
+    monkeypatch.setattr(sys, "argv", ["update_cards.py"])
+    update_cards.main()
+    assert "| x | text to video | 1.0 | 2.0 | 3.0 | 4.0 | 100.0 | 50, 10 |" in (tmp_path / "README.md").read_text()
+    (tmp_path / "README.md").write_text((tmp_path / "README.md").read_text().replace("3.0", "93.0"))
+    monkeypatch.setattr(sys, "argv", ["update_cards.py", "--check"])
+    with pytest.raises(SystemExit, match=r"README\.md"):
+        update_cards.main()
+    (results / "one.json").unlink()
+    with pytest.raises(SystemExit, match=r"one\.json"):
+        update_cards.main()
+
+
+@pytest.mark.parametrize(
+    "right,queries,items,expected", [(1, 1000, 1000, 1.0), (1, 50, 10, 100.0), (5, 1000, 5000, 1.0), (1, 200, 200, 5.0)]
+)
+def test_chance_recall(right, queries, items, expected):
+    values = {"num_queries": queries, "num_items": items}
+    assert update_cards.chance_recall(values, 10) == pytest.approx(expected, abs=0.01)

@@ -1,0 +1,97 @@
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, write_video
+from PIL import Image
+
+from processing_fgmm.corpora_fgmm import load_corpus
+
+
+def prepare(*arguments):
+    command = [sys.executable, "scripts/prepare_dataset.py", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.fixture
+def flickr8k(tmp_path):
+    """Six photographs in the published layout; one is missing, one has no caption."""
+    source = tmp_path / "Flickr8k"
+    (source / "Flicker8k_Dataset").mkdir(parents=True)
+    (source / "Flickr8k_text").mkdir()
+    names = [f"{index}_abc.jpg" for index in range(6)]
+    for name in names[:5]:
+        Image.fromarray(np.full((20, 30, 3), 90, np.uint8)).save(source / "Flicker8k_Dataset" / name)
+    lines = [f"{name}#{number}\tA dog number {number} ." for name in names if name != names[4] for number in range(5)]
+    (source / "Flickr8k_text/Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
+    for part, chosen in (("train", names[:3]), ("dev", [names[3], names[4]]), ("test", [names[0], names[5]])):
+        (source / f"Flickr8k_text/Flickr_8k.{part}Images.txt").write_text("\n".join(chosen) + "\n")
+    return source
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """Six clips of one speaker; one has no transcript, one a broken one."""
+    source = tmp_path / "grid"
+    (source / "s1").mkdir(parents=True)
+    (source / "align" / "s1").mkdir(parents=True)
+    for index in range(6):
+        write_video(source / "s1" / f"clip{index}.mp4", seconds=3, rate=25, sound=3.0)
+        text = "0 23750 sil\n23750 29500 bin\n29500 34000 blue\n34000 35500 sp\n35500 41000 now\n41000 74500 sil\n"
+        if index == 1:
+            text = "0 x bin\n"
+        if index != 2:
+            (source / "align" / "s1" / f"clip{index}.align").write_text(text)
+    return source
+
+
+def test_flickr8k_in_its_official_split(flickr8k, tmp_path):
+    answer = prepare("flickr8k", "--source", flickr8k, "--output", tmp_path / "out")
+    assert answer.returncode == 0, answer.stderr
+    assert "3 train, 1 validation, 1 test; 2 entries were skipped" in answer.stdout
+    assert "5_abc.jpg is not in" in answer.stdout and "4_abc.jpg has no caption" in answer.stdout
+    rows = list(load_corpus(str(tmp_path / "out"), "train"))
+    assert [row["video_id"] for row in rows] == ["0_abc", "1_abc", "2_abc"]
+    assert len(rows[0]["captions"]) == 5
+    assert rows[0]["captions"][0] == {"text": "A dog number 0 .", "start": None, "end": None}
+    assert rows[0]["image"]["bytes"] == (flickr8k / "Flicker8k_Dataset" / "0_abc.jpg").read_bytes()
+
+
+def test_grid_times_and_held_out_fifth(grid, tmp_path):
+    answer = prepare("grid", "--source", grid, "--output", tmp_path / "out")
+    assert answer.returncode == 0, answer.stderr
+    assert "2 entries were skipped" in answer.stdout and "clip1.align" in answer.stdout
+    rows = {split: list(load_corpus(str(tmp_path / "out"), split)) for split in ("train", "test")}
+    assert [row["video_id"] for row in rows["test"]] == ["s1_clip4"]
+    assert [row["video_id"] for row in rows["train"]] == ["s1_clip0", "s1_clip3", "s1_clip5"]
+    assert rows["train"][0]["captions"] == [{"text": "bin blue now", "start": 0.95, "end": 1.64}]
+
+
+def test_wrong_sources_are_one_sentence(flickr8k, grid, tmp_path):
+    (tmp_path / "empty").mkdir()
+    shutil.rmtree(grid / "s1")
+    for name, source, named in (
+        ("flickr8k", tmp_path / "nowhere", "nowhere"),
+        ("flickr8k", tmp_path / "empty", "Flicker8k_Dataset"),
+        ("grid", grid, "no folder of a speaker"),
+    ):
+        answer = prepare(name, "--source", source, "--output", tmp_path / "out")
+        assert answer.returncode == 1 and named in answer.stderr and len(answer.stderr.splitlines()) == 1
+        assert not (tmp_path / "out").exists()
+    assert "invalid choice" in prepare("flickr9k", "--source", flickr8k, "--output", tmp_path / "out").stderr
+
+
+def test_real_flickr8k(real_data, tmp_path):
+    answer = prepare("flickr8k", "--source", real_data / "flickr8k", "--output", tmp_path / "out", "--limit", 20)
+    assert answer.returncode == 0, answer.stderr
+    assert "20 train, 20 validation, 20 test; 0 entries were skipped" in answer.stdout
+    assert all(len(row["captions"]) == 5 for row in load_corpus(str(tmp_path / "out"), "test"))
+
+
+def test_real_grid(real_data, tmp_path):
+    answer = prepare("grid", "--source", real_data / "grid", "--output", tmp_path / "out", "--limit", 10)
+    assert answer.returncode == 0, answer.stderr
+    rows = list(load_corpus(str(tmp_path / "out"), "test"))
+    assert len(rows) == 10 and all(len(row["captions"][0]["text"].split()) == 6 for row in rows)
