@@ -15,7 +15,7 @@ echo "Next: rendering the narrated corpus into $CORPUS (two minutes; only what i
 "$PYTHON" scripts/make_narrated_corpus.py --output "$CORPUS" --num_train 3000 --num_test 500 --seed 0
 
 if [ ! -f "$MODEL/model.safetensors" ]; then
-    echo "Next: pretraining fgmm-tiny on it (eight minutes on two CPU cores; goes on from the last checkpoint)."
+    echo "Next: pretraining fgmm-tiny on it (seven minutes on two CPU cores; goes on from the last checkpoint)."
     "${LAUNCH[@]}" scripts/pretrain.py --config scripts/configs/fgmm-tiny.yaml --resume_from latest
 fi
 
@@ -23,7 +23,11 @@ if [ ! -f "$RESULTS" ] || [ "$MODEL/model.safetensors" -nt "$RESULTS" ]; then
     echo "Next: retrieval among the 500 held-out clips."
     "${LAUNCH[@]}" scripts/evaluate_retrieval.py --model "$MODEL" --dataset "$CORPUS" --split test --output "$RESULTS"
 else
-    "$PYTHON" -c 'import json, sys; print(json.dumps(json.load(open(sys.argv[1])), indent=2))' "$RESULTS"
+    PYTHONPATH=scripts "$PYTHON" - "$RESULTS" <<'END'
+import json, sys
+from evaluate_retrieval import format_table
+print(format_table(json.load(open(sys.argv[1]))["metrics"]))
+END
 fi
 
 cat <<END
