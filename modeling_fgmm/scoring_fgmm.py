@@ -68,9 +68,8 @@ def _reference(
 
 
 def _attention(cosines: torch.Tensor, key_mask: torch.Tensor, sharpness: torch.Tensor) -> torch.Tensor:
-    """softmax over the last axis of γ·S among the kept keys; all zero where none is kept."""
-    logits = (sharpness * cosines).masked_fill(~key_mask, torch.finfo(cosines.dtype).min)
-    return logits.softmax(-1) * key_mask
+    """softmax over the last axis of γ·S among the kept keys; where none is kept, over keys that are all zero."""
+    return (sharpness * cosines).masked_fill(~key_mask, torch.finfo(cosines.dtype).min).softmax(-1)
 
 
 class _TiledAttendedSimilarity(torch.autograd.Function):

@@ -46,12 +46,13 @@ def find_phrases(text: str, max_words: int) -> list[tuple[int, int]]:
     words = [match.span() for match in WORD.finditer(text)]
     runs, current = [], []
     for start, end in words:
-        is_function_word = relates(text, start, end)
-        if current and (is_function_word or text[current[-1][1] : start].strip()):
+        if relates(text, start, end):
+            continue
+        # Between two words of a run there is only space; else punctuation or a function word parts them.
+        if current and text[current[-1][1] : start].strip():
             runs.append(current)
             current = []
-        if not is_function_word:
-            current.append((start, end))
+        current.append((start, end))
     runs.append(current)
     runs = [run for run in runs if run] or [words]
     return [(piece[0][0], piece[-1][1]) for run in runs for piece in cut(run, max_words)]
