@@ -3,14 +3,17 @@ import subprocess
 import sys
 
 import evaluate_retrieval as script
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
+from show_attention import attend
 from train_tokenizer import iterate_captions, train_word_tokenizer
 
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm import FgmmProcessor
-from processing_fgmm.corpora_fgmm import load_corpus
+from processing_fgmm.corpora_fgmm import FixedClips, load_corpus
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +102,22 @@ def test_wrong_paths_are_one_sentence(saved, narrated, tmp_path):
         command = [sys.executable, "scripts/evaluate_retrieval.py", "--model", model, "--dataset", dataset]
         answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert answer.returncode == 1 and named in answer.stderr and "Traceback" not in answer.stderr
+
+
+def test_attention_is_drawn(saved, narrated, tmp_path):
+    output = tmp_path / "attention.png"
+    command = [sys.executable, "scripts/show_attention.py", "--model", str(saved[0]), "--dataset", str(narrated)]
+    answer = subprocess.run(
+        [*command, "--num_clips", "2", "--output", str(output)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert answer.returncode == 0, answer.stderr
+    picture = np.asarray(Image.open(output).convert("RGB")).astype(int)
+    assert picture.shape[0] > 300 and picture.std() > 20
+
+
+def test_attention_over_regions_is_a_distribution(saved, narrated):
+    _, model, processor = saved
+    clip = next(clip for _, clip in FixedClips(load_corpus(str(narrated), "test"), processor, with_audio=False))
+    phrases, attention, similarity = attend(model, processor, clip, "a small red star on a black background")
+    assert phrases == ["small red star", "black background"]
+    assert torch.allclose(attention.flatten(1).sum(1), torch.ones(2)) and similarity.abs().max() <= 1

@@ -172,6 +172,12 @@ def row(name, data, text="a red ball"):
     return {"video_id": name, "video": {"bytes": data, "path": None}, "captions": [caption]}
 
 
+def test_trackers_write_down_loss_and_speed(narrated, tmp_path):
+    pretrain_here(narrated, tmp_path / "out", max_steps=2, trackers="[tensorboard]")
+    events = b"".join(path.read_bytes() for path in (tmp_path / "out").rglob("events.out.tfevents.*"))
+    assert b"loss" in events and b"clips_per_s" in events and b"learning_rate" in events
+
+
 def test_corpus_without_captions_is_refused(tmp_path):
     corpus = write_corpus(tmp_path / "corpus", [row(str(index), b"x", " ") for index in range(8)])
     with pytest.raises(pretrain.UsageError, match="no caption anywhere"):
