@@ -7,6 +7,7 @@ a resumed run would lack.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -35,6 +36,9 @@ def load_corpus(path_or_name: str, split: str) -> IterableDataset:
     Raises:
         CorpusError: when it does not exist, has no such split, or its columns are not those of the schema.
     """
+    folder = Path(path_or_name)
+    if folder.is_dir() and not any(part for pattern in ("*.parquet", "*/*.parquet") for part in folder.glob(pattern)):
+        raise CorpusError(f"The folder {path_or_name!r} holds no Parquet files, in itself or in a folder within.")
     try:
         splits = get_dataset_split_names(path_or_name)
         if split not in splits:

@@ -198,6 +198,18 @@ def read_training_record(model: str) -> dict | None:
     return json.loads(Path(path).read_text()) if path else None
 
 
+def load_model(name: str) -> tuple[FgmmModel, FgmmProcessor]:
+    """A model for evaluation, and its processor.
+
+    Raises:
+        CorpusError: when there is none of that name.
+    """
+    try:
+        return AutoModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise CorpusError(f"The model {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="model folder or name on the Hub")
@@ -213,12 +225,11 @@ def main() -> None:
 
     state = PartialState()
     started = time.monotonic()
+    if args.output:
+        Path(args.output).parent.mkdir(parents=True, exist_ok=True)
     corpus = load_corpus(args.dataset, args.split)
-    try:
-        processor = AutoProcessor.from_pretrained(args.model)
-        model = AutoModel.from_pretrained(args.model).to(state.device).eval()
-    except (OSError, ValueError) as error:
-        raise CorpusError(f"The model {args.model!r} could not be loaded: {str(error).splitlines()[0]}") from error
+    model, processor = load_model(args.model)
+    model.to(state.device)
     # The whole evaluation is one process' work: with more of them, the others wait.
     if state.is_main_process:
         results = evaluate_retrieval(model, processor, corpus, args.score, args.batch_size, args.num_workers)
@@ -235,7 +246,6 @@ def main() -> None:
                 **describe_run(time.monotonic() - started),
                 "training": training,
             }
-            Path(args.output).parent.mkdir(parents=True, exist_ok=True)
             Path(args.output).write_text(json.dumps(record, indent=2) + "\n")
             print(f"Wrote {args.output}.")
     state.wait_for_everyone()

@@ -34,7 +34,7 @@ def claim_folder(output: Path, arguments: dict) -> None:
     """Notes what a corpus is made of, so that a later run goes on only with the same.
 
     Raises:
-        SystemExit: when the folder holds a corpus made of something else.
+        SystemExit: when the folder holds a corpus made of something else, or cannot be written.
     """
     note = output / "corpus.json"
     if note.exists() and json.loads(note.read_text()) != arguments:
@@ -42,8 +42,11 @@ def claim_folder(output: Path, arguments: dict) -> None:
             f"{output} holds a corpus made with other arguments ({note.read_text().strip()}); "
             "give another --output or delete the folder."
         )
-    (output / "data").mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(arguments))
+    try:
+        (output / "data").mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps(arguments))
+    except OSError as error:
+        raise SystemExit(f"{output} cannot be written: {error.strerror}; give another --output.") from error
 
 
 def make_shards(

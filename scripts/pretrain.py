@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 import yaml
 from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object, set_seed
 from evaluate_retrieval import evaluate_retrieval, format_table
 from huggingface_hub.dataclasses import strict
@@ -203,6 +204,9 @@ def make_config(values: dict) -> PretrainConfig:
         raise UsageError("batch_size is 1, but a contrast needs at least 2 clips.")
     if config.mixed_precision not in ("no", "bf16", "fp16"):
         raise UsageError(f"mixed_precision is {config.mixed_precision!r}, but must be no, bf16 or fp16.")
+    for name in config.trackers:
+        if name not in (available := [str(tracker) for tracker in get_available_trackers()]):
+            raise UsageError(f"The tracker {name!r} is not installed or unknown; there are {', '.join(available)}.")
     if not 0 < config.min_crop_area <= 1:
         raise UsageError(f"min_crop_area is {config.min_crop_area}, but must be above 0 and at most 1.")
     return config
@@ -212,7 +216,7 @@ def make_processor(config: PretrainConfig, corpus) -> FgmmProcessor:
     """The processor, with a tokenizer of the corpus' own words where none is named.
 
     Raises:
-        UsageError: when the corpus has no caption anywhere, or fewer clips than a batch.
+        UsageError: when the corpus has no caption anywhere, or fewer clips than a batch, or there is no such tokenizer.
     """
     if "captions" not in (corpus.column_names or []):
         raise UsageError(f"The corpus {config.dataset!r} has no column 'captions' to learn from.")
@@ -225,7 +229,11 @@ def make_processor(config: PretrainConfig, corpus) -> FgmmProcessor:
             f"The corpus {config.dataset!r} has {len(rows)} clips, fewer than batch_size {config.batch_size}."
         )
     if config.tokenizer:
-        tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"The tokenizer {config.tokenizer!r} could not be loaded: {reason}") from error
     else:
         tokenizer = train_word_tokenizer(texts, config.vocab_size, config.min_frequency)
     return FgmmProcessor(
@@ -344,6 +352,10 @@ class FailureCount:
 
 def train(config: PretrainConfig) -> None:
     """One run, from the corpus to the model folder."""
+    try:
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"The output_dir {config.output_dir!r} cannot be made: {error.strerror}.") from error
     checkpoint = find_checkpoint(config)
     corpus = load_corpus(config.dataset, config.train_split)
     accelerator = Accelerator(

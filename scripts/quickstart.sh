@@ -8,7 +8,7 @@ CORPUS=data/narrated
 MODEL=outputs/fgmm-tiny
 RESULTS=$MODEL/retrieval.json
 THREADS="$("$PYTHON" -c 'import os; print(len(os.sched_getaffinity(0)))')"
-LAUNCH=("$BIN/accelerate" launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no
+LAUNCH=("$BIN/accelerate" launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no --quiet
     --num_cpu_threads_per_process "$THREADS")
 
 echo "Next: rendering the narrated corpus into $CORPUS (two minutes; only what is not there yet)."

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import matplotlib
 import torch
-from transformers import AutoModel, AutoProcessor
+from evaluate_retrieval import load_model
 
-import modeling_fgmm  # noqa: F401
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import CorpusError, FixedClips, collate, load_corpus
 from processing_fgmm.phrases_fgmm import find_phrases
@@ -68,8 +67,7 @@ def main() -> None:
     args = parser.parse_args()
 
     corpus = load_corpus(args.dataset, args.split)
-    processor = AutoProcessor.from_pretrained(args.model)
-    model = AutoModel.from_pretrained(args.model).eval()
+    model, processor = load_model(args.model)
     clips = [clip for _, clip in FixedClips(corpus.take(args.num_clips), processor, with_audio=False)]
     clips = [clip for clip in clips if not isinstance(clip, str) and clip.captions]
     if not clips:

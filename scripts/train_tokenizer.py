@@ -4,6 +4,7 @@ python scripts/train_tokenizer.py --dataset data/narrated --output outputs/token
 """
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator
 
 from datasets import IterableDataset
@@ -11,7 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from processing_fgmm.corpora_fgmm import load_corpus
+from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 
 
 def iterate_captions(corpus: IterableDataset, max_rows: int | None = None) -> Iterator[list[str]]:
@@ -54,4 +55,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except CorpusError as error:
+        sys.exit(str(error))

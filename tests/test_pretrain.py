@@ -136,6 +136,7 @@ def test_old_checkpoints_are_removed(trained):
         ({"model.video_config": "{width: 2}"}, "'model.video_config.width'"),
         ({"video_processor": "{frames: 2}"}, "'video_processor.frames'"),
         ({"model": "small"}, "'model' must hold"),
+        ({"trackers": "[wandbx]"}, "'wandbx'"),
         ({"config": "nowhere.yaml"}, "nowhere.yaml"),
     ],
 )
@@ -152,11 +153,12 @@ def test_configuration_errors_are_one_sentence(options, named):
         ({"model.video_config": "{depths: [9]}"}, "depths"),
         ({"resume_from": "nowhere"}, "not a checkpoint"),
         ({"train_split": "training"}, "training"),
+        ({"output": "/proc/nothing"}, "/proc/nothing"),
     ],
 )
 def test_errors_come_before_the_first_step(narrated, tmp_path, options, named):
     with pytest.raises((pretrain.UsageError, pretrain.CorpusError)) as caught:
-        pretrain_here(narrated, tmp_path / "out", max_steps=2, **options)
+        pretrain_here(narrated, **{"output": tmp_path / "out", "max_steps": 2, **options})
     assert named in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "model.safetensors").exists()
 
