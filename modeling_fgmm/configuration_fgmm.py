@@ -21,6 +21,8 @@ class FgmmVideoConfig(PreTrainedConfig):
         space_to_depth (`bool`): fold 2x2x2 neighbourhoods into channels before a stem of stride 1.
         temporal_padding (`str`): `"replicate"` repeats the first and last frame, so that an image and a static clip
             have the same features; `"zeros"` is what converted MIL-NCE weights were trained with.
+        frame_by_frame (`bool`): encode every frame on its own (I2D of Xie et al., ECCV 2018): t is then the number of
+            frames. For slide shows and clips of a few distant frames.
     """
 
     model_type = "fgmm_video"
@@ -32,6 +34,7 @@ class FgmmVideoConfig(PreTrainedConfig):
     self_gating: bool = True
     space_to_depth: bool = False
     temporal_padding: str = "replicate"
+    frame_by_frame: bool = False
 
     def __post_init__(self, **kwargs):
         self.depths = list(self.depths)
@@ -127,9 +130,18 @@ class FgmmConfig(PreTrainedConfig):
         video_config, audio_config, text_config (`dict`): the encoders.
         modalities (`list[str]`): which encoders the model has, out of `"video"`, `"audio"`, `"text"`.
         projection_dim (`int`): dimensions of the shared space (D).
-        sharpness_init_value (`float`): sharpness of the attention over regions at the start (γ, on cosines).
-        phrase_sharpness_init_value (`float`): sharpness of the attention over phrases at the start (δ); 0: mean.
+        objective (`str`): `"fine"` (regions against phrases), or a baseline: `"coarse"`, `"mil_nce"`, `"filip"`,
+            `"siglip"`; see `loss_fgmm.OBJECTIVES`.
         logit_scale_init_value (`float`): logarithm of the scale of the contrast at the start.
+        sharpness_init_value (`float`): sharpness of the attention over regions at the start (γ, on cosines).
+        learnable_sharpness (`bool`): train γ, else it stays.
+        phrase_sharpness_init_value (`float`): sharpness of the attention over phrases at the start (δ); 0: mean.
+        learnable_phrase_sharpness (`bool`): train δ, else it stays.
+        attention_direction (`str`): `"text_to_regions"` (each phrase attends to regions), `"regions_to_text"`, or
+            `"both"`, the mean of the two.
+        contrast_unit (`str`): what is contrasted with clips, each `"caption"` or each `"phrase"`.
+        contrast_bag (`bool`): an item's units share the numerator (MIL-NCE), else each is a positive of its own.
+        posterior_weights (`bool`): weigh each positive by the probability that the model gives it, without gradient.
         coarse_loss_weight (`float`): weight of the contrast on pooled embeddings beside that on regions and phrases.
         scoring_implementation (`str`): `"auto"`, `"reference"` or `"tiled"`, see `scoring_fgmm.attended_similarity`.
     """
@@ -146,10 +158,17 @@ class FgmmConfig(PreTrainedConfig):
     text_config: dict | PreTrainedConfig | None = None
     modalities: list[str] | tuple[str, ...] = ("video", "audio", "text")
     projection_dim: int = 512
-    sharpness_init_value: float = 4.0
-    phrase_sharpness_init_value: float = 0.0
+    objective: str = "fine"
     logit_scale_init_value: float = math.log(1 / 0.07)
-    coarse_loss_weight: float = 0.2
+    sharpness_init_value: float | int = 4.0
+    learnable_sharpness: bool = True
+    phrase_sharpness_init_value: float | int = 0.0
+    learnable_phrase_sharpness: bool = True
+    attention_direction: str = "text_to_regions"
+    contrast_unit: str = "caption"
+    contrast_bag: bool = True
+    posterior_weights: bool = False
+    coarse_loss_weight: float | int = 0.2
     scoring_implementation: str = "auto"
 
     def __post_init__(self, **kwargs):
@@ -160,6 +179,20 @@ class FgmmConfig(PreTrainedConfig):
         """Check that the model has at least one pair of known modalities to compare."""
         if len(set(self.modalities)) < 2 or not set(self.modalities) <= {"video", "audio", "text"}:
             raise ValueError(f"modalities={self.modalities} must be at least two of 'video', 'audio', 'text'.")
+
+    def validate_objective(self):
+        """Check that every choice of the objective is a known one."""
+        for name, choices in {
+            "objective": ("fine", "coarse", "mil_nce", "filip", "siglip"),
+            "attention_direction": ("text_to_regions", "regions_to_text", "both"),
+            "contrast_unit": ("caption", "phrase"),
+        }.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(repr, choices))}.")
+        if self.sharpness_init_value <= 0:
+            raise ValueError(f"sharpness_init_value={self.sharpness_init_value} must be positive.")
+        if self.contrast_unit == "phrase" and self.attention_direction != "text_to_regions":
+            raise ValueError("contrast_unit='phrase' needs attention_direction='text_to_regions'.")
 
 
 __all__ = ["FgmmAudioConfig", "FgmmConfig", "FgmmTextConfig", "FgmmVideoConfig"]

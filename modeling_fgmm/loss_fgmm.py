@@ -1,9 +1,10 @@
-"""The objective: what a pair of modalities contributes to the loss, with negatives from every process.
+"""The objectives: what a pair of modalities contributes to the loss, with negatives from every process.
 
 Texts (or, for audio over video, sounds) ask and regions answer. The asking side is the smaller one: it is gathered
 from all processes, the region maps stay where they were computed.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,6 +33,11 @@ class Queries:
     embeds: torch.Tensor
     caption_mask: torch.Tensor
 
+    @property
+    def present(self) -> torch.Tensor:
+        """(B,) True for items with at least one caption."""
+        return self.caption_mask.any(1)
+
 
 @dataclass
 class Keys:
@@ -48,32 +54,39 @@ class Keys:
 
 
 class PairObjective(nn.Module):
-    """Scores and the fine-grained loss of one pair of modalities, with its own sharpness and logit scales.
+    """One pair of modalities: its scores and its loss. `config.objective` names the subclass, see `OBJECTIVES`.
 
-    Our reading of Wang and Karout (BMVC 2021): MIL-NCE (Miech et al., CVPR 2020, equation 1, here in both directions)
-    over caption scores made of attended similarities, and beside it the same contrast of pooled embeddings.
+    A subclass says which scores it trains (`scores`), by which contrast (`loss`), and where its parameters start.
     """
 
     def __init__(self, config: FgmmConfig):
         super().__init__()
         self.config = config
-        self.log_sharpness = nn.Parameter(torch.empty(()))
-        self.phrase_sharpness = nn.Parameter(torch.empty(()))
         self.logit_scale = nn.Parameter(torch.empty(()))
-        self.coarse_logit_scale = nn.Parameter(torch.empty(()))
+
+    def initial_values(self) -> dict[str, float]:
+        """Where each parameter starts."""
+        return {"logit_scale": self.config.logit_scale_init_value}
+
+    def sharpness(self) -> torch.Tensor | float:
+        """γ of the attention over regions."""
+        return self.config.sharpness_init_value
 
     def fine_scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """Caption scores on the cosine's scale: (Bq, Bk, K)."""
-        similarity = attended_similarity(
+        """Phrases against regions, on the cosine's scale: (Bq, Bk, K)."""
+        similarity = self.phrase_similarity(queries, keys)
+        return caption_scores(similarity, queries.captions, queries.mask, queries.embeds.shape[1])
+
+    def phrase_similarity(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        """What each phrase finds among each item's regions, on the cosine's scale: (Bq, Bk, M)."""
+        return attended_similarity(
             queries.phrases,
             keys.regions,
             queries.mask,
             keys.mask,
-            self.log_sharpness.exp(),
+            self.sharpness(),
             self.config.scoring_implementation,
         )
-        num_captions = queries.embeds.shape[1]
-        return caption_scores(similarity, queries.captions, queries.mask, num_captions, self.phrase_sharpness)
 
     def coarse_scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """Cosines of pooled embeddings: (Bq, Bk, K), float32 (float64 for float64 inputs)."""
@@ -81,27 +94,215 @@ class PairObjective(nn.Module):
         with torch.autocast(keys.embeds.device.type, enabled=False):
             return torch.einsum("ikd,jd->ijk", queries.embeds.to(dtype), keys.embeds.to(dtype))
 
+    def scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        """The scores that this objective trains, on the cosine's scale: (Bq, Bk, K)."""
+        return self.coarse_scores(queries, keys)
+
     def logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """One fine score a pair, times the logit scale: (Bq, Bk).
+        """One score a pair, times the logit scale: (Bq, Bk).
 
         Of several captions, the mean of their odds; where a side is missing, the lowest possible score.
         """
         mask = queries.caption_mask.unsqueeze(1)
-        logits = self.fine_scores(queries, keys) * scale(self.logit_scale)
+        logits = self.scores(queries, keys) * scale(self.logit_scale)
         logits = masked_logsumexp(logits, mask, -1) - mask.sum(-1).clamp(min=1).log()
         return torch.where(mask.any(-1) & keys.present, logits, -scale(self.logit_scale))
 
     def forward(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """Loss of the B items on this process, against all items of all processes: a number, 0 if no item has both."""
-        present = queries.caption_mask.any(1) & keys.present
+        """Loss of the B items on this process, against all items of all processes: a number, 0 if no item has both.
+
+        Its mean over processes (which is what DistributedDataParallel makes of gradients) is the loss of the whole
+        batch.
+        """
+        present = queries.present & keys.present
         gathered, offset = gather_queries(queries)
-        fine = mil_nce_contrast(
-            self.fine_scores(gathered, keys) * scale(self.logit_scale), gathered, keys, present, offset
+        return self.loss(gathered, keys, present, offset)
+
+    def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
+        """
+        Args:
+            queries: of all processes.
+            keys: of this process.
+            present: (Bk,) items of this process that have both modalities.
+            offset: place of this process's first item among the queries.
+        """
+        raise NotImplementedError
+
+
+class FineObjective(PairObjective):
+    """Phrases against regions: our reading of Wang and Karout (BMVC 2021).
+
+    MIL-NCE (Miech et al., CVPR 2020, equation 1, here with one denominator a direction) over scores made of attended
+    similarities, and beside it the same contrast of pooled embeddings, weighted by `coarse_loss_weight`.
+    """
+
+    def __init__(self, config: FgmmConfig):
+        super().__init__(config)
+        self.log_sharpness = nn.Parameter(torch.empty(()), requires_grad=config.learnable_sharpness)
+        # Without caption scores there is no attention over phrases, and DDP rejects parameters that no loss reaches.
+        learnable = config.learnable_phrase_sharpness and config.contrast_unit == "caption"
+        self.phrase_sharpness = nn.Parameter(torch.empty(()), requires_grad=learnable)
+        self.coarse_logit_scale = nn.Parameter(torch.empty(()))
+
+    def initial_values(self) -> dict[str, float]:
+        return {
+            "logit_scale": self.config.logit_scale_init_value,
+            "coarse_logit_scale": self.config.logit_scale_init_value,
+            "log_sharpness": math.log(self.config.sharpness_init_value),
+            "phrase_sharpness": self.config.phrase_sharpness_init_value,
+        }
+
+    def sharpness(self) -> torch.Tensor:
+        return self.log_sharpness.exp()
+
+    def fine_scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        directions = {
+            "text_to_regions": (self.caption_scores_over_regions,),
+            "regions_to_text": (self.region_scores_over_phrases,),
+            "both": (self.caption_scores_over_regions, self.region_scores_over_phrases),
+        }[self.config.attention_direction]
+        return torch.stack([score(queries, keys) for score in directions]).mean(0)
+
+    def caption_scores_over_regions(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        """Each phrase attends to regions; a caption's score is the weighted mean over its phrases: (Bq, Bk, K)."""
+        similarity = self.phrase_similarity(queries, keys)
+        num_captions = queries.embeds.shape[1]
+        return caption_scores(similarity, queries.captions, queries.mask, num_captions, self.phrase_sharpness)
+
+    def region_scores_over_phrases(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        """Each region attends to a caption's phrases; the score is the weighted mean over the regions: (Bq, Bk, K)."""
+        num_captions = queries.embeds.shape[1]
+        belongs = F.one_hot(queries.captions, num_captions).bool() & queries.mask.unsqueeze(-1)  # (Bq, M, K)
+        phrases = queries.phrases.repeat_interleave(num_captions, 0)  # (Bq·K, M, D)
+        similarity = attended_similarity(
+            keys.regions,
+            phrases,
+            keys.mask,
+            belongs.transpose(1, 2).flatten(0, 1),
+            self.sharpness(),
+            self.config.scoring_implementation,
         )
-        coarse = mil_nce_contrast(
-            self.coarse_scores(gathered, keys) * scale(self.coarse_logit_scale), gathered, keys, present, offset
-        )
+        one_caption = torch.zeros_like(keys.mask, dtype=torch.long)
+        scores = caption_scores(similarity, one_caption, keys.mask, 1, self.phrase_sharpness)  # (Bk, Bq·K, 1)
+        return scores.squeeze(-1).T.unflatten(0, (-1, num_captions)).transpose(1, 2)
+
+    def scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        return self.fine_scores(queries, keys)
+
+    def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
+        if self.config.contrast_unit == "phrase":
+            scores, mask = self.phrase_similarity(queries, keys), queries.mask
+        else:
+            scores, mask = self.fine_scores(queries, keys), queries.caption_mask
+        fine = self.contrast(scores * scale(self.logit_scale), mask, keys.present, present, offset)
+        coarse = self.coarse_scores(queries, keys) * scale(self.coarse_logit_scale)
+        coarse = self.contrast(coarse, queries.caption_mask, keys.present, present, offset)
         return fine + self.config.coarse_loss_weight * coarse
+
+    def contrast(self, logits, mask, has_key, present, offset) -> torch.Tensor:
+        """The contrast of captions or phrases that `contrast_bag` and `posterior_weights` choose."""
+        if self.config.contrast_bag:
+            bags = masked_logsumexp(logits, mask.unsqueeze(1), -1)
+            own, among_queries, among_keys = normalizers(bags, mask.any(1), has_key, offset)
+            weights = present.to(logits.dtype)
+        else:
+            own, among_queries, among_keys = unit_normalizers(logits, mask, has_key, offset)
+            kept = mask[offset : offset + len(present)] & present.unsqueeze(1)
+            weights = kept.to(logits.dtype) / kept.sum(1, keepdim=True).clamp(min=1)  # an item's units share its weight
+        terms = 0.5 * (among_queries + among_keys) - own
+        if self.config.posterior_weights:
+            weights = weights * posterior(terms.detach(), weights)
+        return mean_of_batch(terms, weights)
+
+
+class CoarseObjective(PairObjective):
+    """Symmetric InfoNCE on pooled embeddings (CLIP: Radford et al., 2021, figure 3).
+
+    An item of several captions has the mean of their cosines for its score.
+    """
+
+    def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
+        mask = queries.caption_mask.unsqueeze(1)
+        scores = (self.coarse_scores(queries, keys) * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+        logits = scores * scale(self.logit_scale)
+        own, among_queries, among_keys = normalizers(logits, queries.present, keys.present, offset)
+        return mean_of_batch(0.5 * (among_queries + among_keys) - own, present.to(logits.dtype))
+
+
+class MilNceObjective(PairObjective):
+    """MIL-NCE on pooled embeddings (Miech et al., CVPR 2020, equation 1).
+
+    An item's captions share the numerator; the one denominator holds them, the other items' captions with this clip,
+    and this item's captions with the other clips. Ours are L2-normalised, therefore the logit scale.
+    """
+
+    def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
+        logits = self.coarse_scores(queries, keys) * scale(self.logit_scale)
+        bags = masked_logsumexp(logits, queries.caption_mask.unsqueeze(1), -1)
+        own, _, among_keys = normalizers(bags, queries.present, keys.present, offset)
+        denominator = torch.logaddexp(among_keys, among_other_queries(bags, queries.present, offset))
+        return mean_of_batch(denominator - own, present.to(logits.dtype))
+
+
+class FilipObjective(PairObjective):
+    """Token-wise maximum similarity (FILIP: Yao et al., ICLR 2022, equations 1 to 4).
+
+    A clip finds its text by the mean over regions of the best phrase, a text its clip by the mean over phrases of the
+    best region. All phrases of an item are one text.
+    """
+
+    def sharpness(self) -> float:
+        return math.inf
+
+    def scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        return self.fine_scores(queries, keys)
+
+    def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
+        logit_scale = scale(self.logit_scale)
+        per_phrase = self.phrase_similarity(queries, keys)  # (Bq, Bk, M)
+        per_region = attended_similarity(
+            keys.regions, queries.phrases, keys.mask, queries.mask, math.inf, self.config.scoring_implementation
+        )  # (Bk, Bq, N)
+        text_logits = masked_mean(per_phrase, queries.mask) * logit_scale
+        clip_logits = masked_mean(per_region, keys.mask).T * logit_scale
+        own_text, _, among_keys = normalizers(text_logits, queries.present, keys.present, offset)
+        own_clip, among_queries, _ = normalizers(clip_logits, queries.present, keys.present, offset)
+        terms = 0.5 * (among_keys - own_text + among_queries - own_clip)
+        return mean_of_batch(terms, present.to(terms.dtype))
+
+
+class SiglipObjective(PairObjective):
+    """Sigmoid loss of every pair of pooled embeddings on its own (SigLIP: Zhai et al., ICCV 2023, equation 1).
+
+    An item of several captions has the mean of their cosines for its score.
+    """
+
+    def __init__(self, config: FgmmConfig):
+        super().__init__(config)
+        self.logit_bias = nn.Parameter(torch.empty(()))
+
+    def initial_values(self) -> dict[str, float]:
+        """The paper's start: scale 10, bias -10 (section 3.2)."""
+        return {"logit_scale": math.log(10.0), "logit_bias": -10.0}
+
+    def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
+        mask = queries.caption_mask.unsqueeze(1)
+        scores = (self.coarse_scores(queries, keys) * mask).sum(-1) / mask.sum(-1).clamp(min=1)
+        logits = scores * scale(self.logit_scale) + self.logit_bias
+        same = torch.zeros_like(logits, dtype=torch.bool)
+        same[offset : offset + len(present)].fill_diagonal_(True)
+        terms = -F.logsigmoid(torch.where(same, logits, -logits))
+        terms = (terms * (queries.present.unsqueeze(1) & keys.present)).sum(0)
+        return terms.sum() / mean_over_processes(present.sum()).clamp(min=1)
+
+
+OBJECTIVES = {
+    "fine": FineObjective,
+    "coarse": CoarseObjective,
+    "mil_nce": MilNceObjective,
+    "filip": FilipObjective,
+    "siglip": SiglipObjective,
+}
 
 
 def scale(logarithm: torch.Tensor) -> torch.Tensor:
@@ -109,41 +310,79 @@ def scale(logarithm: torch.Tensor) -> torch.Tensor:
     return logarithm.clamp(max=MAX_LOGIT_SCALE).exp()
 
 
-def mil_nce_contrast(
-    logits: torch.Tensor, queries: Queries, keys: Keys, present: torch.Tensor, offset: int
-) -> torch.Tensor:
-    """MIL-NCE in both directions; with one caption an item, symmetric InfoNCE.
-
-    An item's own captions share the numerator; all captions of all items stand in the denominator.
-
-    Args:
-        logits: (Bq, Bk, K) scores of all processes' captions against this process's items.
-        queries: of all processes.
-        keys: of this process.
-        present: (Bk,) items of this process that have both modalities.
-        offset: place of this process's first item among the queries.
-
-    Returns:
-        The sum of this process's terms over the mean number of terms a process, so that the mean over processes
-        (which is what DistributedDataParallel makes of gradients) is the loss of the whole batch.
-    """
-    num_local = len(keys.regions)
-    captions = queries.caption_mask.unsqueeze(1)  # (Bq, 1, K)
-    over_captions = masked_logsumexp(logits, captions, -1)  # (Bq, Bk)
-    own = over_captions[offset : offset + num_local].diagonal()
-
-    has_caption = queries.caption_mask.any(1, keepdim=True)
-    among_queries = masked_logsumexp(over_captions, has_caption, 0)  # (Bk,)
-    among_local_keys = masked_logsumexp(over_captions, keys.present.unsqueeze(0), 1)  # (Bq,)
-    among_keys = torch.logsumexp(gather_stacked(among_local_keys), 0)[offset : offset + num_local]
-
-    terms = torch.where(present, 0.5 * (among_queries + among_keys) - own, 0.0)
-    return terms.sum() / mean_over_processes(present.sum()).clamp(min=torch.finfo(torch.float32).tiny)
+def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the last axis of (Bq, Bk, M), by mask (Bq, M); 0 where nothing is kept."""
+    return (values * mask.unsqueeze(1)).sum(-1) / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def masked_logsumexp(logits: torch.Tensor, mask: torch.Tensor, dim: int) -> torch.Tensor:
     """Log of the sum of exponentials over the kept entries; a very low finite number where none is kept."""
     return torch.logsumexp(logits.masked_fill(~mask, torch.finfo(logits.dtype).min / 4), dim)
+
+
+def normalizers(
+    logits: torch.Tensor, has_query: torch.Tensor, has_key: torch.Tensor, offset: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """What each item of this process is, in the log domain, and what it is measured against.
+
+    Args:
+        logits: (Bq, Bk) of all processes' queries against this process's keys.
+        has_query: (Bq,) False for queries that take no part.
+        has_key: (Bk,) False for keys that take no part.
+        offset: place of this process's first item among the queries.
+
+    Returns:
+        (Bk,) each: the own logit; log-sum-exp over all queries for the own key; over all keys, of all processes, for
+        the own query.
+    """
+    rows = slice(offset, offset + logits.shape[1])
+    own = logits[rows].diagonal()
+    among_queries = masked_logsumexp(logits, has_query.unsqueeze(1), 0)
+    return own, among_queries, among_all_keys(logits, has_key)[rows]
+
+
+def among_all_keys(logits: torch.Tensor, has_key: torch.Tensor) -> torch.Tensor:
+    """(Bq, ...) log-sum-exp of logits (Bq, Bk, ...) over the kept keys of all processes."""
+    kept = has_key.view(1, -1, *[1] * (logits.ndim - 2))
+    return torch.logsumexp(gather_stacked(masked_logsumexp(logits, kept, 1)), 0)
+
+
+def among_other_queries(logits: torch.Tensor, has_query: torch.Tensor, offset: int) -> torch.Tensor:
+    """(Bk,) log-sum-exp of logits (Bq, Bk) over the kept queries that are not the key's own."""
+    own = torch.zeros_like(logits, dtype=torch.bool)
+    own[offset : offset + logits.shape[1]].fill_diagonal_(True)
+    return masked_logsumexp(logits, has_query.unsqueeze(1) & ~own, 0)
+
+
+def unit_normalizers(
+    logits: torch.Tensor, mask: torch.Tensor, has_key: torch.Tensor, offset: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """As [`normalizers`], with each caption or phrase as a positive of its own.
+
+    Args:
+        logits: (Bq, Bk, K) of all processes' captions or phrases against this process's keys.
+        mask: (Bq, K) False for padding.
+
+    Returns:
+        (Bk, K) each; among the queries stand the unit itself and the units of all other items.
+    """
+    rows = slice(offset, offset + logits.shape[1])
+    own = logits[rows].diagonal().T
+    others = among_other_queries(masked_logsumexp(logits, mask.unsqueeze(1), -1), mask.any(1), offset)
+    return own, torch.logaddexp(own, others.unsqueeze(1)), among_all_keys(logits, has_key)[rows]
+
+
+def posterior(terms: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """The probability that the model gives to each own pair, divided by its weighted mean over all processes."""
+    probability = torch.where(weights > 0, torch.exp(-terms), 0.0)
+    mean = mean_over_processes((probability * weights).sum()) / mean_over_processes(weights.sum()).clamp(min=1e-6)
+    return probability / mean.clamp(min=1e-6)
+
+
+def mean_of_batch(terms: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """This process's weighted terms over the mean weight of a process; terms of weight 0 are left out."""
+    terms = torch.where(weights > 0, terms, 0.0)
+    return (terms * weights).sum() / mean_over_processes(weights.sum()).clamp(min=1e-6)
 
 
 def gather_queries(queries: Queries) -> tuple[Queries, int]:
@@ -217,4 +456,4 @@ def gather_items(tensor: torch.Tensor, counts: list[int]) -> torch.Tensor:
 
 def mean_over_processes(count: torch.Tensor) -> torch.Tensor:
     """Mean of a number over processes, without gradient."""
-    return gather_stacked(count.detach().float()).mean(0)
+    return gather_stacked(count.detach().to(torch.promote_types(count.dtype, torch.float32))).mean(0)

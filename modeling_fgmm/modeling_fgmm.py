@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 from .audio_fgmm import FgmmAudioEncoder, region_mask
 from .configuration_fgmm import FgmmConfig
 from .layers_fgmm import FgmmPreTrainedModel, masked_mean
-from .loss_fgmm import Keys, PairObjective, Queries
+from .loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries
 from .text_fgmm import FgmmTextEncoder
 from .video_fgmm import FgmmVideoEncoder
 
@@ -68,7 +68,7 @@ class FgmmOutput(ModelOutput):
 
     Args:
         loss: a number, with `return_loss=True`: the mean over the pairs of modalities given.
-        logits_per_video: (Bv, Bt) fine scores times the logit scale.
+        logits_per_video: (Bv, Bt) the objective's scores times the logit scale.
         logits_per_text: (Bt, Bv) its transpose; (Bt, Ba) where no video was given.
         logits_per_audio: (Ba, Bt).
         logits_per_audio_video: (Ba, Bv) audio over video.
@@ -128,8 +128,9 @@ class FgmmModel(FgmmPreTrainedModel):
         self.projections = nn.ModuleDict(
             {name: nn.Linear(encoder.out_channels, config.projection_dim) for name, encoder in self.encoders.items()}
         )
+        objective = OBJECTIVES[config.objective]
         self.objectives = nn.ModuleDict(
-            {f"{ask}_{answer}": PairObjective(config) for ask, answer in PAIRS if {ask, answer} <= set(self.encoders)}
+            {f"{ask}_{answer}": objective(config) for ask, answer in PAIRS if {ask, answer} <= set(self.encoders)}
         )
         self.post_init()
 
@@ -137,10 +138,8 @@ class FgmmModel(FgmmPreTrainedModel):
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
         if isinstance(module, PairObjective):
-            init.constant_(module.log_sharpness, torch.tensor(self.config.sharpness_init_value).log().item())
-            init.constant_(module.phrase_sharpness, self.config.phrase_sharpness_init_value)
-            init.constant_(module.logit_scale, self.config.logit_scale_init_value)
-            init.constant_(module.coarse_logit_scale, self.config.logit_scale_init_value)
+            for name, value in module.initial_values().items():
+                init.constant_(getattr(module, name), value)
 
     def _encoder(self, modality: str) -> nn.Module:
         if modality not in self.encoders:

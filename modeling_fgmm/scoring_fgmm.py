@@ -4,10 +4,13 @@ The plain tensor of all cosines is (Bq·M) x (Bk·N). `reference` makes it; `til
 and recomputes tiles in the backward pass. Both give the same values and the same gradients.
 """
 
-import torch
+import math
 
-# Cosines in one tile (float32: 8 MB, so that a tile and its softmax stay in a CPU's cache).
-TILE_SIZE = 2**21
+import torch
+from torch.autograd.function import once_differentiable
+
+# Cosines in one tile (float32: 4 MB, so that the passes over a tile stay in cache).
+TILE_SIZE = 2**20
 
 
 def attended_similarity(
@@ -22,14 +25,14 @@ def attended_similarity(
 
     For query m of item i and the keys n of item j, with S = q_im · k_jn:
     a_n = softmax over n of γ·S_n, and the result is the sum over n of a_n·S_n. γ = 0 gives the mean over the keys,
-    γ to infinity the maximum (FILIP, ColBERT).
+    γ = `math.inf` the maximum (FILIP, ColBERT).
 
     Args:
         queries: (Bq, M, D), L2-normalised.
         keys: (Bk, N, D), L2-normalised.
         query_mask: (Bq, M) False for padding, or None.
         key_mask: (Bk, N) False for padding, or None.
-        sharpness: γ, a number or a tensor of one element, not negative.
+        sharpness: γ, not negative: a number, or a finite tensor of one element, which then gets its gradient.
         implementation: `"reference"` (one einsum, any size of memory), `"tiled"`, or `"auto"` (reference where all
             cosines fit one tile, else tiled).
 
@@ -46,72 +49,120 @@ def attended_similarity(
         key_mask = keys.new_ones(keys.shape[:2], dtype=torch.bool) if key_mask is None else key_mask.bool()
         queries = queries.to(dtype).masked_fill(~query_mask.unsqueeze(-1), 0.0)
         keys = keys.to(dtype).masked_fill(~key_mask.unsqueeze(-1), 0.0)
-        sharpness = torch.as_tensor(sharpness, dtype=dtype, device=queries.device)
         if implementation == "auto":
             num_cosines = query_mask.numel() * key_mask.numel()
             implementation = "reference" if num_cosines <= TILE_SIZE else "tiled"
         if implementation == "reference":
             similarity = _reference(queries, keys, key_mask, sharpness)
         elif implementation == "tiled":
-            similarity = _TiledAttendedSimilarity.apply(queries, keys, key_mask, sharpness)
+            gamma = torch.as_tensor(sharpness, dtype=dtype, device=queries.device)
+            similarity = _TiledAttendedSimilarity.apply(queries, keys, key_mask, gamma, is_hard(sharpness))
         else:
             raise ValueError(f"implementation={implementation!r} is none of 'auto', 'reference', 'tiled'.")
         return similarity * query_mask.unsqueeze(1)
 
 
+def is_hard(sharpness: torch.Tensor | float) -> bool:
+    """Whether the attention is the hard maximum."""
+    return not isinstance(sharpness, torch.Tensor) and math.isinf(sharpness)
+
+
 def _reference(
-    queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.Tensor, sharpness: torch.Tensor
+    queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.Tensor, sharpness: torch.Tensor | float
 ) -> torch.Tensor:
     cosines = torch.einsum("imd,jnd->ijmn", queries, keys)
-    attention = _attention(cosines, key_mask[None, :, None, :], sharpness)
+    dropped = ~key_mask[None, :, None, :]
+    # Where no key is kept all are alike, and all cosines are 0.
+    lowest = torch.finfo(cosines.dtype).min
+    if is_hard(sharpness):
+        best = cosines.masked_fill(dropped, lowest).argmax(-1, keepdim=True)
+        return cosines.gather(-1, best).squeeze(-1)
+    attention = (sharpness * cosines).masked_fill(dropped, lowest).softmax(-1)
     return (attention * cosines).sum(-1)
 
 
-def _attention(cosines: torch.Tensor, key_mask: torch.Tensor, sharpness: torch.Tensor) -> torch.Tensor:
-    """softmax over the last axis of γ·S among the kept keys; where none is kept, over keys that are all zero."""
-    return (sharpness * cosines).masked_fill(~key_mask, torch.finfo(cosines.dtype).min).softmax(-1)
-
-
 class _TiledAttendedSimilarity(torch.autograd.Function):
-    """Tile by tile over items of keys and of queries.
+    """Tile by tile over items of keys and of queries, a tile being one matrix product and passes over it in place.
 
     With a the attention and s the result, the gradients are closed: ds/dS_n = a_n·(1 + γ·(S_n − s)) and
-    ds/dγ = Σ_n a_n·S_n² − s².
+    ds/dγ = Σ_n a_n·(S_n − s)². The hard maximum has a of 0 and 1, and no second term.
     """
 
     @staticmethod
-    def forward(ctx, queries, keys, key_mask, sharpness):
-        similarity = queries.new_empty(len(queries), len(keys), queries.shape[1])
+    def forward(ctx, queries, keys, key_mask, gamma, hard):
+        num_queries, num_phrases, _ = queries.shape
+        masked = not bool(key_mask.all())
+        similarity = queries.new_empty(num_queries, num_phrases, len(keys))
+        normalizer = torch.empty_like(similarity)  # log-sum-exp; of the hard maximum, where it is
         for rows, columns in _tiles(queries, keys):
-            cosines = torch.einsum("imd,jnd->ijmn", queries[rows], keys[columns])
-            attention = _attention(cosines, key_mask[None, columns, None, :], sharpness)
-            similarity[rows, columns] = (attention * cosines).sum(-1)
-        ctx.save_for_backward(queries, keys, key_mask, sharpness, similarity)
-        return similarity
+            cosines = _cosines(queries[rows], keys[columns])
+            dropped = ~key_mask[columns] if masked else None
+            if hard:
+                best = _mask(cosines, dropped, copy=True).argmax(-1, keepdim=True)
+                result, where = cosines.gather(-1, best).squeeze(-1), best.squeeze(-1).to(cosines.dtype)
+            else:
+                logits = _mask(gamma * cosines, dropped)
+                highest = logits.amax(-1, keepdim=True)
+                weights = logits.sub_(highest).exp_()
+                total = weights.sum(-1)
+                result = weights.mul_(cosines).sum(-1).div_(total)
+                where = total.log_().add_(highest.squeeze(-1))
+            similarity[rows, :, columns] = result.unflatten(0, (-1, num_phrases))
+            normalizer[rows, :, columns] = where.unflatten(0, (-1, num_phrases))
+        ctx.save_for_backward(queries, keys, key_mask, gamma, similarity, normalizer)
+        ctx.hard = hard
+        return similarity.transpose(1, 2)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, gradient):
-        queries, keys, key_mask, sharpness, similarity = ctx.saved_tensors
+        queries, keys, key_mask, gamma, similarity, normalizer = ctx.saved_tensors
+        masked = not bool(key_mask.all())
+        gradient = gradient.transpose(1, 2)
         queries_grad, keys_grad = torch.zeros_like(queries), torch.zeros_like(keys)
-        sharpness_grad = torch.zeros_like(sharpness)
+        gamma_grad = torch.zeros_like(gamma)
         for rows, columns in _tiles(queries, keys):
-            cosines = torch.einsum("imd,jnd->ijmn", queries[rows], keys[columns])
-            attention = _attention(cosines, key_mask[None, columns, None, :], sharpness)
-            result = similarity[rows, columns].unsqueeze(-1)
-            upstream = gradient[rows, columns].unsqueeze(-1)
-            weighted = attention * upstream
-            sharpness_grad += (weighted * cosines * (cosines - result)).sum()
-            cosines_grad = weighted * (1 + sharpness * (cosines - result))
-            queries_grad[rows] += torch.einsum("ijmn,jnd->imd", cosines_grad, keys[columns])
-            keys_grad[columns] += torch.einsum("ijmn,imd->jnd", cosines_grad, queries[rows])
-        return queries_grad, keys_grad, None, sharpness_grad
+            cosines = _cosines(queries[rows], keys[columns])  # (r·M, c, N)
+            upstream, result, where = (
+                tensor[rows, :, columns].flatten(0, 1).unsqueeze(-1) for tensor in (gradient, similarity, normalizer)
+            )
+            if ctx.hard:
+                cosines_grad = cosines.zero_().scatter_(-1, where.long(), upstream)
+            else:
+                logits = _mask(torch.addcmul(-where, cosines, gamma), ~key_mask[columns] if masked else None)
+                attention = logits.exp_()
+                deviation = cosines.sub_(result)
+                spread = attention * deviation
+                gamma_grad += (spread * deviation).sum(-1, keepdim=True).mul_(upstream).sum()
+                cosines_grad = attention.addcmul_(spread, gamma).mul_(upstream)
+            flat = cosines_grad.flatten(1)
+            queries_grad[rows].flatten(0, 1).addmm_(flat, keys[columns].flatten(0, 1))
+            keys_grad[columns].flatten(0, 1).addmm_(flat.T, queries[rows].flatten(0, 1))
+        return queries_grad, keys_grad, None, gamma_grad, None
+
+
+def _cosines(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+    """(r, M, D) and (c, N, D) -> (r·M, c, N)."""
+    product = queries.flatten(0, 1) @ keys.flatten(0, 1).T
+    return product.unflatten(1, keys.shape[:2])
+
+
+def _mask(logits: torch.Tensor, dropped: torch.Tensor | None, copy: bool = False) -> torch.Tensor:
+    """The lowest number for dropped keys (c, N), in place or on a copy; None drops nothing.
+
+    Where an item has no key all of them are alike, and their cosines are 0.
+    """
+    if dropped is None:
+        return logits
+    lowest = torch.finfo(logits.dtype).min
+    return logits.masked_fill(dropped, lowest) if copy else logits.masked_fill_(dropped, lowest)
 
 
 def _tiles(queries: torch.Tensor, keys: torch.Tensor):
-    """Slices of query items and key items whose cosines number about TILE_SIZE."""
-    per_pair = max(1, queries.shape[1] * keys.shape[1])
-    columns = max(1, min(len(keys), int((TILE_SIZE / per_pair) ** 0.5)))
-    rows = max(1, TILE_SIZE // (per_pair * columns))
+    """Slices of query items and key items whose cosines number about TILE_SIZE, with more keys than queries."""
+    num_phrases, num_regions = queries.shape[1], keys.shape[1]
+    columns = max(1, min(len(keys), int((4 * TILE_SIZE) ** 0.5) // max(1, num_regions)))
+    rows = max(1, TILE_SIZE // max(1, num_phrases * num_regions * columns))
     for row in range(0, len(queries), rows):
         for column in range(0, len(keys), columns):
             yield slice(row, row + rows), slice(column, column + columns)

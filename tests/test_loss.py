@@ -8,18 +8,32 @@ import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
 from modeling_fgmm import FgmmConfig
-from modeling_fgmm.loss_fgmm import Keys, PairObjective, Queries
+from modeling_fgmm.loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries
 
-SHARPNESS, DELTA, LOGIT_SCALE = 5.0, 1.5, 2.0
+SHARPNESS, DELTA, LOGIT_SCALE, BIAS = 5.0, 1.5, 2.0, -3.0
 
 
-def make_objective() -> PairObjective:
-    objective = PairObjective(FgmmConfig(coarse_loss_weight=0.3)).double()
+# Every objective, and every option of the fine one.
+VARIANTS = {
+    "fine": {},
+    "regions ask": {"attention_direction": "regions_to_text"},
+    "both ask": {"attention_direction": "both", "posterior_weights": True},
+    "phrases as the bag": {"contrast_unit": "phrase"},
+    "each phrase": {"contrast_unit": "phrase", "contrast_bag": False},
+    "each phrase, posterior": {"contrast_unit": "phrase", "contrast_bag": False, "posterior_weights": True},
+    "each caption": {"contrast_bag": False},
+    "fixed": {"learnable_sharpness": False, "learnable_phrase_sharpness": False},
+    **{name: {"objective": name} for name in ("coarse", "mil_nce", "filip", "siglip")},
+}
+
+
+def make_objective(**options) -> PairObjective:
+    config = FgmmConfig(coarse_loss_weight=0.3, **options)
+    objective = OBJECTIVES[config.objective](config).double()
+    values = {"log_sharpness": math.log(SHARPNESS), "phrase_sharpness": DELTA, "logit_bias": BIAS}
     with torch.no_grad():
-        objective.log_sharpness.fill_(math.log(SHARPNESS))
-        objective.phrase_sharpness.fill_(DELTA)
-        objective.logit_scale.fill_(LOGIT_SCALE)
-        objective.coarse_logit_scale.fill_(LOGIT_SCALE)
+        for name, parameter in objective.named_parameters():
+            parameter.fill_(values.get(name, LOGIT_SCALE))
     return objective
 
 
@@ -94,6 +108,138 @@ def test_loss_is_that_of_the_design():
     assert float(loss_of(make_objective(), tensors, masks)) == pytest.approx(plain_loss(tensors, masks), abs=1e-9)
 
 
+def plain_coarse_parts(tensors, masks):
+    """Cosine of each caption with each clip; whose captions and clips are there."""
+    cosines = torch.einsum("ikd,jd->ijk", tensors[1], tensors[3])
+    has_text, has_clip = masks[2].any(1).tolist(), masks[3].any(1).tolist()
+    return cosines, has_text, has_clip, [i for i in range(len(has_text)) if has_text[i] and has_clip[i]]
+
+
+def plain_mil_nce(tensors, masks) -> float:
+    """Equation 1 of MIL-NCE: positives over positives and negatives, the negatives being the pairs of this clip with
+    other captions and of these captions with other clips."""
+    cosines, _, has_clip, both = plain_coarse_parts(tensors, masks)
+    power = {
+        (i, j, k): math.exp(math.exp(LOGIT_SCALE) * float(cosines[i, j, k]))
+        for i, j, k in torch.cartesian_prod(*(torch.arange(size) for size in cosines.shape)).tolist()
+        if masks[2][i, k] and has_clip[j]
+    }
+    terms = []
+    for item in both:
+        positives = sum(value for (i, j, _), value in power.items() if i == j == item)
+        negatives = sum(value for (i, j, _), value in power.items() if (i == item) != (j == item))
+        terms.append(-math.log(positives / (positives + negatives)))
+    return sum(terms) / len(terms)
+
+
+def plain_filip(tensors, masks) -> float:
+    """Equations 1 to 4 of FILIP, padded tokens left out."""
+    phrases, _, regions, _ = tensors
+    mask, _, _, region_mask = masks
+    number, temperature = len(phrases), math.exp(LOGIT_SCALE)
+    has_text, has_clip = [bool(row.any()) for row in mask], [bool(row.any()) for row in region_mask]
+    image_to_text, text_to_image = {}, {}
+    for i in range(number):
+        for j in range(number):
+            if has_text[i] and has_clip[j]:
+                cosines = regions[j][region_mask[j]] @ phrases[i][mask[i]].T
+                image_to_text[j, i] = temperature * float(cosines.max(1).values.mean())
+                text_to_image[i, j] = temperature * float(cosines.max(0).values.mean())
+    both = [i for i in range(number) if has_text[i] and has_clip[i]]
+
+    def cross_entropy(logits, item):
+        return math.log(sum(math.exp(v) for (a, _), v in logits.items() if a == item)) - logits[item, item]
+
+    return sum(0.5 * (cross_entropy(image_to_text, i) + cross_entropy(text_to_image, i)) for i in both) / len(both)
+
+
+def mean_caption_cosines(tensors, masks) -> tuple[torch.Tensor, list[bool], list[bool], list[int]]:
+    cosines, has_text, has_clip, both = plain_coarse_parts(tensors, masks)
+    mean = torch.stack(
+        [row[:, mask].mean(1) if mask.any() else row[:, 0] for row, mask in zip(cosines, masks[2], strict=True)]
+    )
+    return mean, has_text, has_clip, both
+
+
+def plain_coarse(tensors, masks) -> float:
+    """Cross-entropy of the right clip among the clips, and of the right text among the texts."""
+    logits, has_text, has_clip, both = mean_caption_cosines(tensors, masks)
+    logits = math.exp(LOGIT_SCALE) * logits
+    rows = torch.cat([logits[i][has_clip].logsumexp(0, keepdim=True) - logits[i, i] for i in both])
+    columns = torch.cat([logits[has_text, i].logsumexp(0, keepdim=True) - logits[i, i] for i in both])
+    return float(0.5 * (rows + columns).mean())
+
+
+def plain_siglip(tensors, masks) -> float:
+    """Equation 1 of SigLIP over the texts and clips that are there."""
+    logits, has_text, has_clip, both = mean_caption_cosines(tensors, masks)
+    logits = math.exp(LOGIT_SCALE) * logits + BIAS
+    terms = [
+        math.log(1 + math.exp(-float(logits[i, j]) * (1 if i == j else -1)))
+        for i in range(len(has_text))
+        for j in range(len(has_clip))
+        if has_text[i] and has_clip[j]
+    ]
+    return sum(terms) / len(both)
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [("mil_nce", plain_mil_nce), ("filip", plain_filip), ("coarse", plain_coarse), ("siglip", plain_siglip)],
+)
+def test_baselines_are_their_papers_formulas(name, plain):
+    tensors, masks = make_items()
+    loss = float(loss_of(make_objective(objective=name), tensors, masks))
+    assert loss == pytest.approx(plain(tensors, masks), abs=1e-9)
+
+
+def test_each_phrase_is_its_own_positive():
+    """Per-phrase contrast, with loops: a phrase among clips, and a clip among it and others' phrases."""
+    tensors, masks = make_items()
+    phrases, _, regions, _ = tensors
+    mask, _, _, region_mask = masks
+    objective = make_objective(contrast_unit="phrase", contrast_bag=False)
+    objective.config.coarse_loss_weight = 0.0
+    similarity = {}
+    for i, m in mask.nonzero().tolist():
+        for j in range(len(regions)):
+            if region_mask[j].any():
+                cosines = regions[j][region_mask[j]] @ phrases[i, m]
+                similarity[i, m, j] = math.exp(LOGIT_SCALE) * float(((SHARPNESS * cosines).softmax(0) * cosines).sum())
+    terms = []
+    for item in (i for i in range(len(mask)) if mask[i].any() and region_mask[i].any()):
+        own = [m for m in range(mask.shape[1]) if mask[item, m]]
+        others = sum(math.exp(v) for (i, _, j), v in similarity.items() if j == item and i != item)
+        for m in own:
+            value = similarity[item, m, item]
+            clips = sum(math.exp(v) for (i, n, _), v in similarity.items() if (i, n) == (item, m))
+            term = 0.5 * (math.log(clips) + math.log(math.exp(value) + others)) - value
+            terms.append((term, 1 / len(own)))
+    expected = sum(term * weight for term, weight in terms) / sum(weight for _, weight in terms)
+    assert float(loss_of(objective, tensors, masks)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_regions_that_ask_attend_to_a_captions_phrases():
+    tensors, masks = make_items()
+    objective = make_objective(attention_direction="regions_to_text")
+    scores = objective.scores(
+        Queries(tensors[0], masks[0], masks[1], tensors[1], masks[2]), Keys(tensors[2], masks[3], tensors[3])
+    )
+    phrases = tensors[0][0][(masks[1][0] == 1) & masks[0][0]]  # of the first item's second caption
+    cosines = tensors[2][2][masks[3][2]] @ phrases.T  # with the third clip
+    found = ((SHARPNESS * cosines).softmax(1) * cosines).sum(1)
+    expected = ((DELTA * found).softmax(0) * found).sum()
+    assert len(phrases) and float(scores[0, 2, 1]) == pytest.approx(float(expected), abs=1e-9)
+
+
+def test_posterior_weights_favour_pairs_that_look_right():
+    """With weights of mean 1, well-explained items count for more, and no gradient flows through the weights."""
+    tensors, masks = make_items()
+    plain = loss_of(make_objective(), tensors, masks)
+    weighted = loss_of(make_objective(posterior_weights=True), tensors, masks)
+    assert float(weighted) < float(plain)
+
+
 def test_one_caption_an_item_is_symmetric_infonce():
     tensors, masks = make_items(num_captions=1)
     masks = (masks[0], torch.zeros_like(masks[1]), masks[2], masks[3])
@@ -110,7 +256,8 @@ def test_one_caption_an_item_is_symmetric_infonce():
     assert float(objective(queries, keys)) == pytest.approx(float(expected[0] + 0.3 * expected[1]), abs=1e-6)
 
 
-def test_padding_changes_neither_loss_nor_gradient():
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_padding_changes_neither_loss_nor_gradient(variant):
     outcomes = []
     for rubbish in (0.0, 1e3):
         tensors, masks = make_items()
@@ -121,19 +268,22 @@ def test_padding_changes_neither_loss_nor_gradient():
             tensors[3].masked_fill(~masks[3].any(1, keepdim=True), rubbish),
         ]
         tensors = [tensor.requires_grad_() for tensor in tensors]
-        loss = loss_of(make_objective(), tensors, masks)
+        loss = loss_of(make_objective(**VARIANTS[variant]), tensors, masks)
         loss.backward()
-        outcomes.append([loss.detach(), *(tensor.grad for tensor in tensors)])
+        outcomes.append([loss.detach(), *(tensor.grad for tensor in tensors if tensor.grad is not None)])
+    assert len(outcomes[0]) > 2
     assert all(torch.equal(clean, dirty) for clean, dirty in zip(*outcomes, strict=True))
 
 
-def test_no_item_with_both_modalities_gives_zero():
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_no_item_with_both_modalities_gives_zero(variant):
     tensors, masks = make_items()
     masks = (torch.zeros_like(masks[0]), masks[1], torch.zeros_like(masks[2]), masks[3])
     tensors = [tensor.requires_grad_() for tensor in tensors]
-    loss = loss_of(make_objective(), tensors, masks)
+    loss = loss_of(make_objective(**VARIANTS[variant]), tensors, masks)
     loss.backward()
-    assert float(loss) == 0 and all(torch.isfinite(tensor.grad).all() for tensor in tensors)
+    assert float(loss) == 0
+    assert all(torch.isfinite(tensor.grad).all() for tensor in tensors if tensor.grad is not None)
 
 
 def test_logit_scale_stays_bounded():
@@ -145,20 +295,24 @@ def test_logit_scale_stays_bounded():
 
 
 def run_process(rank: int, world: int, port: int, bounds: list[int], folder: str) -> None:
-    """One of several processes: its rows' loss, and the gradients that DistributedDataParallel would average."""
+    """One of several processes: its rows' losses, and the gradients that DistributedDataParallel would average."""
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=world)
-    tensors, masks = make_items()
     rows = slice(bounds[rank], bounds[rank + 1])
-    mine = [tensor[rows].clone().requires_grad_() for tensor in tensors]
-    # The last phrase column is cut off where this process has none, as collation would.
-    my_masks = [mask[rows] for mask in masks]
-    objective = make_objective()
-    loss = loss_of(objective, mine, my_masks)
-    loss.backward()
-    torch.save([loss.detach(), [t.grad for t in mine], [p.grad for p in objective.parameters()]], f"{folder}/{rank}.pt")
+    torch.save({name: loss_and_gradients(options, rows) for name, options in VARIANTS.items()}, f"{folder}/{rank}.pt")
     dist.destroy_process_group()
+
+
+def loss_and_gradients(options: dict, rows=slice(None)):
+    tensors, masks = make_items()
+    mine = [tensor[rows].clone().requires_grad_() for tensor in tensors]
+    objective = make_objective(**options)
+    loss = loss_of(objective, mine, [mask[rows] for mask in masks])
+    loss.backward()
+    parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    assert all(parameter.grad is not None and parameter.grad != 0 for parameter in parameters)
+    return loss.detach(), [tensor.grad for tensor in mine], [parameter.grad for parameter in parameters]
 
 
 @pytest.mark.parametrize("bounds", [[0, 3, 5], [0, 2, 4, 5]])
@@ -169,15 +323,13 @@ def test_several_processes_equal_one(tmp_path, bounds):
         port = free.getsockname()[1]
     multiprocessing.spawn(run_process, (world, port, bounds, str(tmp_path)), nprocs=world)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
-
-    tensors, masks = make_items()
-    tensors = [tensor.requires_grad_() for tensor in tensors]
-    objective = make_objective()
-    loss = loss_of(objective, tensors, masks)
-    loss.backward()
-    assert float(sum(part[0] for part in parts)) / world == pytest.approx(float(loss), abs=1e-9)
-    for index, tensor in enumerate(tensors):
-        gathered = torch.cat([part[1][index] for part in parts]) / world
-        assert torch.allclose(gathered, tensor.grad, atol=1e-9)
-    for index, parameter in enumerate(objective.parameters()):
-        assert torch.allclose(sum(part[2][index] for part in parts) / world, parameter.grad, atol=1e-9)
+    for name, options in VARIANTS.items():
+        loss, inputs, parameters = loss_and_gradients(options)
+        shares = [part[name] for part in parts]
+        assert float(sum(share[0] for share in shares)) / world == pytest.approx(float(loss), abs=1e-9), name
+        for index, gradient in enumerate(inputs):
+            if gradient is not None:
+                gathered = torch.cat([share[1][index] for share in shares]) / world
+                assert torch.allclose(gathered, gradient, atol=1e-9), name
+        for index, gradient in enumerate(parameters):
+            assert torch.allclose(sum(share[2][index] for share in shares) / world, gradient, atol=1e-9), name

@@ -31,6 +31,9 @@ def plain_similarity(queries, keys, query_mask, key_mask, sharpness):
             for m in range(queries.shape[1]):
                 if query_mask[i, m] and len(kept):
                     cosines = kept @ queries[i, m]
+                    if sharpness == math.inf:
+                        result[i, j, m] = cosines.max()
+                        continue
                     weights = torch.exp(sharpness * cosines - (sharpness * cosines).max().detach())
                     result[i, j, m] = (weights * cosines).sum() / weights.sum()
     return result
@@ -41,7 +44,7 @@ shapes = st.tuples(*(st.integers(1, 5) for _ in range(4)), st.sampled_from([1, 2
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @settings(max_examples=25, deadline=None, derandomize=True)
-@given(shape=shapes, sharpness=st.sampled_from([0.0, 0.3, 4.0, 50.0, 1000.0]), seed=st.integers(0, 99))
+@given(shape=shapes, sharpness=st.sampled_from([0.0, 0.3, 4.0, 50.0, 1000.0, math.inf]), seed=st.integers(0, 99))
 def test_values_are_those_of_the_formula(implementation, shape, sharpness, seed):
     inputs = random_inputs(*shape, seed=seed)
     result = attended_similarity(*inputs, sharpness, implementation)
@@ -85,8 +88,9 @@ def test_limits_are_mean_and_maximum(implementation):
     assert torch.allclose(
         attended_similarity(queries, keys, sharpness=0.0, implementation=implementation), cosines.mean(-1)
     )
-    hardest = attended_similarity(queries, keys, sharpness=1e6, implementation=implementation)
-    assert torch.allclose(hardest, cosines.amax(-1), atol=1e-6)
+    for sharpness in (1e6, math.inf):
+        hardest = attended_similarity(queries, keys, sharpness=sharpness, implementation=implementation)
+        assert torch.allclose(hardest, cosines.amax(-1), atol=1e-6)
 
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
@@ -123,11 +127,11 @@ def test_low_precision_inputs_are_scored_in_float32(dtype):
 def test_tiled_holds_no_tensor_larger_than_a_tile(monkeypatch):
     monkeypatch.setattr(scoring, "TILE_SIZE", 64)
     queries, keys, query_mask, key_mask = random_inputs(8, 2, 9, 4, 3)
-    largest = []
-    softmax = scoring._attention
-    monkeypatch.setattr(scoring, "_attention", lambda c, m, g: largest.append(c.numel()) or softmax(c, m, g))
+    sizes = []
+    cosines = scoring._cosines
+    monkeypatch.setattr(scoring, "_cosines", lambda q, k: sizes.append(cosines(q, k).numel()) or cosines(q, k))
     attended_similarity(queries.requires_grad_(), keys, query_mask, key_mask, 2.0, "tiled").sum().backward()
-    assert len(largest) > 10 and max(largest) <= 64
+    assert len(sizes) > 10 and max(sizes) <= 64
 
 
 def test_unknown_implementation_is_named():

@@ -1,0 +1,106 @@
+"""Slide shows of captioned photographs: what uncurated narration is like, with known noise.
+
+An item shows several photographs; its captions tell of one or two of them, and other captions ("chatter") of
+photographs that are not shown. Which caption belongs where is known, but not told.
+"""
+
+import io
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from parquet_shards import Item
+from PIL import Image
+
+# Height and width of a slide, pixels; each stays for one second.
+SLIDE_SIZE = 112
+
+
+def make_slide_shows(items: list[Item], slides: int, chatter: int, generator: np.random.Generator) -> list[Item]:
+    """One slide show for each caption of each photograph.
+
+    Args:
+        items: photographs with captions of the whole item.
+        slides: photographs in a show.
+        chatter: captions of photographs that are not shown.
+        generator: draws the rest of each show; in half of the shows of two or more slides a second one has a caption.
+
+    Returns:
+        items whose path is a tuple of photographs, in the order in which they are shown.
+
+    Raises:
+        ValueError: when there are too few photographs for one show.
+    """
+    if slides + chatter > len(items):
+        raise ValueError(f"{len(items)} photographs are too few for {slides} slides and {chatter} other captions.")
+    shows = []
+    for index, item in enumerate(items):
+        for number, caption in enumerate(item.captions):
+            others = generator.choice(len(items) - 1, slides - 1 + chatter, replace=False)
+            others = [items[other + (other >= index)] for other in others]
+            shown, silent = others[: slides - 1], others[slides - 1 :]
+            captions = [caption]
+            if shown and generator.random() < 0.5:
+                captions.append(draw_caption(shown[0], generator))
+            captions += [draw_caption(other, generator) for other in silent]
+            paths = [item.path, *(other.path for other in shown)]
+            shows.append(
+                Item(
+                    f"{item.video_id}_{number}",
+                    tuple(paths[place] for place in generator.permutation(len(paths))),
+                    tuple(captions[place] for place in generator.permutation(len(captions))),
+                )
+            )
+    return [shows[place] for place in generator.permutation(len(shows))]
+
+
+def draw_caption(item: Item, generator: np.random.Generator) -> tuple[str, float | None, float | None]:
+    """One caption of an item."""
+    return item.captions[generator.integers(len(item.captions))]
+
+
+def swap_captions(items: list[Item], share: float, generator: np.random.Generator) -> list[Item]:
+    """The items, a share of which have each other's captions: none of those keeps its own.
+
+    Args:
+        items: any items.
+        share: between 0 and 1; fewer than two items to swap leave all as they are.
+        generator: chooses the items.
+    """
+    chosen = generator.permutation(len(items))[: round(share * len(items))]
+    swapped = list(items)
+    if len(chosen) > 1:
+        for place, donor in zip(chosen, np.roll(chosen, 1), strict=True):
+            swapped[place] = replace(items[place], captions=items[donor].captions)
+    return swapped
+
+
+def encode_slide_show(paths: tuple[Path, ...]) -> bytes:
+    """An MP4 file (H.264) of one frame a second, each the middle square of a photograph."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        # One thread, so that the same photographs give the same bytes; every slide is a keyframe.
+        options = {"crf": "18", "preset": "ultrafast", "threads": "1"}
+        stream = container.add_stream("libx264", rate=1, options=options)
+        stream.width = stream.height = SLIDE_SIZE
+        stream.pix_fmt, stream.gop_size = "yuv420p", 1
+        for index, path in enumerate(paths):
+            frame = av.VideoFrame.from_ndarray(read_slide(path), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def read_slide(path: Path) -> np.ndarray:
+    """(SLIDE_SIZE, SLIDE_SIZE, 3) uint8, the middle square of a photograph."""
+    with Image.open(path) as image:
+        image.draft("RGB", (2 * SLIDE_SIZE, 2 * SLIDE_SIZE))
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        square = image.convert("RGB").resize(
+            (SLIDE_SIZE, SLIDE_SIZE), Image.Resampling.BICUBIC, (left, top, left + side, top + side)
+        )
+    return np.asarray(square)
