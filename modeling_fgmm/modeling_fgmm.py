@@ -302,6 +302,47 @@ class FgmmModel(FgmmPreTrainedModel):
             ValueError: when nothing is given, a shape is wrong, or for a loss fewer than two modalities or different
                 numbers of items are given.
         """
+        outputs = self.encode_inputs(
+            pixel_values_videos,
+            input_features,
+            input_ids,
+            attention_mask,
+            video_mask,
+            input_features_mask,
+            phrase_spans,
+            phrase_captions,
+            phrase_mask,
+        )
+        scored = {"loss": self.contrast(outputs)} if return_loss else self._logits(outputs)
+        return FgmmOutput(
+            **scored,
+            **{f"{name}_embeds": output.pooler_output for name, output in outputs.items()},
+            **{f"{name}_regions": outputs[name].regions for name in ("video", "audio") if name in outputs},
+            phrases=outputs["text"].phrases if "text" in outputs else None,
+            **{f"{name}_output": output for name, output in outputs.items()},
+        )
+
+    def encode_inputs(
+        self,
+        pixel_values_videos: torch.Tensor | None = None,
+        input_features: torch.Tensor | None = None,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        video_mask: torch.Tensor | None = None,
+        input_features_mask: torch.Tensor | None = None,
+        phrase_spans: torch.Tensor | None = None,
+        phrase_captions: torch.Tensor | None = None,
+        phrase_mask: torch.Tensor | None = None,
+    ) -> dict[str, FgmmRegionOutput | FgmmTextOutput]:
+        """
+        Encodes every given modality; the arguments are those of [`~FgmmModel.forward`].
+
+        Returns:
+            The output of each modality under its name, "video", "audio" or "text".
+
+        Raises:
+            ValueError: when nothing is given, or a shape is wrong.
+        """
         outputs = {}
         if pixel_values_videos is not None:
             outputs["video"] = self.get_video_features(pixel_values_videos, video_mask)
@@ -313,20 +354,12 @@ class FgmmModel(FgmmPreTrainedModel):
             )
         if not outputs:
             raise ValueError("Give at least one of pixel_values_videos, input_features and input_ids.")
-        pairs = [(ask, answer) for ask, answer in PAIRS if ask in outputs and answer in outputs]
-        scored = {"loss": self._loss(outputs, pairs)} if return_loss else self._logits(outputs, pairs)
-        return FgmmOutput(
-            **scored,
-            **{f"{name}_embeds": output.pooler_output for name, output in outputs.items()},
-            **{f"{name}_regions": outputs[name].regions for name in ("video", "audio") if name in outputs},
-            phrases=outputs["text"].phrases if "text" in outputs else None,
-            **{f"{name}_output": output for name, output in outputs.items()},
-        )
+        return outputs
 
-    def _logits(self, outputs: dict, pairs: list[tuple[str, str]]) -> dict[str, torch.Tensor | None]:
+    def _logits(self, outputs: dict[str, ModelOutput]) -> dict[str, torch.Tensor | None]:
         logits = {
             pair: self.objectives["_".join(pair)].logits(as_queries(outputs[pair[0]]), as_keys(outputs[pair[1]]))
-            for pair in pairs
+            for pair in given_pairs(outputs)
         }
         per_video, per_audio = logits.get(("text", "video")), logits.get(("text", "audio"))
         return {
@@ -336,8 +369,21 @@ class FgmmModel(FgmmPreTrainedModel):
             "logits_per_audio_video": logits.get(("audio", "video")),
         }
 
-    def _loss(self, outputs: dict, pairs: list[tuple[str, str]]) -> torch.Tensor:
-        sizes = {name: len(output.pooler_output) for name, output in outputs.items()}
+    def contrast(self, outputs: dict[str, FgmmRegionOutput | FgmmTextOutput]) -> torch.Tensor:
+        """
+        The loss of encoded items, item i of one modality belonging to item i of the others.
+
+        Args:
+            outputs: from [`~FgmmModel.encode_inputs`].
+
+        Returns:
+            A number: the mean over the pairs of modalities given.
+
+        Raises:
+            ValueError: when fewer than two modalities or different numbers of items are given.
+        """
+        pairs = given_pairs(outputs)
+        sizes = {name: len(output[0]) for name, output in outputs.items()}
         if not pairs or len(set(sizes.values())) > 1:
             raise ValueError(f"A loss needs at least two modalities of as many items each, but was given {sizes}.")
         losses = [
@@ -345,6 +391,11 @@ class FgmmModel(FgmmPreTrainedModel):
             for ask, answer in pairs
         ]
         return torch.stack(losses).mean()
+
+
+def given_pairs(outputs: dict[str, ModelOutput]) -> list[tuple[str, str]]:
+    """The pairs of modalities, which asks and which answers, of which both are given."""
+    return [(ask, answer) for ask, answer in PAIRS if ask in outputs and answer in outputs]
 
 
 def as_queries(output: FgmmTextOutput | FgmmRegionOutput) -> Queries:

@@ -1,13 +1,16 @@
 """Attended similarity and pair scores: how much a phrase finds among the regions of a clip.
 
 The plain tensor of all cosines is (Bq·M) x (Bk·N). `reference` makes it; `tiled` never holds more than a tile of it
-and recomputes tiles in the backward pass. Both give the same values and the same gradients.
+and recomputes tiles in the backward pass; `triton` (kernels_fgmm) keeps tiles on a GPU's chip. All give the same values
+and the same gradients.
 """
 
 import math
 
 import torch
 from torch.autograd.function import once_differentiable
+
+from .kernels_fgmm import TritonAttendedSimilarity, is_supported
 
 # Cosines in one tile (float32: 4 MB, so that the passes over a tile stay in cache).
 TILE_SIZE = 2**20
@@ -33,33 +36,53 @@ def attended_similarity(
         query_mask: (Bq, M) False for padding, or None.
         key_mask: (Bk, N) False for padding, or None.
         sharpness: γ, not negative: a number, or a finite tensor of one element, which then gets its gradient.
-        implementation: `"reference"` (one einsum, any size of memory), `"tiled"`, or `"auto"` (reference where all
-            cosines fit one tile, else tiled).
+        implementation: `"reference"` (one einsum, any size of memory), `"tiled"` (any device), `"triton"` (CUDA,
+            products in the inputs' dtype, under autocast in its dtype), or `"auto"`: triton where it can be used,
+            reference where all cosines fit one tile, else tiled.
 
     Returns:
         (Bq, Bk, M) float32 (float64 for float64 inputs). Masked queries and items without any key give 0, and what
         stands under a mask has no influence on values or gradients.
 
     Raises:
-        ValueError: for an unknown implementation.
+        ValueError: for an unknown implementation, or one that cannot take these inputs.
     """
-    dtype = torch.promote_types(queries.dtype, torch.float32)
-    with torch.autocast(queries.device.type, enabled=False):
-        query_mask = queries.new_ones(queries.shape[:2], dtype=torch.bool) if query_mask is None else query_mask.bool()
-        key_mask = keys.new_ones(keys.shape[:2], dtype=torch.bool) if key_mask is None else key_mask.bool()
+    device_type = queries.device.type
+    query_mask = queries.new_ones(queries.shape[:2], dtype=torch.bool) if query_mask is None else query_mask.bool()
+    key_mask = keys.new_ones(keys.shape[:2], dtype=torch.bool) if key_mask is None else key_mask.bool()
+    dtype = torch.promote_types(queries.dtype, keys.dtype)
+    if torch.is_autocast_enabled(device_type) and dtype == torch.float32:
+        dtype = torch.get_autocast_dtype(device_type)
+    if implementation == "auto":
+        implementation = choose_implementation(queries, keys, dtype, is_hard(sharpness))
+    if implementation != "triton":
+        dtype = torch.promote_types(torch.promote_types(queries.dtype, keys.dtype), torch.float32)
+    with torch.autocast(device_type, enabled=False):
         queries = queries.to(dtype).masked_fill(~query_mask.unsqueeze(-1), 0.0)
         keys = keys.to(dtype).masked_fill(~key_mask.unsqueeze(-1), 0.0)
-        if implementation == "auto":
-            num_cosines = query_mask.numel() * key_mask.numel()
-            implementation = "reference" if num_cosines <= TILE_SIZE else "tiled"
         if implementation == "reference":
             similarity = _reference(queries, keys, key_mask, sharpness)
         elif implementation == "tiled":
             gamma = torch.as_tensor(sharpness, dtype=dtype, device=queries.device)
             similarity = _TiledAttendedSimilarity.apply(queries, keys, key_mask, gamma, is_hard(sharpness))
+        elif implementation == "triton":
+            if is_hard(sharpness) or not is_supported(queries, dtype):
+                raise ValueError(
+                    "implementation='triton' needs Triton, a CUDA device, a finite sharpness, at most 512 dimensions "
+                    "and no float64; use 'auto'."
+                )
+            gamma = torch.as_tensor(sharpness, dtype=torch.float32, device=queries.device)
+            similarity = TritonAttendedSimilarity.apply(queries, keys, key_mask, gamma)
         else:
-            raise ValueError(f"implementation={implementation!r} is none of 'auto', 'reference', 'tiled'.")
+            raise ValueError(f"implementation={implementation!r} is none of 'auto', 'reference', 'tiled', 'triton'.")
         return similarity * query_mask.unsqueeze(1)
+
+
+def choose_implementation(queries: torch.Tensor, keys: torch.Tensor, dtype: torch.dtype, hard: bool) -> str:
+    """The fastest implementation for these inputs."""
+    if queries.is_cuda and not hard and is_supported(queries, dtype):
+        return "triton"
+    return "reference" if queries[..., 0].numel() * keys[..., 0].numel() <= TILE_SIZE else "tiled"
 
 
 def is_hard(sharpness: torch.Tensor | float) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import av
 import numpy as np
 import torch
-from av.video.reformatter import Interpolation
+from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image, ImageOps
 
 # Decoders look this far (s) before a wanted time, so that a stream whose timestamps jitter is not entered too late.
@@ -160,7 +160,9 @@ def read_frames(
         times = [start + (index + 0.5) * (end - start) / num_frames for index in range(num_frames)]
         seek_before(container, stream, times[0] + origin)
         frames = frames_at(container.decode(stream), [time + origin for time in times])
-        return torch.from_numpy(np.stack([to_rgb(frame, size) for frame in frames])).permute(0, 3, 1, 2).contiguous()
+        reformatter = VideoReformatter()  # one, because setting up a scaler costs more than scaling a small frame
+        pictures = [to_rgb(frame, size, reformatter) for frame in frames]
+        return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
 def window_text(start: float, end: float | None) -> str:
@@ -209,7 +211,7 @@ def frames_at(decoded, times: list[float]) -> list:
     return chosen + [current] * (len(times) - len(chosen))
 
 
-def to_rgb(frame, size: int | tuple[int, int] | None) -> np.ndarray:
+def to_rgb(frame, size: int | tuple[int, int] | None, reformatter: VideoReformatter) -> np.ndarray:
     """(H, W, 3) uint8, scaled by libswscale and turned upright."""
     height, width = frame.height, frame.width
     turns = round(frame.rotation / 90) % 4
@@ -220,7 +222,7 @@ def to_rgb(frame, size: int | tuple[int, int] | None) -> np.ndarray:
         height, width = size if turns % 2 == 0 else size[::-1]
     # Averaging over the pixels that fall together costs more, and only pays where many do.
     interpolation = Interpolation.AREA if height * 2 < frame.height else Interpolation.BILINEAR
-    picture = frame.reformat(width=width, height=height, format="rgb24", interpolation=interpolation).to_ndarray()
+    picture = reformatter.reformat(frame, width, height, "rgb24", interpolation=interpolation).to_ndarray()
     return np.rot90(picture, turns) if turns else picture
 
 

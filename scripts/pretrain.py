@@ -24,6 +24,7 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object, set_seed
 from evaluate_retrieval import evaluate_retrieval, format_table
+from gradient_cache import cached_backward, split_batch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
 from records import describe_run
@@ -70,7 +71,11 @@ class PretrainConfig:
     feature_extractor: dict = field(default_factory=dict)
 
     # Optimisation
-    batch_size: int = 64  # clips a process and step
+    batch_size: int = 64  # clips a process and batch
+    gradient_accumulation_steps: int = 1  # batches of a step; all their clips stand in one contrast
+    encoder_chunk_size: int = (
+        0  # clips encoded at once, see gradient_cache.py; 0: a batch
+    )
     max_steps: int = 1000  # optimiser steps
     learning_rate: float | int = 1e-3  # of AdamW, after warm-up
     warmup_steps: int = 100  # linear from 0; then a cosine down to 0
@@ -197,7 +202,10 @@ def make_config(values: dict) -> PretrainConfig:
     for name in ("dataset", "output_dir"):
         if not getattr(config, name):
             raise UsageError(f"The field {name!r} is not set; give --{name} or put it into the configuration file.")
-    for name in ("batch_size", "max_steps", "clip_seconds", "num_captions", "block_size", "log_steps", "learning_rate"):
+    if config.encoder_chunk_size < 0:
+        raise UsageError(f"encoder_chunk_size is {config.encoder_chunk_size}, but must be 0 or positive.")
+    positive = ("batch_size", "gradient_accumulation_steps", "max_steps", "clip_seconds", "num_captions", "block_size")
+    for name in (*positive, "log_steps", "learning_rate"):
         if getattr(config, name) <= 0:
             raise UsageError(f"{name} is {getattr(config, name)}, but must be positive.")
     if config.batch_size < 2:
@@ -317,6 +325,11 @@ def save_checkpoint(
     accelerator.wait_for_everyone()
 
 
+def clips_of_step(config: PretrainConfig, accelerator: Accelerator) -> int:
+    """Clips that stand in one contrast."""
+    return config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
+
+
 def save_model(
     accelerator: Accelerator, model, processor: FgmmProcessor, config: PretrainConfig, seconds: float
 ) -> None:
@@ -326,7 +339,7 @@ def save_model(
         processor.save_pretrained(config.output_dir)
         text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
         (Path(config.output_dir) / "pretrain.yaml").write_text(text)
-        clips_seen = config.max_steps * config.batch_size * accelerator.num_processes
+        clips_seen = config.max_steps * clips_of_step(config, accelerator)
         record = {"seed": config.seed, "clips_seen": clips_seen, **describe_run(seconds)}
         (Path(config.output_dir) / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     accelerator.wait_for_everyone()
@@ -377,7 +390,7 @@ def train(config: PretrainConfig) -> None:
         accelerator.init_trackers("fgmm", config=plain)
     accelerator.print(
         f"Pretraining {' + '.join(f'{name} {size / 1e6:.2f} M' for name, size in sizes.items())} parameters on "
-        f"{config.dataset}: {config.max_steps} steps of {config.batch_size} x {accelerator.num_processes} clips."
+        f"{config.dataset}: {config.max_steps} steps of {clips_of_step(config, accelerator)} clips."
     )
 
     step, epoch, position, begun = 0, 0, 0, time.monotonic()
@@ -415,12 +428,19 @@ def train(config: PretrainConfig) -> None:
     losses, clips_seen, started = [], 0, time.monotonic()
     model.train()
     while step < config.max_steps:
-        batch = next(batches)
-        failures.add(batch)
-        inputs = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.inputs.items()}
-        with accelerator.autocast():
-            loss = model(**inputs, return_loss=True).loss
-        accelerator.backward(loss)
+        chunks = []
+        for _ in range(config.gradient_accumulation_steps):
+            batch = next(batches)
+            failures.add(batch)
+            inputs = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.inputs.items()}
+            chunks += split_batch(inputs, config.encoder_chunk_size)
+            clips_seen += batch.num_clips * accelerator.num_processes
+        if config.encoder_chunk_size or config.gradient_accumulation_steps > 1:
+            loss = cached_backward(accelerator, model, chunks)
+        else:
+            with accelerator.autocast():
+                loss = model(**chunks[0], return_loss=True).loss
+            accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
         scheduler.step()
@@ -428,7 +448,6 @@ def train(config: PretrainConfig) -> None:
         step += 1
         bar.update()
         losses.append(loss.detach())
-        clips_seen += batch.num_clips * accelerator.num_processes
 
         if step % config.log_steps == 0 or step == config.max_steps:
             mean_loss = accelerator.reduce(torch.stack(losses).mean(), "mean").item()

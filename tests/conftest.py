@@ -10,6 +10,10 @@ import av
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():  # before Triton is imported: its kernels are then interpreted
+    os.environ["TRITON_INTERPRET"] = "1"
+
 from train_tokenizer import train_word_tokenizer
 
 from modeling_fgmm import FgmmConfig, FgmmModel

@@ -1,0 +1,216 @@
+"""Attended similarity in Triton: no cosine ever leaves the chip.
+
+The forward kernel holds a block of queries and walks over one item's keys with an online softmax; it writes the result
+and the softmax's normaliser. The two backward kernels recompute the cosines: one holds queries and walks over all
+items' keys, the other holds a block of keys and walks over all queries. Products take the inputs' dtype and accumulate
+in float32. There are no atomic additions, so that the same inputs give the same bits.
+"""
+
+import torch
+from torch.autograd.function import once_differentiable
+
+try:
+    import triton
+    import triton.language as tl
+except ImportError:
+    triton = None
+
+# The largest D whose gradient fits the registers of one program.
+MAX_DIM = 512
+
+
+def is_supported(queries: torch.Tensor, dtype: torch.dtype) -> bool:
+    """Whether the kernels can take queries like these in this dtype: Triton and CUDA (or Triton's interpreter) are
+    there, D is at most `MAX_DIM`, and it is not float64."""
+    if triton is None or not (queries.is_cuda or triton.knobs.runtime.interpret):
+        return False
+    return dtype in (torch.float32, torch.bfloat16, torch.float16) and queries.shape[-1] <= MAX_DIM
+
+
+if triton is not None:
+
+    @triton.jit
+    def load_rows(pointer, rows, num_rows, D: tl.constexpr, BLOCK_D: tl.constexpr):
+        """(len(rows), BLOCK_D) rows of a contiguous (num_rows, D) matrix; 0 outside of it."""
+        columns = tl.arange(0, BLOCK_D)
+        inside = (rows < num_rows)[:, None] & (columns < D)[None, :]
+        return tl.load(pointer + rows.to(tl.int64)[:, None] * D + columns[None, :], mask=inside, other=0.0)
+
+    @triton.jit
+    def store_rows(pointer, rows, values, num_rows, D: tl.constexpr, BLOCK_D: tl.constexpr):
+        columns = tl.arange(0, BLOCK_D)
+        inside = (rows < num_rows)[:, None] & (columns < D)[None, :]
+        tl.store(pointer + rows.to(tl.int64)[:, None] * D + columns[None, :], values, mask=inside)
+
+    @triton.jit
+    def forward_kernel(
+        queries, keys, key_mask, sharpness, similarity, normalizer,
+        num_rows, N, D: tl.constexpr, PRECISION: tl.constexpr,
+        BLOCK_ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    ):  # fmt: skip
+        """A block of rows (queries of any item) against item `j`'s keys, by an online softmax."""
+        j = tl.program_id(1).to(tl.int64)
+        rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        q = load_rows(queries, rows, num_rows, D, BLOCK_D)
+        gamma = tl.load(sharpness)
+        highest = tl.full([BLOCK_ROWS], -float("inf"), tl.float32)
+        total = tl.zeros([BLOCK_ROWS], tl.float32)
+        weighted = tl.zeros([BLOCK_ROWS], tl.float32)
+        for first in range(0, N, BLOCK_N):
+            columns = first + tl.arange(0, BLOCK_N)
+            k = load_rows(keys + j * N * D, columns, N, D, BLOCK_D)
+            kept = tl.load(key_mask + j * N + columns, mask=columns < N, other=0) != 0
+            cosines = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+            logits = tl.where(kept[None, :], gamma * cosines, -float("inf"))
+            new_highest = tl.maximum(highest, tl.max(logits, 1))
+            # While no key is kept the maximum is -inf, and the difference of two of them no number.
+            shift = tl.where(new_highest == -float("inf"), 0.0, new_highest)
+            rescale = tl.exp(highest - shift)
+            weights = tl.exp(logits - shift[:, None])
+            total = total * rescale + tl.sum(weights, 1)
+            weighted = weighted * rescale + tl.sum(weights * cosines, 1)
+            highest = new_highest
+        empty = total == 0.0
+        safe = tl.where(empty, 1.0, total)
+        place = j * num_rows + rows
+        inside = rows < num_rows
+        tl.store(similarity + place, weighted / safe, mask=inside)
+        # exp(logit - inf) is 0: an item without keys gives no gradient.
+        tl.store(normalizer + place, tl.where(empty, float("inf"), highest + tl.log(safe)), mask=inside)
+
+    @triton.jit
+    def attend(q, k, kept, gamma, result, lse, PRECISION: tl.constexpr):
+        """Attention (rows, N) and the cosines' deviation from their weighted mean, recomputed."""
+        cosines = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        attention = tl.where(kept[None, :], tl.exp(gamma * cosines - lse[:, None]), 0.0)
+        return attention, cosines - result[:, None]
+
+    @triton.jit
+    def queries_backward_kernel(
+        queries, keys, key_mask, sharpness, similarity, normalizer, gradient, queries_grad, sharpness_grad,
+        num_rows, num_items, N, D: tl.constexpr, PRECISION: tl.constexpr,
+        BLOCK_ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    ):  # fmt: skip
+        """A block of rows over all items' keys: their gradient, and their share of the sharpness'."""
+        program = tl.program_id(0)
+        rows = program * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        inside = rows < num_rows
+        q = load_rows(queries, rows, num_rows, D, BLOCK_D)
+        gamma = tl.load(sharpness)
+        q_grad = tl.zeros([BLOCK_ROWS, BLOCK_D], tl.float32)
+        gamma_grad = tl.zeros([BLOCK_ROWS], tl.float32)
+        for item in range(0, num_items):
+            j = tl.cast(item, tl.int64)
+            place = j * num_rows + rows
+            result = tl.load(similarity + place, mask=inside, other=0.0)
+            lse = tl.load(normalizer + place, mask=inside, other=float("inf"))
+            upstream = tl.load(gradient + place, mask=inside, other=0.0)
+            for first in range(0, N, BLOCK_N):
+                columns = first + tl.arange(0, BLOCK_N)
+                k = load_rows(keys + j * N * D, columns, N, D, BLOCK_D)
+                kept = tl.load(key_mask + j * N + columns, mask=columns < N, other=0) != 0
+                attention, deviation = attend(q, k, kept, gamma, result, lse, PRECISION)
+                spread = attention * deviation
+                gamma_grad += upstream * tl.sum(spread * deviation, 1)
+                cosines_grad = upstream[:, None] * (attention + gamma * spread)
+                q_grad += tl.dot(cosines_grad.to(k.dtype), k, input_precision=PRECISION)
+        store_rows(queries_grad, rows, q_grad, num_rows, D, BLOCK_D)
+        tl.store(sharpness_grad + program, tl.sum(gamma_grad, 0))
+
+    @triton.jit
+    def keys_backward_kernel(
+        queries, keys, key_mask, sharpness, similarity, normalizer, gradient, keys_grad,
+        num_rows, N, D: tl.constexpr, PRECISION: tl.constexpr,
+        BLOCK_ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
+    ):  # fmt: skip
+        """A block of one item's keys over all rows."""
+        j = tl.program_id(1).to(tl.int64)
+        columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+        k = load_rows(keys + j * N * D, columns, N, D, BLOCK_D)
+        kept = tl.load(key_mask + j * N + columns, mask=columns < N, other=0) != 0
+        gamma = tl.load(sharpness)
+        k_grad = tl.zeros([BLOCK_N, BLOCK_D], tl.float32)
+        for first in range(0, num_rows, BLOCK_ROWS):
+            rows = first + tl.arange(0, BLOCK_ROWS)
+            inside = rows < num_rows
+            q = load_rows(queries, rows, num_rows, D, BLOCK_D)
+            place = j * num_rows + rows
+            result = tl.load(similarity + place, mask=inside, other=0.0)
+            lse = tl.load(normalizer + place, mask=inside, other=float("inf"))
+            upstream = tl.load(gradient + place, mask=inside, other=0.0)
+            attention, deviation = attend(q, k, kept, gamma, result, lse, PRECISION)
+            cosines_grad = upstream[:, None] * attention * (1.0 + gamma * deviation)
+            k_grad += tl.dot(tl.trans(cosines_grad).to(q.dtype), q, input_precision=PRECISION)
+        store_rows(keys_grad + j * N * D, columns, k_grad, N, D, BLOCK_D)
+
+
+def block_sizes(dtype: torch.dtype, dim: int) -> dict[str, int]:
+    """Rows, keys and dimensions of a block, warps and stages, so that a program fits registers and shared memory.
+
+    At D = 512 the gradient of 64 rows alone takes 128 KB of registers: eight warps' share of 255 a thread.
+    """
+    block_d = max(16, triton.next_power_of_2(dim))
+    wide = block_d * dtype.itemsize > 512
+    return {
+        "BLOCK_ROWS": 64,
+        "BLOCK_N": 32 if wide else 64,
+        "BLOCK_D": block_d,
+        "num_warps": 8 if wide else 4,
+        "num_stages": 2,
+    }
+
+
+class TritonAttendedSimilarity(torch.autograd.Function):
+    """The kernels under autograd: see [`scoring_fgmm.attended_similarity`] for the formula and its gradients."""
+
+    @staticmethod
+    def forward(ctx, queries, keys, key_mask, gamma):
+        """
+        Args:
+            queries: (Bq, M, D) with 0 where masked.
+            keys: (Bk, N, D) of the same dtype, with 0 where masked.
+            key_mask: (Bk, N) bool.
+            gamma: float32 tensor of one element.
+
+        Returns:
+            (Bq, Bk, M) float32.
+        """
+        queries, keys, key_mask = queries.contiguous(), keys.contiguous(), key_mask.contiguous()
+        num_rows, (num_items, num_keys, dim) = queries.shape[0] * queries.shape[1], keys.shape
+        # Item by item, so that a block of rows reads and writes one stretch of memory.
+        similarity = queries.new_empty(num_items, num_rows, dtype=torch.float32)
+        normalizer = torch.empty_like(similarity)
+        blocks = block_sizes(queries.dtype, dim)
+        if similarity.numel():
+            forward_kernel[(triton.cdiv(num_rows, blocks["BLOCK_ROWS"]), num_items)](
+                queries, keys, key_mask, gamma, similarity, normalizer,
+                num_rows, num_keys, dim, precision(queries), **blocks,
+            )  # fmt: skip
+        ctx.save_for_backward(queries, keys, key_mask, gamma, similarity, normalizer)
+        return similarity.unflatten(1, queries.shape[:2]).transpose(0, 1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):
+        queries, keys, key_mask, gamma, similarity, normalizer = ctx.saved_tensors
+        num_rows, (num_items, num_keys, dim) = queries.shape[0] * queries.shape[1], keys.shape
+        queries_grad, keys_grad = torch.zeros_like(queries), torch.zeros_like(keys)
+        if not similarity.numel():
+            return queries_grad, keys_grad, None, torch.zeros_like(gamma)
+        gradient = gradient.transpose(0, 1).float().contiguous()
+        blocks = block_sizes(queries.dtype, dim)
+        row_blocks = triton.cdiv(num_rows, blocks["BLOCK_ROWS"])
+        gamma_grad = gamma.new_empty(row_blocks)
+        inputs = (queries, keys, key_mask, gamma, similarity, normalizer, gradient)
+        queries_backward_kernel[(row_blocks,)](
+            *inputs, queries_grad, gamma_grad, num_rows, num_items, num_keys, dim, precision(queries), **blocks
+        )
+        keys_backward_kernel[(triton.cdiv(num_keys, blocks["BLOCK_N"]), num_items)](
+            *inputs, keys_grad, num_rows, num_keys, dim, precision(queries), **blocks
+        )
+        return queries_grad, keys_grad, None, gamma_grad.sum().view(gamma.shape)
+
+
+def precision(queries: torch.Tensor) -> str:
+    """Products of float32 inputs are made in float32, not in the tensor cores' 19 bits."""
+    return "ieee" if queries.dtype == torch.float32 else "tf32"

@@ -1,0 +1,135 @@
+"""One contrast over more clips than memory holds: encoders run chunk by chunk, twice, with cached gradients.
+
+First every chunk is encoded without a graph; the loss of all embeddings together gives each embedding its gradient;
+then every chunk is encoded again, with a graph, and its gradient flows on into the weights (Gao et al., "Scaling Deep
+Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021). Loss and gradients are those of the plain
+step, except that batch normalisation in training takes its statistics from a chunk, as it does from a process's share.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers.utils import ModelOutput
+
+from modeling_fgmm import FgmmModel
+
+# What the loss reads of an encoder's output; the others are not kept.
+CACHED = (
+    ("regions", "region_mask", "pooler_output"),
+    ("phrases", "phrase_mask", "phrase_captions", "caption_embeds", "caption_mask"),
+)
+
+
+def split_batch(inputs: dict[str, torch.Tensor], chunk_size: int) -> list[dict[str, torch.Tensor]]:
+    """Model inputs of B items, in parts of at most `chunk_size`; 0 keeps them whole."""
+    number = len(next(iter(inputs.values())))
+    size = chunk_size or number
+    return [{name: value[first : first + size] for name, value in inputs.items()} for first in range(0, number, size)]
+
+
+def cached_backward(accelerator: Accelerator, model: FgmmModel, chunks: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+    """Adds the gradients of one contrast over all items of all chunks, and of all processes.
+
+    Args:
+        accelerator: its autocast and loss scaling are used.
+        model: as prepared by the accelerator, or plain.
+        chunks: model inputs, on the device; of different lengths where they were collated apart.
+
+    Returns:
+        this process's loss, without graph.
+    """
+    module = accelerator.unwrap_model(model)
+    states, parts = [], []
+    with torch.no_grad():
+        for chunk in chunks:
+            states.append(get_random_state())
+            with accelerator.autocast():
+                parts.append(module.encode_inputs(**chunk))
+    cached = {modality: concatenate_outputs([part[modality] for part in parts]) for modality in parts[0]}
+    for output in cached.values():
+        for name in output:
+            if output[name].is_floating_point():
+                output[name].requires_grad_()
+    with accelerator.autocast():
+        loss = module.contrast(cached)
+    accelerator.backward(loss)
+    first = 0
+    for chunk, state in zip(chunks, states, strict=True):
+        rows = slice(first, first + len(next(iter(chunk.values()))))
+        first = rows.stop
+        with random_state(state), frozen_statistics(module), accelerator.autocast():
+            outputs = module.encode_inputs(**chunk)
+        backward_rows(outputs, cached, rows)
+    for parameter in module.parameters():
+        if parameter.grad is not None and accelerator.num_processes > 1:
+            parameter.grad = accelerator.reduce(parameter.grad, "mean")
+    return loss.detach()
+
+
+def concatenate_outputs(parts: list[ModelOutput]) -> ModelOutput:
+    """What the loss reads of several outputs of one encoder, end to end; shorter ones are padded by zeros."""
+    names = next(names for names in CACHED if names[0] in parts[0])
+    joined = {}
+    for name in names:
+        longest = max(part[name].shape[1] for part in parts)
+        padded = [pad_second(part[name], longest) if part[name].ndim > 1 else part[name] for part in parts]
+        joined[name] = torch.cat(padded)
+    return type(parts[0])(**joined)
+
+
+def pad_second(tensor: torch.Tensor, length: int) -> torch.Tensor:
+    """(B, n, ...) -> (B, length, ...), with zeros."""
+    return F.pad(tensor, [0, 0] * (tensor.ndim - 2) + [0, length - tensor.shape[1]])
+
+
+def backward_rows(outputs: dict[str, ModelOutput], cached: dict[str, ModelOutput], rows: slice) -> None:
+    """Sends the cached gradients of a chunk's rows into the graph that made them."""
+    tensors, gradients = [], []
+    for modality, output in outputs.items():
+        for name, whole in cached[modality].items():
+            if whole.grad is not None:
+                tensor = output[name]
+                tensors.append(tensor)
+                gradients.append(whole.grad[rows, : tensor.shape[1]].to(tensor.dtype))
+    torch.autograd.backward(tensors, gradients)
+
+
+def get_random_state() -> tuple:
+    """Of the CPU and, where there is one, the current GPU."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+
+
+@contextmanager
+def random_state(state: tuple) -> Iterator[None]:
+    """Random numbers as they came when the state was taken (dropout's); afterwards they go on as before."""
+    before = get_random_state()
+    set_random_state(state)
+    try:
+        yield
+    finally:
+        set_random_state(before)
+
+
+def set_random_state(state: tuple) -> None:
+    """See [`get_random_state`]."""
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1])
+
+
+@contextmanager
+def frozen_statistics(module: torch.nn.Module) -> Iterator[None]:
+    """Batch normalisation's running statistics stay as they are: the first encoding has counted this chunk."""
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
