@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from .kernels_fgmm import TritonAttendedSimilarity, is_supported
 
-# Cosines in one tile (float32: 4 MB, so that the passes over a tile stay in cache).
-TILE_SIZE = 2**20
+# Cosines in one tile (float32: 1 MB, so that the passes over a tile stay in a core's cache).
+TILE_SIZE = 2**18
 
 
 def attended_similarity(
@@ -48,8 +48,6 @@ def attended_similarity(
         ValueError: for an unknown implementation, or one that cannot take these inputs.
     """
     device_type = queries.device.type
-    query_mask = queries.new_ones(queries.shape[:2], dtype=torch.bool) if query_mask is None else query_mask.bool()
-    key_mask = keys.new_ones(keys.shape[:2], dtype=torch.bool) if key_mask is None else key_mask.bool()
     dtype = torch.promote_types(queries.dtype, keys.dtype)
     if torch.is_autocast_enabled(device_type) and dtype == torch.float32:
         dtype = torch.get_autocast_dtype(device_type)
@@ -58,8 +56,14 @@ def attended_similarity(
     if implementation != "triton":
         dtype = torch.promote_types(torch.promote_types(queries.dtype, keys.dtype), torch.float32)
     with torch.autocast(device_type, enabled=False):
-        queries = queries.to(dtype).masked_fill(~query_mask.unsqueeze(-1), 0.0)
-        keys = keys.to(dtype).masked_fill(~key_mask.unsqueeze(-1), 0.0)
+        queries, keys = queries.to(dtype), keys.to(dtype)
+        if query_mask is not None:
+            queries = queries.masked_fill(~query_mask.bool().unsqueeze(-1), 0.0)
+        if key_mask is None:
+            key_mask = keys.new_ones(keys.shape[:2], dtype=torch.bool)
+        else:
+            key_mask = key_mask.bool()
+            keys = keys.masked_fill(~key_mask.unsqueeze(-1), 0.0)
         if implementation == "reference":
             similarity = _reference(queries, keys, key_mask, sharpness)
         elif implementation == "tiled":
@@ -75,7 +79,7 @@ def attended_similarity(
             similarity = TritonAttendedSimilarity.apply(queries, keys, key_mask, gamma)
         else:
             raise ValueError(f"implementation={implementation!r} is none of 'auto', 'reference', 'tiled', 'triton'.")
-        return similarity * query_mask.unsqueeze(1)
+        return similarity if query_mask is None else similarity * query_mask.unsqueeze(1)
 
 
 def choose_implementation(queries: torch.Tensor, keys: torch.Tensor, dtype: torch.dtype, hard: bool) -> str:

@@ -19,11 +19,12 @@ MEDIA = {"video": Video(decode=False), "image": Image(decode=False), "audio": Au
 @dataclass(frozen=True)
 class Item:
     """What a row is made of: its id, the media file (or the photographs of a slide show), and captions as
-    (text, start, end) in seconds or None."""
+    (text, start, end) in seconds or None. Of a slide show also the slide that each caption tells of, -1 for none."""
 
     video_id: str
     path: Path | tuple[Path, ...]
     captions: tuple[tuple[str, float | None, float | None], ...]
+    caption_slides: tuple[int, ...] | None = None
 
 
 def corpus_features(*media: str, **extra) -> Features:

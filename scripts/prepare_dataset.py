@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from datasets import List, Value
 from parquet_shards import Item, claim_folder, corpus_features, count_rows, make_shards, write_card
 from slide_shows import encode_slide_show, make_slide_shows, swap_captions
 
@@ -183,7 +184,7 @@ class RowMaker:
             medium, value = self.medium, {"bytes": item.path.read_bytes(), "path": item.path.name}
         captions = [{"text": text, "start": start, "end": end} for text, start, end in item.captions]
         media = dict.fromkeys(self.columns) | {medium: value}
-        return {"video_id": item.video_id, **media, "captions": captions}
+        return {"video_id": item.video_id, **media, "captions": captions, "caption_slides": item.caption_slides}
 
 
 def prepare(name: str, source: Path, output: Path, limit: int | None, num_proc: int, noise: Noise) -> None:
@@ -208,8 +209,9 @@ def prepare(name: str, source: Path, output: Path, limit: int | None, num_proc: 
     sizes = {split: len(items) for split, items in splits.items()}
     claim_folder(output, {"name": name, "limit": limit, **noise.given(), **sizes})
     columns = ("video", "image") if noise.slides else (benchmark.medium,)
+    features = corpus_features(*columns, **({"caption_slides": List(Value("int32"))} if noise.slides else {}))
     for split, items in splits.items():
-        make_shards(output, split, items, RowMaker(columns, benchmark.medium), corpus_features(*columns), num_proc)
+        make_shards(output, split, items, RowMaker(columns, benchmark.medium), features, num_proc)
     used = [split for split, items in splits.items() if items]
     text = f"{benchmark.text}{noise.describe()} Made by `{make_command(name, limit, noise)}`."
     write_card(output, benchmark.title, text, used, benchmark.license_id, ["fgmm"])

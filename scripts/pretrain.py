@@ -73,9 +73,7 @@ class PretrainConfig:
     # Optimisation
     batch_size: int = 64  # clips a process and batch
     gradient_accumulation_steps: int = 1  # batches of a step; all their clips stand in one contrast
-    encoder_chunk_size: int = (
-        0  # clips encoded at once, see gradient_cache.py; 0: a batch
-    )
+    encoder_chunk_size: int = 0  # clips encoded at once, see gradient_cache.py; 0: a batch
     max_steps: int = 1000  # optimiser steps
     learning_rate: float | int = 1e-3  # of AdamW, after warm-up
     warmup_steps: int = 100  # linear from 0; then a cosine down to 0

@@ -28,7 +28,8 @@ def make_slide_shows(items: list[Item], slides: int, chatter: int, generator: np
         generator: draws the rest of each show; in half of the shows of two or more slides a second one has a caption.
 
     Returns:
-        items whose path is a tuple of photographs, in the order in which they are shown.
+        items whose path is a tuple of photographs, in the order in which they are shown, and whose caption_slides
+        say which of them each caption tells of.
 
     Raises:
         ValueError: when there are too few photographs for one show.
@@ -41,16 +42,21 @@ def make_slide_shows(items: list[Item], slides: int, chatter: int, generator: np
             others = generator.choice(len(items) - 1, slides - 1 + chatter, replace=False)
             others = [items[other + (other >= index)] for other in others]
             shown, silent = others[: slides - 1], others[slides - 1 :]
-            captions = [caption]
+            captions, told = [caption], [0]
             if shown and generator.random() < 0.5:
                 captions.append(draw_caption(shown[0], generator))
+                told.append(1)
             captions += [draw_caption(other, generator) for other in silent]
+            told += [-1] * chatter
             paths = [item.path, *(other.path for other in shown)]
+            order, caption_order = generator.permutation(slides), generator.permutation(len(captions))
+            place_of = {-1: -1, **{int(slide): place for place, slide in enumerate(order)}}
             shows.append(
                 Item(
                     f"{item.video_id}_{number}",
-                    tuple(paths[place] for place in generator.permutation(len(paths))),
-                    tuple(captions[place] for place in generator.permutation(len(captions))),
+                    tuple(paths[slide] for slide in order),
+                    tuple(captions[place] for place in caption_order),
+                    tuple(place_of[told[place]] for place in caption_order),
                 )
             )
     return [shows[place] for place in generator.permutation(len(shows))]
@@ -66,14 +72,17 @@ def swap_captions(items: list[Item], share: float, generator: np.random.Generato
 
     Args:
         items: any items.
-        share: between 0 and 1; fewer than two items to swap leave all as they are.
+        share: between 0 and 1; fewer than two items to swap leave all as they are. Of a swapped slide show no
+            caption tells of a slide.
         generator: chooses the items.
     """
     chosen = generator.permutation(len(items))[: round(share * len(items))]
     swapped = list(items)
     if len(chosen) > 1:
         for place, donor in zip(chosen, np.roll(chosen, 1), strict=True):
-            swapped[place] = replace(items[place], captions=items[donor].captions)
+            captions = items[donor].captions
+            told = items[place].caption_slides and (-1,) * len(captions)
+            swapped[place] = replace(items[place], captions=captions, caption_slides=told)
     return swapped
 
 

@@ -8,6 +8,7 @@ from conftest import ROOT, write_video
 from PIL import Image
 
 from processing_fgmm.corpora_fgmm import load_corpus
+from processing_fgmm.media_fgmm import read_frames
 
 
 def prepare(*arguments):
@@ -95,3 +96,58 @@ def test_real_grid(real_data, tmp_path):
     assert answer.returncode == 0, answer.stderr
     rows = list(load_corpus(str(tmp_path / "out"), "test"))
     assert len(rows) == 10 and all(len(row["captions"][0]["text"].split()) == 6 for row in rows)
+
+
+def test_slide_shows_have_one_or_two_true_captions_among_chatter(flickr8k, tmp_path):
+    """Three training photographs, of one grey level each, so that every slide can be recognised."""
+    for index in range(3):
+        picture = np.full((20, 30, 3), 60 * index + 40, np.uint8)
+        Image.fromarray(picture).save(flickr8k / "Flicker8k_Dataset" / f"{index}_abc.jpg")
+    lines = [f"{index}_abc.jpg#{number}\tPhoto {index} ." for index in range(4) for number in range(5)]
+    (flickr8k / "Flickr8k_text/Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
+    command = ["flickr8k", "--source", flickr8k, "--slides", 2, "--chatter", 1]
+    for name in ("out", "again"):
+        answer = prepare(*command, "--output", tmp_path / name)
+        assert answer.returncode == 0, answer.stderr
+    assert "15 train, 1 validation, 1 test" in answer.stdout
+    rows, again = (list(load_corpus(str(tmp_path / name), "train")) for name in ("out", "again"))
+    assert rows == again  # bytes too
+    counts = set()
+    for row in rows:
+        frames = read_frames(row["video"]["bytes"], num_frames=2)
+        shown = [round((float(frame.float().mean()) - 40) / 60) for frame in frames]
+        told = [int(caption["text"].split()[1]) for caption in row["captions"]]
+        assert len(set(shown)) == 2 and row["caption_slides"].count(-1) == 1
+        for photo, slide in zip(told, row["caption_slides"], strict=True):
+            assert photo == shown[slide] if slide >= 0 else photo not in shown
+        counts.add(len(told))
+    assert counts == {2, 3}  # one or two true captions
+    test = next(iter(load_corpus(str(tmp_path / "out"), "test")))
+    assert test["video"] is None and test["image"]["bytes"] and test["caption_slides"] is None
+
+
+def test_swapped_items_have_each_others_captions(flickr8k, tmp_path):
+    lines = [f"{index}_abc.jpg#{number}\tPhoto {index} ." for index in range(4) for number in range(5)]
+    (flickr8k / "Flickr8k_text/Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
+    prepare("flickr8k", "--source", flickr8k, "--swapped", 0.67, "--output", tmp_path / "out")
+    rows = list(load_corpus(str(tmp_path / "out"), "train"))
+    own = [f"Photo {row['video_id'][0]} ." == row["captions"][0]["text"] for row in rows]
+    assert own.count(False) == 2
+    assert {row["captions"][0]["text"] for row in rows} == {"Photo 0 .", "Photo 1 .", "Photo 2 ."}
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("flickr8k", ["--slides", 3, "--chatter", 1], "3 photographs are too few for 3 slides and 1 other captions"),
+        ("flickr8k", ["--chatter", 1], "--chatter needs --slides"),
+        ("flickr8k", ["--slides", 0], "0 is less than 1"),
+        ("flickr8k", ["--swapped", 1.5], "1.5 is not between 0 and 1"),
+        ("grid", ["--slides", 2], "GRID has no photographs"),
+    ],
+)
+def test_noise_that_cannot_be_made_is_explained(flickr8k, grid, tmp_path, name, options, message):
+    source = {"flickr8k": flickr8k, "grid": grid}[name]
+    answer = prepare(name, "--source", source, "--output", tmp_path / "out", *options)
+    assert answer.returncode != 0 and message in answer.stderr and "Traceback" not in answer.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,198 @@
+"""Time and memory of attended similarity, forward and backward: ours, the plain version, and the hard maximum.
+
+    python scripts/benchmark_scoring.py --output model_cards/results/scoring_cpu.json
+    python scripts/benchmark_scoring.py --batch_size 512 --variants tiled --repeats 1
+    python scripts/benchmark_scoring.py --device cuda --dtype bfloat16 --batch_size 512 --dim 512
+
+Every variant runs in a process of its own, one after the other: first the best of some repeats, then the most memory
+that one more forward and backward pass holds beyond inputs and libraries. The rate counts the products that a variant
+must make (3 for one that keeps the cosines, 4 or 5 for one that makes them again); the limit is the rate of one plain
+product of the same size, measured in the same run.
+"""
+
+import argparse
+import ctypes
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from records import describe_run
+
+from modeling_fgmm.scoring_fgmm import attended_similarity
+
+SHARPNESS = 4.0
+
+
+def plain(queries, keys, gamma):
+    """The formula in three lines, for autograd."""
+    cosines = torch.einsum("imd,jnd->ijmn", queries, keys).float()
+    attention = (gamma * cosines).softmax(-1)
+    return (attention * cosines).sum(-1)
+
+
+def hard_maximum(queries, keys, gamma):
+    """FILIP's and ColBERT's score in two lines."""
+    return torch.einsum("imd,jnd->ijmn", queries, keys).amax(-1).float()
+
+
+def compiled(queries, keys, gamma):
+    """The plain version under torch.compile."""
+    return torch.compile(plain)(queries, keys, gamma)
+
+
+def tiled(queries, keys, gamma):
+    return attended_similarity(queries, keys, sharpness=gamma, implementation="tiled")
+
+
+def triton(queries, keys, gamma):
+    return attended_similarity(queries, keys, sharpness=gamma, implementation="triton")
+
+
+# What is measured, and the matrix products that each makes in forward and backward.
+VARIANTS = {"plain": (plain, 3), "compiled": (compiled, 3), "hard_maximum": (hard_maximum, 3), "tiled": (tiled, 4)}
+GPU_VARIANTS = {**VARIANTS, "triton": (triton, 5)}
+
+
+def unit_vectors(*shape, dtype, device) -> torch.Tensor:
+    """Random, L2-normalised."""
+    return F.normalize(torch.randn(*shape, device=device), dim=-1).to(dtype).requires_grad_()
+
+
+def synchronize(device: str) -> None:
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def reset_peak(device: str) -> int:
+    """Begins a new peak; bytes held now."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    ctypes.CDLL(None).malloc_trim(0)  # what is freed but kept by the C library would hide new memory
+    Path("/proc/self/clear_refs").write_text("5")
+    return read_status("VmRSS")
+
+
+def read_peak(device: str) -> int:
+    """Bytes held at the most since [`reset_peak`]."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else read_status("VmHWM")
+
+
+def read_status(name: str) -> int:
+    """A size from Linux' account of this process, bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def measure(args: argparse.Namespace, variant: str) -> dict:
+    """One variant, in this process."""
+    torch.manual_seed(0)
+    dtype, device = getattr(torch, args.dtype), args.device
+    queries = unit_vectors(args.batch_size, args.num_phrases, args.dim, dtype=dtype, device=device)
+    keys = unit_vectors(args.batch_size, args.num_regions, args.dim, dtype=dtype, device=device)
+    gamma = torch.tensor(SHARPNESS, device=device, requires_grad=True)
+    upstream = torch.randn(args.batch_size, args.batch_size, args.num_phrases, device=device)
+    function, products = GPU_VARIANTS[variant]
+
+    def step() -> None:
+        queries.grad = keys.grad = gamma.grad = None
+        function(queries, keys, gamma).backward(upstream)
+        synchronize(device)
+
+    seconds = []
+    for _ in range(args.repeats + 1):  # the first is warm-up: compilation, threads, memory
+        started = time.perf_counter()
+        step()
+        seconds.append(time.perf_counter() - started)
+    queries.grad = keys.grad = gamma.grad = None
+    held = reset_peak(device)
+    step()
+    pairs = args.batch_size**2 * args.num_phrases * args.num_regions
+    return {
+        "seconds": min(seconds[1:]),
+        "peak_extra_bytes": read_peak(device) - held,
+        "flops_per_s": 2 * products * pairs * args.dim / min(seconds[1:]),
+    }
+
+
+def measure_product(args: argparse.Namespace) -> dict:
+    """The limit: one product of all queries and a slice of the keys that fits 256 MB."""
+    dtype, device = getattr(torch, args.dtype), args.device
+    rows = args.batch_size * args.num_phrases
+    columns = min(args.batch_size * args.num_regions, 2**26 // rows)
+    left = torch.randn(rows, args.dim, dtype=dtype, device=device)
+    right = torch.randn(args.dim, columns, dtype=dtype, device=device)
+    seconds = []
+    for _ in range(args.repeats + 1):
+        started = time.perf_counter()
+        left @ right
+        synchronize(device)
+        seconds.append(time.perf_counter() - started)
+    return {"seconds": min(seconds[1:]), "flops_per_s": 2 * rows * columns * args.dim / min(seconds[1:])}
+
+
+def run_child(variant: str) -> dict:
+    """The measurement of one variant, in a fresh process; {"failed": why} where it cannot run."""
+    answer = subprocess.run([sys.executable, *sys.argv, "--child", variant], capture_output=True, text=True)
+    if answer.returncode:
+        lines = answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"]
+        return {"failed": next((line for line in reversed(lines) if "Error" in line), lines[-1])[:200]}
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def format_table(results: dict[str, dict]) -> str:
+    """One line a variant, beside the plain version."""
+    plain_result = results.get("plain", {})
+    limit = results["product"]["flops_per_s"]
+    lines = [f"{'':14}{'seconds':>9}{'of plain':>10}{'extra MB':>10}{'of plain':>10}{'of the limit':>14}"]
+    for name, result in results.items():
+        if "failed" in result:
+            lines.append(f"{name:14}  not measured: {result['failed']}")
+        elif name != "product":
+            time_ratio = result["seconds"] / plain_result.get("seconds", float("nan"))
+            memory_ratio = result["peak_extra_bytes"] / plain_result.get("peak_extra_bytes", float("nan"))
+            lines.append(
+                f"{name:14}{result['seconds']:9.3f}{time_ratio:10.2f}{result['peak_extra_bytes'] / 1e6:10.0f}"
+                f"{memory_ratio:10.2f}{result['flops_per_s'] / limit:14.0%}"
+            )
+    return "\n".join([*lines, f"the limit: {limit / 1e9:,.0f} GFLOP/s, one matrix product"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--batch_size", type=int, default=128, help="items of queries, and of keys")
+    parser.add_argument("--num_phrases", type=int, default=16, help="queries an item")
+    parser.add_argument("--num_regions", type=int, default=196, help="keys an item")
+    parser.add_argument("--dim", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--variants", nargs="+", choices=list(GPU_VARIANTS), help="default: all for the device")
+    parser.add_argument("--output", type=Path, help="JSON file")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(measure_product(args) if args.child == "product" else measure(args, args.child)))
+        return
+    if args.device == "cuda" and not torch.cuda.is_available():
+        sys.exit("There is no CUDA device; leave out --device cuda.")
+    if args.device == "cpu" and not Path("/proc/self/clear_refs").exists():
+        sys.exit("The peak of memory is read from Linux' /proc, which is not there.")
+    started = time.monotonic()
+    variants = args.variants or list(VARIANTS if args.device == "cpu" else GPU_VARIANTS)
+    results = {variant: run_child(variant) for variant in ("product", *variants)}
+    print(format_table(results))
+    if args.output:
+        shape = {name: value for name, value in vars(args).items() if name not in ("output", "child", "variants")}
+        record = {"settings": shape, "results": results, **describe_run(time.monotonic() - started)}
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+        args.output.write_text(json.dumps(record, indent=2) + "\n")
+        print(f"Wrote {args.output}.")
+
+
+if __name__ == "__main__":
+    main()
