@@ -82,17 +82,15 @@ def max_over_spans(words: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
 
     Args:
         words: (B, L, C), not negative.
-        spans: (B, M, 2) first and one past the last word, without overlap.
+        spans: (B, M, 2) first and one past the last word.
 
     Returns:
         (B, M, C); an empty span gives 0.
     """
     batch, length, channels = words.shape
-    num_spans = spans.shape[1]
-    position = torch.arange(length, device=words.device)[None, None, :]
-    inside = (position >= spans[..., :1]) & (position < spans[..., 1:])  # (B, M, L)
-    # Words outside of every span go to one place more, which is dropped.
-    span_of_word = torch.where(inside.any(1), inside.int().argmax(1), num_spans)
-    pooled = words.new_zeros(batch, num_spans + 1, channels)
-    index = span_of_word.unsqueeze(-1).expand(-1, -1, channels)
-    return pooled.scatter_reduce(1, index, words, reduce="amax")[:, :num_spans]
+    lengths = spans[..., 1] - spans[..., 0]
+    offsets = torch.arange(max(1, int(lengths.max()) if lengths.numel() else 1), device=words.device)
+    rows = torch.arange(batch, device=words.device)[:, None, None] * length
+    places = rows + (spans[..., :1] + offsets).clamp(max=length - 1)  # (B, M, W)
+    pooled = words.flatten(0, 1).index_select(0, places.flatten()).view(*places.shape, channels)
+    return pooled.masked_fill((offsets >= lengths.unsqueeze(-1)).unsqueeze(-1), 0.0).amax(2)
