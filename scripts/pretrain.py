@@ -66,6 +66,7 @@ class PretrainConfig:
     max_phrase_words: int = 4  # words in a phrase at most
 
     # Model, see FgmmConfig, FgmmVideoProcessor, FgmmFeatureExtractor
+    init_from: str = ""  # model to go on from: its tokenizer, configuration (fields of `model` win) and weights
     model: dict = field(default_factory=dict)
     video_processor: dict = field(default_factory=dict)
     feature_extractor: dict = field(default_factory=dict)
@@ -234,12 +235,11 @@ def make_processor(config: PretrainConfig, corpus) -> FgmmProcessor:
         raise UsageError(
             f"The corpus {config.dataset!r} has {len(rows)} clips, fewer than batch_size {config.batch_size}."
         )
-    if config.tokenizer:
+    if name := config.tokenizer or config.init_from:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
+            tokenizer = AutoTokenizer.from_pretrained(name)
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UsageError(f"The tokenizer {config.tokenizer!r} could not be loaded: {reason}") from error
+            raise UsageError(f"The tokenizer {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
     else:
         tokenizer = train_word_tokenizer(texts, config.vocab_size, config.min_frequency)
     return FgmmProcessor(
@@ -252,20 +252,27 @@ def make_processor(config: PretrainConfig, corpus) -> FgmmProcessor:
 
 
 def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
-    """A model with random weights that fits the processor.
+    """A model that fits the processor, with random weights where there is none to go on from.
 
     Raises:
-        UsageError: for values that FgmmConfig does not take.
+        UsageError: for values that FgmmConfig does not take, or a model that cannot be gone on from.
     """
-    text = {
-        "vocab_size": len(processor.tokenizer),
-        "pad_token_id": processor.tokenizer.pad_token_id,
-        **config.model.get("text_config", {}),
+    parts = {
+        "video_config": {},
+        "text_config": {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id},
+        "audio_config": {"num_mel_bins": processor.feature_extractor.feature_size},
     }
-    audio = {"num_mel_bins": processor.feature_extractor.feature_size, **config.model.get("audio_config", {})}
     try:
-        model = FgmmModel(FgmmConfig(**{**config.model, "text_config": text, "audio_config": audio}))
-    except (StrictDataclassError, ValueError, TypeError) as error:
+        given = FgmmConfig.from_pretrained(config.init_from).to_dict() if config.init_from else {}
+        values = {**given, **config.model}
+        for part, fitting in parts.items():
+            values[part] = {**given.get(part, {}), **fitting, **config.model.get(part, {})}
+        model = FgmmConfig(**values)
+        model = FgmmModel.from_pretrained(config.init_from, config=model) if config.init_from else FgmmModel(model)
+    except OSError as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"The model {config.init_from!r} could not be loaded: {reason}") from error
+    except (StrictDataclassError, ValueError, TypeError, RuntimeError) as error:
         raise UsageError(f"The model's configuration is wrong: {' '.join(str(error).split())}.") from error
     if "video" in model.encoders:  # a third faster convolutions, on CPU and GPU
         model.encoders["video"].to(memory_format=torch.channels_last_3d)
@@ -281,7 +288,7 @@ def make_optimizer(model: FgmmModel, config: PretrainConfig) -> torch.optim.Opti
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 def find_checkpoint(config: PretrainConfig) -> Path | None:

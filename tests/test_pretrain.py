@@ -228,3 +228,51 @@ def test_shipped_configurations_are_valid(name, tokenizer):
     with torch.device("meta"):
         model = pretrain.make_model(config, processor)
     assert set(model.encoders) == set(model.config.modalities)
+
+
+def test_going_on_from_a_model_takes_its_weights_configuration_and_words(trained, narrated, tmp_path):
+    """With a learning rate of next to nothing, under another loss and without any of the first run's model fields."""
+    source, folder = trained[0], tmp_path / "more"
+    fields = {name: value for name, value in TINY.items() if not name.startswith("model.")}
+    words = [part for name, value in fields.items() for part in (f"--{name}", str(value))]
+    command = ["--dataset", str(narrated), "--output_dir", str(folder), "--init_from", str(source), "--max_steps", "1"]
+    changes = ["--learning_rate", "1e-9", "--model.objective", "mil_nce"]
+    pretrain.train(pretrain.parse_config([*words, *command, *changes]))
+    before, after = load_file(source / "model.safetensors"), load_file(folder / "model.safetensors")
+    weights = [name for name in after if "running" not in name and "num_batches" not in name]
+    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in weights)
+    assert len(weights) > 100 and "objectives.text_video.log_sharpness" in set(before) - set(after)
+    tokenizers = [AutoProcessor.from_pretrained(model).tokenizer.get_vocab() for model in (source, folder)]
+    assert tokenizers[0] == tokenizers[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"init_from": "/nowhere"}, "'/nowhere' could not be loaded"),
+        ({"encoder_chunk_size": -1}, "encoder_chunk_size is -1"),
+        ({"gradient_accumulation_steps": 0}, "gradient_accumulation_steps is 0"),
+        ({"model.objective": "clip"}, "objective='clip' is none of"),
+        ({"model.contrast_unit": "phrase", "model.attention_direction": "both"}, "contrast_unit='phrase' needs"),
+    ],
+)
+def test_wrong_training_options_are_named(narrated, tmp_path, options, message):
+    with pytest.raises(pretrain.UsageError, match=message):
+        pretrain_here(narrated, tmp_path / "model", **options)
+
+
+def test_accumulated_batches_stand_in_one_contrast(narrated, tmp_path, monkeypatch):
+    """Two batches of four clips, encoded three at a time, are contrasted as eight."""
+    sizes = []
+    contrast = pretrain.FgmmModel.contrast
+    monkeypatch.setattr(
+        pretrain.FgmmModel,
+        "contrast",
+        lambda self, outputs: sizes.append(len(outputs["video"][0])) or contrast(self, outputs),
+    )
+    options = {"batch_size": 4, "gradient_accumulation_steps": 2, "encoder_chunk_size": 3, "max_steps": 3}
+    pretrain_here(narrated, tmp_path / "model", **options)
+    assert sizes == [8, 8, 8]
+    assert json.loads((tmp_path / "model/training.json").read_text())["clips_seen"] == 24
+    progress = json.loads((tmp_path / "model/checkpoints/step-0000003/progress.json").read_text())
+    assert progress["streams"] == [[0, 6]]
