@@ -6,17 +6,29 @@
 
 Every variant runs in a process of its own, one after the other: first the best of some repeats, then the most memory
 that one more forward and backward pass holds beyond inputs and libraries. The rate counts the products that a variant
-must make (3 for one that keeps the cosines, 4 or 5 for one that makes them again); the limit is the rate of one plain
-product of the same size, measured in the same run.
+must make (3 for one that keeps the cosines, 4 or 5 for one that makes them again, 1 for a fused hard maximum, whose
+gradients only gather rows); the limit is the rate of one plain product of the same size, measured in the same run.
+
+On a GPU the fused hard maximum of two packages is measured too, where they are installed:
+
+    pip install --no-deps late-interaction-kernels==0.4.5 flash-maxsim==0.3.0
+
+They sum the result over an item's queries, and multiply float32 inputs in float16 or TF32: only bfloat16 compares like
+with like. Their backward passes may make more products than the one that is counted, so that their rate is the least.
 """
 
 import argparse
 import ctypes
+import functools
+import importlib
 import json
 import subprocess
 import sys
 import time
+import traceback
+from importlib import metadata, util
 from pathlib import Path
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
@@ -39,9 +51,14 @@ def hard_maximum(queries, keys, gamma):
     return torch.einsum("imd,jnd->ijmn", queries, keys).amax(-1).float()
 
 
+@functools.cache
+def compile_plain():
+    """The plain version under torch.compile, made once a process, and only in the process that measures it."""
+    return torch.compile(plain)
+
+
 def compiled(queries, keys, gamma):
-    """The plain version under torch.compile."""
-    return torch.compile(plain)(queries, keys, gamma)
+    return compile_plain()(queries, keys, gamma)
 
 
 def tiled(queries, keys, gamma):
@@ -52,9 +69,29 @@ def triton(queries, keys, gamma):
     return attended_similarity(queries, keys, sharpness=gamma, implementation="triton")
 
 
-# What is measured, and the matrix products that each makes in forward and backward.
+def late_interaction_kernels(queries, keys, gamma):
+    """The package's hard maximum, summed over an item's queries: (B, B)."""
+    return import_package("late-interaction-kernels").maxsim(queries, keys)
+
+
+def flash_maxsim(queries, keys, gamma):
+    """The package's hard maximum, summed over an item's queries: (B, B)."""
+    return import_package("flash-maxsim").flash_maxsim_batched_train(queries, keys, shared_docs=True)
+
+
+def import_package(package: str) -> ModuleType:
+    """The module of a package that this project does not depend on."""
+    module = package.replace("-", "_")
+    if util.find_spec(module) is None:
+        raise ModuleNotFoundError(f"{package} is not installed: pip install {package}")
+    return importlib.import_module(module)
+
+
+# What is measured, and the matrix products that each must make in forward and backward. All but the packages' give
+# (B, B, M).
 VARIANTS = {"plain": (plain, 3), "compiled": (compiled, 3), "hard_maximum": (hard_maximum, 3), "tiled": (tiled, 4)}
-GPU_VARIANTS = {**VARIANTS, "triton": (triton, 5)}
+PACKAGES = {"late_interaction_kernels": (late_interaction_kernels, 1), "flash_maxsim": (flash_maxsim, 1)}
+GPU_VARIANTS = {**VARIANTS, "triton": (triton, 5), **PACKAGES}
 
 
 def unit_vectors(*shape, dtype, device) -> torch.Tensor:
@@ -89,13 +126,20 @@ def read_status(name: str) -> int:
 
 
 def measure(args: argparse.Namespace, variant: str) -> dict:
-    """One variant, in this process."""
+    """One variant, in this process: seconds, bytes, and floating point operations a second.
+
+    Raises:
+        RuntimeError: for a variant that the device cannot run.
+    """
+    if args.device == "cpu" and variant not in VARIANTS:
+        raise RuntimeError(f"{variant} needs a CUDA device.")
     torch.manual_seed(0)
     dtype, device = getattr(torch, args.dtype), args.device
     queries = unit_vectors(args.batch_size, args.num_phrases, args.dim, dtype=dtype, device=device)
     keys = unit_vectors(args.batch_size, args.num_regions, args.dim, dtype=dtype, device=device)
     gamma = torch.tensor(SHARPNESS, device=device, requires_grad=True)
-    upstream = torch.randn(args.batch_size, args.batch_size, args.num_phrases, device=device)
+    summed = () if variant in PACKAGES else (args.num_phrases,)
+    upstream = torch.randn(args.batch_size, args.batch_size, *summed, device=device)
     function, products = GPU_VARIANTS[variant]
 
     def step() -> None:
@@ -138,28 +182,42 @@ def measure_product(args: argparse.Namespace) -> dict:
 def run_child(variant: str) -> dict:
     """The measurement of one variant, in a fresh process; {"failed": why} where it cannot run."""
     answer = subprocess.run([sys.executable, *sys.argv, "--child", variant], capture_output=True, text=True)
-    if answer.returncode:
-        lines = answer.stderr.strip().splitlines() or [f"exit status {answer.returncode}"]
-        return {"failed": next((line for line in reversed(lines) if "Error" in line), lines[-1])[:200]}
+    if answer.returncode:  # ended from outside: the system does so where memory runs out
+        return {"failed": f"the process ended with status {answer.returncode}"}
     return json.loads(answer.stdout.splitlines()[-1])
+
+
+def run_as_child(args: argparse.Namespace) -> dict:
+    """What [`run_child`] receives."""
+    try:
+        return measure_product(args) if args.child == "product" else measure(args, args.child)
+    except Exception as error:  # whatever stops one variant is that variant's result
+        traceback.print_exc()
+        return {"failed": " ".join(str(error).split())[:200] or type(error).__name__}
 
 
 def format_table(results: dict[str, dict]) -> str:
     """One line a variant, beside the plain version."""
     plain_result = results.get("plain", {})
     limit = results["product"]["flops_per_s"]
-    lines = [f"{'':14}{'seconds':>9}{'of plain':>10}{'extra MB':>10}{'of plain':>10}{'of the limit':>14}"]
+    lines = [f"{'':24}{'seconds':>9}{'of plain':>10}{'extra MB':>10}{'of plain':>10}{'of the limit':>14}"]
     for name, result in results.items():
         if "failed" in result:
-            lines.append(f"{name:14}  not measured: {result['failed']}")
+            lines.append(f"{name:24}  not measured: {result['failed']}")
         elif name != "product":
             time_ratio = result["seconds"] / plain_result.get("seconds", float("nan"))
             memory_ratio = result["peak_extra_bytes"] / plain_result.get("peak_extra_bytes", float("nan"))
             lines.append(
-                f"{name:14}{result['seconds']:9.3f}{time_ratio:10.2f}{result['peak_extra_bytes'] / 1e6:10.0f}"
+                f"{name:24}{result['seconds']:9.4f}{time_ratio:10.2f}{result['peak_extra_bytes'] / 1e6:10.0f}"
                 f"{memory_ratio:10.2f}{result['flops_per_s'] / limit:14.0%}"
             )
     return "\n".join([*lines, f"the limit: {limit / 1e9:,.0f} GFLOP/s, one matrix product"])
+
+
+def find_versions() -> dict[str, str]:
+    """Of the installed packages whose code is measured."""
+    names = {"torch", "triton", *(module.replace("_", "-") for module in PACKAGES)}
+    return {package.name: package.version for package in metadata.distributions() if package.name in names}
 
 
 def main() -> None:
@@ -176,7 +234,7 @@ def main() -> None:
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(measure_product(args) if args.child == "product" else measure(args, args.child)))
+        print(json.dumps(run_as_child(args)))
         return
     if args.device == "cuda" and not torch.cuda.is_available():
         sys.exit("There is no CUDA device; leave out --device cuda.")
@@ -185,10 +243,17 @@ def main() -> None:
     started = time.monotonic()
     variants = args.variants or list(VARIANTS if args.device == "cpu" else GPU_VARIANTS)
     results = {variant: run_child(variant) for variant in ("product", *variants)}
+    if "failed" in results["product"]:
+        sys.exit(f"Not even one matrix product could be measured: {results['product']['failed']}")
     print(format_table(results))
     if args.output:
-        shape = {name: value for name, value in vars(args).items() if name not in ("output", "child", "variants")}
-        record = {"settings": shape, "results": results, **describe_run(time.monotonic() - started)}
+        settings = {name: value for name, value in vars(args).items() if name not in ("output", "child")}
+        record = {
+            "settings": {**settings, "variants": variants},
+            "results": results,
+            "versions": find_versions(),
+            **describe_run(time.monotonic() - started, launcher="python"),
+        }
         args.output.parent.mkdir(parents=True, exist_ok=True)
         args.output.write_text(json.dumps(record, indent=2) + "\n")
         print(f"Wrote {args.output}.")

@@ -10,12 +10,15 @@ from pathlib import Path
 import torch
 
 
-def describe_run(seconds: float) -> dict:
-    """The running script's command, commit, device and date, with the seconds that it took."""
+def describe_run(seconds: float, launcher: str = "accelerate launch") -> dict:
+    """The running script's command, commit, device and date, with the seconds that it took.
+
+    Args:
+        launcher: what the script is started with.
+    """
     script = Path(sys.argv[0])
-    command = ["accelerate", "launch", f"{script.parent.name}/{script.name}", *sys.argv[1:]]
     return {
-        "command": shlex.join(command),
+        "command": f"{launcher} {shlex.join([f'{script.parent.name}/{script.name}', *sys.argv[1:]])}",
         "commit": current_commit(),
         "device": describe_device(),
         "seconds": round(seconds, 1),

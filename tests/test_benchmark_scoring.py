@@ -1,0 +1,109 @@
+"""The benchmark of attended similarity: its variants' values and gradients, its table and its record."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from importlib import util
+
+import benchmark_scoring
+import pytest
+import torch
+from benchmark_scoring import GPU_VARIANTS, PACKAGES
+from conftest import ROOT
+from test_scoring import plain_similarity
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def run_benchmark(*options, **settings) -> subprocess.CompletedProcess:
+    command = [sys.executable, "scripts/benchmark_scoring.py", *map(str, options)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **settings)
+
+
+def expected_result(variant, queries, keys, gamma) -> torch.Tensor:
+    """The formula with loops: (B, B, M), or (B, B) for the packages, which sum it over an item's queries."""
+    hard = variant == "hard_maximum" or variant in PACKAGES
+    kept = [torch.ones(tensor.shape[:2], dtype=torch.bool, device=DEVICE) for tensor in (queries, keys)]
+    similarity = plain_similarity(queries, keys, *kept, math.inf if hard else gamma)
+    return similarity.sum(-1) if variant in PACKAGES else similarity
+
+
+def skip_if_missing(variant) -> None:
+    """Skips a variant whose compiler, package or device is not there."""
+    if variant == "compiled" and shutil.which("g++") is None:
+        pytest.skip("torch.compile needs a C++ compiler")
+    if variant == "triton" and util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed")
+    if variant in PACKAGES and (DEVICE == "cpu" or util.find_spec(variant) is None):
+        pytest.skip(f"{variant} needs a GPU, and to be installed")
+
+
+@pytest.mark.parametrize("variant", GPU_VARIANTS)
+def test_every_variant_computes_what_it_is_compared_for(variant):
+    skip_if_missing(variant)
+    torch.manual_seed(0)
+    queries = benchmark_scoring.unit_vectors(3, 4, 16, dtype=torch.float32, device=DEVICE)
+    keys = benchmark_scoring.unit_vectors(3, 20, 16, dtype=torch.float32, device=DEVICE)
+    gamma = torch.tensor(benchmark_scoring.SHARPNESS, device=DEVICE, requires_grad=True)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (queries, keys, gamma)]
+    function, _ = GPU_VARIANTS[variant]
+
+    result, expected = function(queries, keys, gamma), expected_result(variant, *exact)
+    assert result.shape == expected.shape
+    tolerance = 5e-3 if variant in PACKAGES else 1e-5  # the packages multiply in float16 or TF32
+    assert torch.allclose(result.double(), expected, atol=tolerance)
+
+    upstream = torch.randn(expected.shape, device=DEVICE)
+    result.backward(upstream)
+    expected.backward(upstream.double())
+    for ours, theirs in zip((queries, keys, gamma), exact, strict=True):
+        assert (ours.grad is None) == (theirs.grad is None)  # a hard maximum has no sharpness
+        assert ours.grad is None or torch.allclose(ours.grad.double(), theirs.grad, atol=tolerance)
+
+
+def test_the_table_and_the_record_hold_what_was_run(tmp_path):
+    output = tmp_path / "results" / "scoring.json"
+    options = ["--batch_size", 3, "--num_phrases", 2, "--num_regions", 5, "--dim", 8, "--repeats", 1]
+    options += ["--variants", "plain", "triton", "--output", output]
+    answer = run_benchmark(*options)
+    assert answer.returncode == 0, answer.stderr
+    header, plain, triton, limit, wrote = answer.stdout.splitlines()
+    assert header.split() == ["seconds", "of", "plain", "extra", "MB", "of", "plain", "of", "the", "limit"]
+    name, _, time_ratio, *_ = plain.split()
+    assert (name, time_ratio) == ("plain", "1.00")
+    assert triton.split(maxsplit=1) == ["triton", "not measured: triton needs a CUDA device."]
+    assert limit.startswith("the limit: ") and wrote == f"Wrote {output}."
+
+    record = json.loads(output.read_text())
+    shape = {"batch_size": 3, "num_phrases": 2, "num_regions": 5, "dim": 8}
+    how = {"device": "cpu", "dtype": "float32", "repeats": 1, "variants": ["plain", "triton"]}
+    assert record["settings"] == {**shape, **how}
+    assert list(record["results"]) == ["product", "plain", "triton"]
+    product, measured, failed = record["results"].values()
+    assert product.keys() == {"seconds", "flops_per_s"}
+    assert measured.keys() == {"seconds", "peak_extra_bytes", "flops_per_s"}
+    assert min(*product.values(), measured["seconds"], measured["flops_per_s"]) > 0
+    # Three products of 3·2 queries, 3·5 keys and 8 dimensions.
+    assert measured["seconds"] * measured["flops_per_s"] == pytest.approx(2 * 3 * (3 * 2) * (3 * 5) * 8)
+    assert failed == {"failed": "triton needs a CUDA device."}
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["command"] == " ".join(map(str, ["python scripts/benchmark_scoring.py", *options]))
+    assert {"commit", "device", "seconds", "date"} <= record.keys()
+
+
+def test_without_a_gpu_cuda_is_refused_in_one_sentence():
+    answer = run_benchmark("--device", "cuda", env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    assert answer.returncode == 1 and answer.stdout == ""
+    assert answer.stderr == "There is no CUDA device; leave out --device cuda.\n"
+
+
+@pytest.mark.parametrize("variant", PACKAGES)
+def test_a_package_that_is_not_installed_is_named(variant, monkeypatch):
+    monkeypatch.setitem(sys.modules, variant, None)  # as if it were not there
+    function, _ = PACKAGES[variant]
+    package = variant.replace("_", "-")
+    with pytest.raises(ModuleNotFoundError, match=f"^{package} is not installed: pip install {package}$"):
+        function(torch.ones(1, 1, 16), torch.ones(1, 1, 16), torch.tensor(1.0))
