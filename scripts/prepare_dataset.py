@@ -139,6 +139,7 @@ class Noise:
     """What is done to a training split: see the top of this file."""
 
     slides: int | None
+    slide_size: int | None
     chatter: int
     swapped: float
     seed: int
@@ -165,21 +166,43 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """Which rows are taken: `limit` of each split at most; the first `skip` of the training split are left out."""
+
+    limit: int | None
+    skip: int
+
+    def given(self) -> dict:
+        """The options that were given."""
+        return {name: value for name, value in vars(self).items() if value}
+
+    def choose(self, splits: dict[str, list[Item]]) -> dict[str, list[Item]]:
+        """The rows of each split that are taken."""
+        kept = {**splits, "train": splits["train"][self.skip :]}
+        return {split: items[: self.limit] for split, items in kept.items()}
+
+
+@dataclass(frozen=True)
 class RowMaker:
     """Items to rows, media as bytes; in a form that worker processes can be sent.
 
-    columns: the media columns of the corpus; medium: that of a plain item. A slide show goes into the column video.
+    columns: the media columns of the corpus; medium: that of a plain item. A slide show goes into the column video,
+    with slides of slide_size pixels.
     """
 
     columns: tuple[str, ...]
     medium: str
+    slide_size: int
 
     def __call__(self, items: list[Item]) -> list[dict]:
         return [self.make_row(item) for item in items]
 
     def make_row(self, item: Item) -> dict:
         if isinstance(item.path, tuple):
-            medium, value = "video", {"bytes": encode_slide_show(item.path), "path": f"{item.video_id}.mp4"}
+            medium, value = (
+                "video",
+                {"bytes": encode_slide_show(item.path, self.slide_size), "path": f"{item.video_id}.mp4"},
+            )
         else:
             medium, value = self.medium, {"bytes": item.path.read_bytes(), "path": item.path.name}
         captions = [{"text": text, "start": start, "end": end} for text, start, end in item.captions]
@@ -187,7 +210,11 @@ class RowMaker:
         return {"video_id": item.video_id, **media, "captions": captions, "caption_slides": item.caption_slides}
 
 
-def prepare(name: str, source: Path, output: Path, limit: int | None, num_proc: int, noise: Noise) -> None:
+# Height and width of a slide where --slide_size is not given, pixels.
+SLIDE_SIZE = 112
+
+
+def prepare(name: str, source: Path, output: Path, rows: Rows, num_proc: int, noise: Noise) -> None:
     """Reads a benchmark and writes its corpus.
 
     Raises:
@@ -199,7 +226,7 @@ def prepare(name: str, source: Path, output: Path, limit: int | None, num_proc: 
         raise LayoutError(f"{benchmark.title} has no photographs to make slide shows of; leave out --slides.")
     problems: list[str] = []
     splits = benchmark.read(require(source, f"--source is the folder of {benchmark.title}"), problems)
-    splits = {split: items[:limit] for split, items in splits.items()}
+    splits = rows.choose(splits)
     if not any(splits.values()):
         raise LayoutError(f"Nothing in {source} can be used; the first of {len(problems)} problems: {problems[:1]}.")
     try:
@@ -207,13 +234,14 @@ def prepare(name: str, source: Path, output: Path, limit: int | None, num_proc: 
     except ValueError as error:
         raise LayoutError(f"{error} Lower --slides or --chatter.") from error
     sizes = {split: len(items) for split, items in splits.items()}
-    claim_folder(output, {"name": name, "limit": limit, **noise.given(), **sizes})
+    claim_folder(output, {"name": name, **rows.given(), **noise.given(), **sizes})
     columns = ("video", "image") if noise.slides else (benchmark.medium,)
     features = corpus_features(*columns, **({"caption_slides": List(Value("int32"))} if noise.slides else {}))
+    make_rows = RowMaker(columns, benchmark.medium, noise.slide_size or SLIDE_SIZE)
     for split, items in splits.items():
-        make_shards(output, split, items, RowMaker(columns, benchmark.medium), features, num_proc)
+        make_shards(output, split, items, make_rows, features, num_proc)
     used = [split for split, items in splits.items() if items]
-    text = f"{benchmark.text}{noise.describe()} Made by `{make_command(name, limit, noise)}`."
+    text = f"{benchmark.text}{noise.describe()} Made by `{make_command(name, rows, noise)}`."
     write_card(output, benchmark.title, text, used, benchmark.license_id, ["fgmm"])
     for problem in problems[:5]:
         print(f"Skipped: {problem}.")
@@ -221,9 +249,9 @@ def prepare(name: str, source: Path, output: Path, limit: int | None, num_proc: 
     print(f"Wrote {output}: {counts}; {len(problems)} entries were skipped.")
 
 
-def make_command(name: str, limit: int | None, noise: Noise) -> str:
+def make_command(name: str, rows: Rows, noise: Noise) -> str:
     """The command that makes the corpus, without its folders."""
-    options = {**({"limit": limit} if limit else {}), **noise.given()}
+    options = {**rows.given(), **noise.given()}
     words = [f"--{option} {value}" for option, value in options.items()]
     return " ".join(["python scripts/prepare_dataset.py", name, *words])
 
@@ -233,6 +261,14 @@ def share(text: str) -> float:
     value = float(text)
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and 1")
+    return value
+
+
+def even_number(text: str) -> int:
+    """A positive even number: H.264 halves the resolution of colours."""
+    value = int(text)
+    if value <= 0 or value % 2:
+        raise argparse.ArgumentTypeError(f"{text} is not positive and even")
     return value
 
 
@@ -253,17 +289,21 @@ def main() -> None:
     parser.add_argument("--source", type=Path, required=True, help="folder in the publishers' layout")
     parser.add_argument("--output", type=Path, required=True, help="folder for the corpus")
     parser.add_argument("--limit", type=int, help="rows of each split at most")
+    parser.add_argument(
+        "--skip", type=at_least(0), default=0, help="rows of the training split to leave out, the first"
+    )
     parser.add_argument("--num_proc", type=int, default=2, help="shards written at a time")
     parser.add_argument("--slides", type=at_least(1), help="make slide shows of this many photographs")
+    parser.add_argument("--slide_size", type=even_number, help=f"height and width of a slide, pixels ({SLIDE_SIZE})")
     parser.add_argument("--chatter", type=at_least(0), default=0, help="captions of others in each slide show")
     parser.add_argument("--swapped", type=share, default=0.0, help="share of training items with others' captions")
     parser.add_argument("--seed", type=int, default=0, help="of slide shows and swaps")
     args = parser.parse_args()
-    if args.chatter and not args.slides:
-        parser.error("--chatter needs --slides")
-    noise = Noise(args.slides, args.chatter, args.swapped, args.seed)
+    if (args.chatter or args.slide_size) and not args.slides:
+        parser.error("--chatter and --slide_size need --slides")
+    noise = Noise(args.slides, args.slide_size, args.chatter, args.swapped, args.seed)
     try:
-        prepare(args.name, args.source, args.output, args.limit, args.num_proc, noise)
+        prepare(args.name, args.source, args.output, Rows(args.limit, args.skip), args.num_proc, noise)
     except LayoutError as error:
         sys.exit(str(error))
 

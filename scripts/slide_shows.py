@@ -14,9 +14,6 @@ import numpy as np
 from parquet_shards import Item
 from PIL import Image
 
-# Height and width of a slide, pixels; each stays for one second.
-SLIDE_SIZE = 112
-
 
 def make_slide_shows(items: list[Item], slides: int, chatter: int, generator: np.random.Generator) -> list[Item]:
     """One slide show for each caption of each photograph.
@@ -86,30 +83,30 @@ def swap_captions(items: list[Item], share: float, generator: np.random.Generato
     return swapped
 
 
-def encode_slide_show(paths: tuple[Path, ...]) -> bytes:
-    """An MP4 file (H.264) of one frame a second, each the middle square of a photograph."""
+def encode_slide_show(paths: tuple[Path, ...], size: int) -> bytes:
+    """An MP4 file (H.264) of one frame a second, each the middle square of a photograph, `size` pixels wide."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         # One thread, so that the same photographs give the same bytes; every slide is a keyframe.
         options = {"crf": "18", "preset": "ultrafast", "threads": "1"}
         stream = container.add_stream("libx264", rate=1, options=options)
-        stream.width = stream.height = SLIDE_SIZE
+        stream.width = stream.height = size
         stream.pix_fmt, stream.gop_size = "yuv420p", 1
         for index, path in enumerate(paths):
-            frame = av.VideoFrame.from_ndarray(read_slide(path), format="rgb24")
+            frame = av.VideoFrame.from_ndarray(read_slide(path, size), format="rgb24")
             frame.pts, frame.time_base = index, Fraction(1)
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     return file.getvalue()
 
 
-def read_slide(path: Path) -> np.ndarray:
-    """(SLIDE_SIZE, SLIDE_SIZE, 3) uint8, the middle square of a photograph."""
+def read_slide(path: Path, size: int) -> np.ndarray:
+    """(size, size, 3) uint8, the middle square of a photograph."""
     with Image.open(path) as image:
-        image.draft("RGB", (2 * SLIDE_SIZE, 2 * SLIDE_SIZE))
+        image.draft("RGB", (2 * size, 2 * size))
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = image.convert("RGB").resize(
-            (SLIDE_SIZE, SLIDE_SIZE), Image.Resampling.BICUBIC, (left, top, left + side, top + side)
+            (size, size), Image.Resampling.BICUBIC, (left, top, left + side, top + side)
         )
     return np.asarray(square)

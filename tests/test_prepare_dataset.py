@@ -126,6 +126,16 @@ def test_slide_shows_have_one_or_two_true_captions_among_chatter(flickr8k, tmp_p
     assert test["video"] is None and test["image"]["bytes"] and test["caption_slides"] is None
 
 
+def test_rows_are_left_out_and_slides_have_the_size_asked_for(flickr8k, tmp_path):
+    command = ["flickr8k", "--source", flickr8k, "--slides", 2, "--slide_size", 32]
+    answer = prepare(*command, "--skip", 1, "--output", tmp_path / "out")
+    assert answer.returncode == 0, answer.stderr
+    rows = list(load_corpus(str(tmp_path / "out"), "train"))
+    assert {row["video_id"].partition("_")[0] for row in rows} == {"1", "2"}
+    assert read_frames(rows[0]["video"]["bytes"], num_frames=2).shape == (2, 3, 32, 32)
+    assert prepare(*command, "--output", tmp_path / "out").returncode != 0  # the folder holds other rows
+
+
 def test_swapped_items_have_each_others_captions(flickr8k, tmp_path):
     lines = [f"{index}_abc.jpg#{number}\tPhoto {index} ." for index in range(4) for number in range(5)]
     (flickr8k / "Flickr8k_text/Flickr8k.token.txt").write_text("\n".join(lines) + "\n")
@@ -140,7 +150,8 @@ def test_swapped_items_have_each_others_captions(flickr8k, tmp_path):
     ("name", "options", "message"),
     [
         ("flickr8k", ["--slides", 3, "--chatter", 1], "3 photographs are too few for 3 slides and 1 other captions"),
-        ("flickr8k", ["--chatter", 1], "--chatter needs --slides"),
+        ("flickr8k", ["--chatter", 1], "--chatter and --slide_size need --slides"),
+        ("flickr8k", ["--slides", 2, "--slide_size", 33], "33 is not positive and even"),
         ("flickr8k", ["--slides", 0], "0 is less than 1"),
         ("flickr8k", ["--swapped", 1.5], "1.5 is not between 0 and 1"),
         ("grid", ["--slides", 2], "GRID has no photographs"),
