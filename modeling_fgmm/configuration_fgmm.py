@@ -137,6 +137,8 @@ class FgmmConfig(PreTrainedConfig):
         learnable_sharpness (`bool`): train γ, else it stays.
         phrase_sharpness_init_value (`float`): sharpness of the attention over phrases at the start (δ); 0: mean.
         learnable_phrase_sharpness (`bool`): train δ, else it stays.
+        phrase_gates (`bool`): add to the attention over phrases a logit predicted from the phrase alone, so that one
+            that says little ("the background") weighs little whatever is shown.
         attention_direction (`str`): `"text_to_regions"` (each phrase attends to regions), `"regions_to_text"`, or
             `"both"`, the mean of the two.
         contrast_unit (`str`): what is contrasted with clips, each `"caption"` or each `"phrase"`.
@@ -164,6 +166,7 @@ class FgmmConfig(PreTrainedConfig):
     learnable_sharpness: bool = True
     phrase_sharpness_init_value: float | int = 0.0
     learnable_phrase_sharpness: bool = True
+    phrase_gates: bool = True
     attention_direction: str = "text_to_regions"
     contrast_unit: str = "caption"
     contrast_bag: bool = True

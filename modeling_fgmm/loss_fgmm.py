@@ -18,6 +18,10 @@ from .scoring_fgmm import attended_similarity, caption_scores
 # exp(MAX_LOGIT_SCALE) = 100, the bound of CLIP (Radford et al., 2021, section 2.5).
 MAX_LOGIT_SCALE = 4.6052
 
+# Gates are products of vectors, one of them of length 1 and one that an optimiser moves by its learning rate a step:
+# without a factor no phrase would be silent before training ends.
+GATE_SCALE = 10.0
+
 
 @dataclass
 class Queries:
@@ -142,6 +146,9 @@ class FineObjective(PairObjective):
         # Without caption scores there is no attention over phrases, and DDP rejects parameters that no loss reaches.
         learnable = config.learnable_phrase_sharpness and config.contrast_unit == "caption"
         self.phrase_sharpness = nn.Parameter(torch.empty(()), requires_grad=learnable)
+        gated = config.phrase_gates and config.contrast_unit == "caption"
+        gated = gated and config.attention_direction != "regions_to_text"
+        self.phrase_gate = nn.Parameter(torch.empty(config.projection_dim)) if gated else None
         self.coarse_logit_scale = nn.Parameter(torch.empty(()))
 
     def initial_values(self) -> dict[str, float]:
@@ -150,10 +157,20 @@ class FineObjective(PairObjective):
             "coarse_logit_scale": self.config.logit_scale_init_value,
             "log_sharpness": math.log(self.config.sharpness_init_value),
             "phrase_sharpness": self.config.phrase_sharpness_init_value,
+            **({} if self.phrase_gate is None else {"phrase_gate": 0.0}),
         }
 
     def sharpness(self) -> torch.Tensor:
         return self.log_sharpness.exp()
+
+    def phrase_gates(self, queries: Queries) -> torch.Tensor | None:
+        """(Bq, M) what each phrase's weight has whatever is shown, a logit; None where there are no gates."""
+        if self.phrase_gate is None:
+            return None
+        phrases = queries.phrases.masked_fill(~queries.mask.unsqueeze(-1), 0.0)
+        dtype = torch.promote_types(phrases.dtype, torch.float32)
+        with torch.autocast(phrases.device.type, enabled=False):
+            return GATE_SCALE * phrases.to(dtype) @ self.phrase_gate.to(dtype)
 
     def fine_scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
         directions = {
@@ -167,7 +184,14 @@ class FineObjective(PairObjective):
         """Each phrase attends to regions; a caption's score is the weighted mean over its phrases: (Bq, Bk, K)."""
         similarity = self.phrase_similarity(queries, keys)
         num_captions = queries.embeds.shape[1]
-        return caption_scores(similarity, queries.captions, queries.mask, num_captions, self.phrase_sharpness)
+        return caption_scores(
+            similarity,
+            queries.captions,
+            queries.mask,
+            num_captions,
+            self.phrase_sharpness,
+            self.phrase_gates(queries),
+        )
 
     def region_scores_over_phrases(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """Each region attends to a caption's phrases; the score is the weighted mean over the regions: (Bq, Bk, K)."""

@@ -201,15 +201,17 @@ def caption_scores(
     phrase_mask: torch.Tensor,
     num_captions: int,
     phrase_sharpness: torch.Tensor | float = 0.0,
+    phrase_gates: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Score of each caption: its phrases' similarities, weighted by a softmax of δ times themselves.
+    """Score of each caption: its phrases' similarities, weighted by a softmax of δ times themselves plus their gates.
 
     Args:
         similarity: (Bq, Bk, M) from [`attended_similarity`].
         phrase_captions: (Bq, M) index of the caption that a phrase belongs to, in 0..K-1.
         phrase_mask: (Bq, M) False for padding.
         num_captions: K.
-        phrase_sharpness: δ; 0 gives the mean over a caption's phrases.
+        phrase_sharpness: δ; 0 gives the mean over a caption's phrases, where there are no gates.
+        phrase_gates: (Bq, M) what each phrase's weight has beside its similarity, a logit; None: 0.
 
     Returns:
         (Bq, Bk, K) in the dtype of `similarity`; 0 for a caption without phrases.
@@ -218,6 +220,8 @@ def caption_scores(
     membership = torch.nn.functional.one_hot(phrase_captions.clamp(0, num_captions - 1), num_captions)
     membership = (membership.bool() & phrase_mask.bool().unsqueeze(-1)).to(similarity.dtype)  # (Bq, M, K)
     logits = phrase_sharpness * similarity
+    if phrase_gates is not None:
+        logits = logits + phrase_gates.masked_fill(~phrase_mask.bool(), 0.0).unsqueeze(1)
     # Each caption's own maximum is taken off, so that no caption's weights vanish beside another's.
     index = phrase_captions.clamp(0, num_captions - 1).unsqueeze(1).expand(-1, num_keys, -1)
     lowest = torch.finfo(similarity.dtype).min

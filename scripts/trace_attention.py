@@ -42,7 +42,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from modeling_fgmm import FgmmModel
-from modeling_fgmm.loss_fgmm import PairObjective, Queries, scale
+from modeling_fgmm.loss_fgmm import FineObjective, PairObjective, Queries, scale
 from modeling_fgmm.modeling_fgmm import as_keys, as_queries
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import Clip, CorpusError, FixedClips, collate, load_corpus, row_duration
@@ -175,8 +175,12 @@ def weigh(objective: PairObjective, outputs: dict) -> Weights:
     logits = objective.scores(queries, keys).diagonal(dim1=0, dim2=1).T * scale(objective.logit_scale)  # (B, K)
     captions = masked_softmax(logits, queries.caption_mask, 1)
     similarity = objective.phrase_similarity(queries, keys).diagonal(dim1=0, dim2=1).T  # (B, M)
-    sharpness = getattr(objective, "phrase_sharpness", 0.0)
-    return Weights(attention, phrase_weights(queries, sharpness * similarity, captions), captions)
+    phrase_logits = torch.zeros_like(similarity)
+    if isinstance(objective, FineObjective):
+        phrase_logits = objective.phrase_sharpness * similarity
+        if (gates := objective.phrase_gates(queries)) is not None:
+            phrase_logits = phrase_logits + gates
+    return Weights(attention, phrase_weights(queries, phrase_logits, captions), captions)
 
 
 def trained_sharpness(objective: PairObjective) -> float:

@@ -11,6 +11,7 @@ from modeling_fgmm import FgmmConfig
 from modeling_fgmm.loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries
 
 SHARPNESS, DELTA, LOGIT_SCALE, BIAS = 5.0, 1.5, 2.0, -3.0
+GATE = torch.linspace(-0.2, 0.3, 8, dtype=torch.float64)
 
 
 # Every objective, and every option of the fine one.
@@ -22,18 +23,21 @@ VARIANTS = {
     "each phrase": {"contrast_unit": "phrase", "contrast_bag": False},
     "each phrase, posterior": {"contrast_unit": "phrase", "contrast_bag": False, "posterior_weights": True},
     "each caption": {"contrast_bag": False},
+    "without gates": {"phrase_gates": False},
     "fixed": {"learnable_sharpness": False, "learnable_phrase_sharpness": False},
     **{name: {"objective": name} for name in ("coarse", "mil_nce", "filip", "siglip")},
 }
 
 
 def make_objective(**options) -> PairObjective:
-    config = FgmmConfig(coarse_loss_weight=0.3, **options)
+    config = FgmmConfig(coarse_loss_weight=0.3, projection_dim=len(GATE), **options)
     objective = OBJECTIVES[config.objective](config).double()
     values = {"log_sharpness": math.log(SHARPNESS), "phrase_sharpness": DELTA, "logit_bias": BIAS}
     with torch.no_grad():
         for name, parameter in objective.named_parameters():
             parameter.fill_(values.get(name, LOGIT_SCALE))
+            if name == "phrase_gate":
+                parameter.copy_(GATE)
     return objective
 
 
@@ -72,13 +76,14 @@ def plain_loss(tensors, masks) -> float:
     number = len(phrases)
 
     def fine(i, k, j):
-        scores = []
+        scores, gates = [], []
         for m in range(phrases.shape[1]):
             if mask[i, m] and captions[i, m] == k:
                 cosines = [float(phrases[i, m] @ regions[j, n]) for n in range(regions.shape[1]) if region_mask[j, n]]
                 weights = [math.exp(SHARPNESS * cosine) for cosine in cosines]
                 scores.append(sum(w * c for w, c in zip(weights, cosines, strict=True)) / sum(weights))
-        weights = [math.exp(DELTA * score) for score in scores]
+                gates.append(10.0 * float(phrases[i, m] @ GATE))
+        weights = [math.exp(DELTA * score + gate) for score, gate in zip(scores, gates, strict=True)]
         return sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
 
     def coarse(i, k, j):
@@ -311,7 +316,7 @@ def loss_and_gradients(options: dict, rows=slice(None)):
     loss = loss_of(objective, mine, [mask[rows] for mask in masks])
     loss.backward()
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    assert all(parameter.grad is not None and parameter.grad != 0 for parameter in parameters)
+    assert all(parameter.grad is not None and parameter.grad.abs().min() > 0 for parameter in parameters)
     return loss.detach(), [tensor.grad for tensor in mine], [parameter.grad for parameter in parameters]
 
 

@@ -169,19 +169,23 @@ def test_unknown_implementation_is_named():
         attended_similarity(queries, keys, implementation="quick")
 
 
+@pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("phrase_sharpness", [0.0, 2.0, -3.0, 200.0])
-def test_caption_scores_are_weighted_means_over_their_phrases(phrase_sharpness):
+def test_caption_scores_are_weighted_means_over_their_phrases(phrase_sharpness, gated):
     generator = torch.Generator().manual_seed(3)
     similarity = torch.rand(3, 4, 6, generator=generator, dtype=torch.float64) * 2 - 1
     captions = torch.tensor([[0, 0, 1, 1, 2, 0], [0, 0, 0, 0, 0, 0], [1, 1, 2, 2, 2, 2]])
     mask = torch.tensor([[True] * 5 + [False], [True, True] + [False] * 4, [True] * 6])
-    scores = caption_scores(similarity, captions, mask, 3, phrase_sharpness)
+    gates = 3 * torch.randn(3, 6, generator=generator, dtype=torch.float64) * gated
+    given = gates.masked_fill(~mask, float("nan")) if gated else None  # what stands under the mask is not read
+    scores = caption_scores(similarity, captions, mask, 3, phrase_sharpness, given)
     for i in range(3):
         for j in range(4):
             for k in range(3):
-                values = [float(similarity[i, j, m]) for m in range(6) if mask[i, m] and captions[i, m] == k]
-                top = max((phrase_sharpness * value for value in values), default=0.0)
-                weights = [math.exp(phrase_sharpness * value - top) for value in values]
+                own = [m for m in range(6) if mask[i, m] and captions[i, m] == k]
+                values = [float(similarity[i, j, m]) for m in own]
+                logits = [phrase_sharpness * float(similarity[i, j, m]) + float(gates[i, m]) for m in own]
+                weights = [math.exp(logit - max(logits)) for logit in logits]
                 mean = sum(w * v for w, v in zip(weights, values, strict=True)) / sum(weights) if values else 0.0
                 assert float(scores[i, j, k]) == pytest.approx(mean, abs=1e-9)
 
@@ -190,7 +194,10 @@ def test_caption_scores_gradcheck():
     captions, mask = torch.tensor([[0, 1, 1], [0, 0, 0]]), torch.tensor([[True, True, True], [True, True, False]])
     similarity = torch.rand(2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
     delta = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda s, d: caption_scores(s, captions, mask, 2, d), (similarity, delta))
+    gates = torch.rand(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda s, d, g: caption_scores(s, captions, mask, 2, d, g), (similarity, delta, gates)
+    )
 
 
 def test_pair_scores_take_all_queries_as_one_caption():

@@ -131,7 +131,9 @@ def weigh_in_loops(folder, step: int, rows: list[dict], objective: str) -> dict[
     """
     model, processor = load_model(str(folder))
     model.load_state_dict(load_file(folder / f"checkpoints/step-{step:07d}/model.safetensors"))
-    parameters = {name: value.item() for name, value in model.objectives["text_video"].named_parameters()}
+    parameters = dict(model.objectives["text_video"].named_parameters())
+    gate = [10.0 * float(value) for value in parameters.pop("phrase_gate", [])]
+    parameters = {name: value.item() for name, value in parameters.items()}
     gamma = math.exp(parameters["log_sharpness"]) if objective == "fine" else 0.0
     delta = parameters.get("phrase_sharpness", 0.0)
     logit_scale = min(100.0, math.exp(parameters["logit_scale"]))
@@ -153,7 +155,7 @@ def weigh_in_loops(folder, step: int, rows: list[dict], objective: str) -> dict[
 
         caption_logits, attentions, phrase_shares = [], [], []
         for caption in captions:
-            found, similarities = [], []
+            found, similarities, gates = [], [], []
             for phrase in caption.phrases[0].double().tolist():
                 cosines = [sum(a * b for a, b in zip(phrase, region, strict=True)) for region in regions]
                 attention = softmax([gamma * cosine for cosine in cosines])
@@ -161,7 +163,8 @@ def weigh_in_loops(folder, step: int, rows: list[dict], objective: str) -> dict[
                     attention = [float(place == cosines.index(max(cosines))) for place in range(len(cosines))]
                 found.append(attention)
                 similarities.append(sum(a * s for a, s in zip(attention, cosines, strict=True)))
-            shares = softmax([delta * similarity for similarity in similarities])
+                gates.append(sum(a * g for a, g in zip(phrase, gate, strict=False)))
+            shares = softmax([delta * s + g for s, g in zip(similarities, gates, strict=True)])
             score = sum(w * s for w, s in zip(shares, similarities, strict=True))
             if objective == "mil_nce":
                 score = (caption.caption_embeds[0, 0].double() @ video.pooler_output[0].double()).item()
@@ -200,7 +203,7 @@ def test_numbers_are_those_of_plain_loops(traced, models, corpus, objective):
     right = expected["right_captions"].total / NUM_CLIPS
     assert record["chance"]["weight_of_right_captions"] == pytest.approx(right, rel=1e-9)
     # Weights that are all alike would prove nothing.
-    assert abs(numbers["chatter_pairs"][0] - 1) > 1e-3
+    assert abs(numbers["chatter_pairs"][0] - 1) > 3e-4
     if objective != "mil_nce":
         assert abs(numbers["right_pairs"][0] / numbers["wrong_place_pairs"][0] - 1) > 1e-3
 
