@@ -139,6 +139,8 @@ class FgmmConfig(PreTrainedConfig):
         learnable_phrase_sharpness (`bool`): train δ, else it stays.
         phrase_gates (`bool`): add to the attention over phrases a logit predicted from the phrase alone, so that one
             that says little ("the background") weighs little whatever is shown.
+        whole_caption_weight (`float`): share of a caption's score that its pooled embedding gives as one more phrase,
+            beside its phrases; 0 to 1.
         attention_direction (`str`): `"text_to_regions"` (each phrase attends to regions), `"regions_to_text"`, or
             `"both"`, the mean of the two.
         contrast_unit (`str`): what is contrasted with clips, each `"caption"` or each `"phrase"`.
@@ -167,6 +169,7 @@ class FgmmConfig(PreTrainedConfig):
     phrase_sharpness_init_value: float | int = 0.0
     learnable_phrase_sharpness: bool = True
     phrase_gates: bool = True
+    whole_caption_weight: float | int = 0.5
     attention_direction: str = "text_to_regions"
     contrast_unit: str = "caption"
     contrast_bag: bool = True
@@ -194,6 +197,8 @@ class FgmmConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(repr, choices))}.")
         if self.sharpness_init_value <= 0:
             raise ValueError(f"sharpness_init_value={self.sharpness_init_value} must be positive.")
+        if not 0 <= self.whole_caption_weight <= 1:
+            raise ValueError(f"whole_caption_weight={self.whole_caption_weight} must be between 0 and 1.")
         if self.contrast_unit == "phrase" and self.attention_direction != "text_to_regions":
             raise ValueError("contrast_unit='phrase' needs attention_direction='text_to_regions'.")
 

@@ -181,17 +181,15 @@ class FineObjective(PairObjective):
         return torch.stack([score(queries, keys) for score in directions]).mean(0)
 
     def caption_scores_over_regions(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """Each phrase attends to regions; a caption's score is the weighted mean over its phrases: (Bq, Bk, K)."""
-        similarity = self.phrase_similarity(queries, keys)
-        num_captions = queries.embeds.shape[1]
-        return caption_scores(
-            similarity,
-            queries.captions,
-            queries.mask,
-            num_captions,
-            self.phrase_sharpness,
-            self.phrase_gates(queries),
+        """Each caption's score, (Bq, Bk, K): the weighted mean over its phrases and, by the share of
+        `whole_caption_weight`, the caption as a whole, all of which attend to regions."""
+        num_phrases, num_captions = queries.captions.shape[1], queries.embeds.shape[1]
+        similarity = self.phrase_similarity(add_whole_captions(queries), keys)
+        phrases, captions = similarity.split([num_phrases, num_captions], dim=-1)
+        scores = caption_scores(
+            phrases, queries.captions, queries.mask, num_captions, self.phrase_sharpness, self.phrase_gates(queries)
         )
+        return torch.lerp(scores, captions, self.config.whole_caption_weight)
 
     def region_scores_over_phrases(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """Each region attends to a caption's phrases; the score is the weighted mean over the regions: (Bq, Bk, K)."""
@@ -318,6 +316,17 @@ class SiglipObjective(PairObjective):
         terms = -F.logsigmoid(torch.where(same, logits, -logits))
         terms = (terms * (queries.present.unsqueeze(1) & keys.present)).sum(0)
         return terms.sum() / mean_over_processes(present.sum()).clamp(min=1)
+
+
+def add_whole_captions(queries: Queries) -> Queries:
+    """The K captions' pooled embeddings as further phrases, behind the M others: each is one of its own caption."""
+    places = torch.arange(queries.embeds.shape[1], device=queries.captions.device).expand(len(queries.captions), -1)
+    return replace(
+        queries,
+        phrases=torch.cat([queries.phrases, queries.embeds], dim=1),
+        mask=torch.cat([queries.mask, queries.caption_mask], dim=1),
+        captions=torch.cat([queries.captions, places], dim=1),
+    )
 
 
 OBJECTIVES = {

@@ -229,8 +229,9 @@ def caption_scores(
     maxima = logits.new_full((num_queries, num_keys, num_captions), lowest)
     maxima = maxima.scatter_reduce(2, index, masked, reduce="amax")
     weights = torch.exp((logits - maxima.gather(2, index)).clamp(max=0.0)) * phrase_mask.unsqueeze(1)
-    total = torch.einsum("ijm,imk->ijk", weights, membership)
-    return torch.einsum("ijm,imk->ijk", weights * similarity, membership) / total.clamp(min=1.0)
+    with torch.autocast(similarity.device.type, enabled=False):  # sums are not to be rounded to 8 bits
+        total = torch.einsum("ijm,imk->ijk", weights, membership)
+        return torch.einsum("ijm,imk->ijk", weights * similarity, membership) / total.clamp(min=1.0)
 
 
 def pair_scores(

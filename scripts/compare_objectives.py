@@ -126,6 +126,9 @@ class Run:
         }
 
 
+# The start of the runs on slide shows.
+START = Run("coarse", slides=0, chatter=0, batch_size=128, clips_seen=96_000)
+
 # On slide shows, where a loss wants another one than 4e-4 at batch 32; chosen on the validation split, study `rates`.
 LEARNING_RATES: dict[str, float] = {}
 
@@ -225,49 +228,45 @@ def make_corpus(run: Run, args: argparse.Namespace) -> None:
     if run.slides:
         # Slides of 64 pixels: more than the models see, and half of the time that 112 pixels take to decode.
         slides = ["--slides", str(run.slides), "--slide_size", "64", "--chatter", str(run.chatter)]
-        options += [*slides, "--skip", str(args.start_photos)]
+        options += [*slides, "--skip", str(START_PHOTOS)]
     execute(["scripts/prepare_dataset.py", "flickr8k", "--source", args.flickr8k, "--output", str(output), *options])
 
 
-def make_start(args: argparse.Namespace) -> None:
-    """The model that all runs on slide shows go on from; made where it is not there.
+def make_start(model: Path, args: argparse.Namespace) -> None:
+    """Trains the model that all runs on slide shows go on from.
 
     Its tokenizer knows the words of all training captions, so that no later run meets new ones.
     """
-    model, corpus = args.output_dir / "start", args.data / "start"
-    if not (model / "model.safetensors").exists():
-        make_corpus(Run("coarse", slides=0, chatter=0), args)
-        tokenizer = args.output_dir / "start_tokenizer"
-        words = ["--dataset", str(args.data / "plain"), "--output", str(tokenizer), "--min_frequency", "3"]
-        execute(["scripts/train_tokenizer.py", *words])
-        if not (corpus / "README.md").exists():
-            options = ["--source", args.flickr8k, "--output", str(corpus), "--limit", str(args.start_photos)]
-            execute(["scripts/prepare_dataset.py", "flickr8k", *options])
-        run = Run("coarse", slides=0, chatter=0, batch_size=128, clips_seen=args.start_clips)
-        train(run, {**run.fields(corpus, model, model), "tokenizer": tokenizer}, args)
+    make_corpus(START, args)
+    tokenizer, corpus = args.output_dir / "start_tokenizer", args.data / "start"
+    words = ["--dataset", str(args.data / START.corpus), "--output", str(tokenizer), "--min_frequency", "3"]
+    execute(["scripts/train_tokenizer.py", *words])
+    options = ["--source", args.flickr8k, "--output", str(corpus), "--limit", str(START_PHOTOS)]
+    execute(["scripts/prepare_dataset.py", "flickr8k", *options])
+    fields = {**START.fields(corpus, model, model), "tokenizer": tokenizer}
+    train(START.config, fields, len(os.sched_getaffinity(0)))
 
 
-def train(run: Run, fields: dict[str, object], args: argparse.Namespace) -> None:
+def train(config: str, fields: dict[str, object], threads: int) -> None:
     """Pretrains; goes on from the last checkpoint where it was interrupted."""
-    command = ["scripts/pretrain.py", "--config", run.config, "--resume_from", "latest"]
-    words = [word for name, value in fields.items() for word in (f"--{name}", str(value))]
-    execute([*command, *words], max(1, len(os.sched_getaffinity(0)) // args.jobs))
+    command = ["scripts/pretrain.py", "--config", config, "--resume_from", "latest"]
+    execute([*command, *(word for name, value in fields.items() for word in (f"--{name}", str(value)))], threads)
 
 
-def train_and_measure(run: Run, args: argparse.Namespace) -> None:
-    """Pretrains one run, measures it and writes its results file; its model is deleted unless kept."""
-    corpus, output = args.data / run.corpus, args.output_dir / run.name
-    train(run, run.fields(corpus, output, args.output_dir / "start"), args)
+def train_and_measure(run: Run, config: str, fields: dict[str, object], threads: int) -> dict:
+    """Pretrains one run and measures it, in a process of its own; gives its record."""
+    train(config, fields, threads)
     started = time.monotonic()
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // args.jobs))
-    model, processor = load_model(str(output))
+    torch.set_num_threads(threads)
+    model, processor = load_model(str(fields["output_dir"]))
     splits = ("test",) if run.noise is not None else ("validation", "test")  # the narrated corpus has no validation
+    corpora = {split: load_corpus(str(fields["dataset"]), split) for split in splits}
     metrics = {
-        (split, score): evaluate_retrieval(model, processor, load_corpus(str(corpus), split), score, num_workers=0)
-        for split in splits
+        (split, score): evaluate_retrieval(model, processor, corpus, score, num_workers=0)
+        for split, corpus in corpora.items()
         for score in ("fine", "coarse")
     }
-    record = {
+    return {
         "model": run.name,
         "dataset": run.corpus if run.noise is not None else "flickr8k",
         "split": "test",
@@ -278,14 +277,39 @@ def train_and_measure(run: Run, args: argparse.Namespace) -> None:
         "seed": run.seed,
         **describe_run(time.monotonic() - started, launcher="python"),
         "settings": run.settings(),
-        "training": read_training_record(str(output)),
+        "training": read_training_record(str(fields["output_dir"])),
     }
+
+
+def write_record(run: Run, record: dict) -> None:
+    """Writes a run's results file, whole or not at all."""
     results_folder().mkdir(parents=True, exist_ok=True)
     partial = results_folder() / f"{run.name}.json.partial"
     partial.write_text(json.dumps(record, indent=2) + "\n")
     partial.rename(results_folder() / f"{run.name}.json")
-    if not args.keep_models:
-        shutil.rmtree(output)
+
+
+def run_all(runs: list[Run], args: argparse.Namespace) -> None:
+    """Makes what the runs need, then trains and measures them, some at a time; models are deleted unless kept."""
+    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
+    for run in tqdm({run.corpus: run for run in runs}.values(), desc="Making corpora", unit="corpus"):
+        make_corpus(run, args)
+    start = args.output_dir / "start"
+    if any(run.slides for run in runs) and not (start / "model.safetensors").exists():
+        make_start(start, args)
+    futures = {}
+    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+        for run in runs:
+            fields = run.fields(args.data / run.corpus, args.output_dir / run.name, start)
+            futures[pool.submit(train_and_measure, run, run.config, fields, threads)] = run
+        try:
+            for future in tqdm(as_completed(futures), total=len(futures), desc="Training", unit="run"):
+                write_record(futures[future], future.result())
+                if not args.keep_models:
+                    shutil.rmtree(args.output_dir / futures[future].name)
+        except RuntimeError:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def execute(words: list[str], threads: int | None = None) -> None:
@@ -412,8 +436,6 @@ def main() -> None:
     parser.add_argument("--flickr8k", help="folder in the publishers' layout")
     parser.add_argument("--data", type=Path, default=Path("data/comparison"), help="folder for the corpora")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/comparison"), help="folder for the models")
-    parser.add_argument("--start_photos", type=int, default=START_PHOTOS, help="photographs that the start has seen")
-    parser.add_argument("--start_clips", type=int, default=96_000, help="training items that the start has seen")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each run once for each of them")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the processor's threads")
     parser.add_argument("--keep_models", action="store_true", help="do not delete models that are measured")
@@ -426,20 +448,8 @@ def main() -> None:
         parser.error("--flickr8k must name the folder of Flickr8k in its publishers' layout")
     runs = list(dict.fromkeys(run for name in args.studies for run in STUDIES[name].runs(args.seeds)))
     done = find_results(runs)
-    waiting = [run for run in runs if run not in done]
     try:
-        for run in tqdm({run.corpus: run for run in waiting}.values(), desc="Making corpora", unit="corpus"):
-            make_corpus(run, args)
-        if any(run.slides for run in waiting):
-            make_start(args)
-        with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-            futures = [pool.submit(train_and_measure, run, args) for run in waiting]
-            try:
-                for future in tqdm(as_completed(futures), total=len(futures), desc="Training", unit="run"):
-                    future.result()
-            except RuntimeError:
-                pool.shutdown(cancel_futures=True)
-                raise
+        run_all([run for run in runs if run not in done], args)
     except RuntimeError as error:
         sys.exit(str(error))
     write_report()

@@ -42,7 +42,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from modeling_fgmm import FgmmModel
-from modeling_fgmm.loss_fgmm import FineObjective, PairObjective, Queries, scale
+from modeling_fgmm.loss_fgmm import FineObjective, Keys, PairObjective, Queries, add_whole_captions, scale
 from modeling_fgmm.modeling_fgmm import as_keys, as_queries
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import Clip, CorpusError, FixedClips, collate, load_corpus, row_duration
@@ -167,11 +167,8 @@ def encode(model: FgmmModel, processor: FgmmProcessor, shows: list[Show]) -> dic
     return model.encode_inputs(**{name: value.to(model.device) for name, value in inputs.items()})
 
 
-def weigh(objective: PairObjective, outputs: dict) -> Weights:
+def weigh(objective: PairObjective, queries: Queries, keys: Keys) -> Weights:
     """What each show's own regions, phrases and captions weigh under an objective."""
-    queries, keys = as_queries(outputs["text"]), as_keys(outputs["video"])
-    cosines = torch.einsum("bmd,bnd->bmn", queries.phrases.float(), keys.regions.float())
-    attention = attend(cosines, trained_sharpness(objective)) * queries.mask.unsqueeze(-1)
     logits = objective.scores(queries, keys).diagonal(dim1=0, dim2=1).T * scale(objective.logit_scale)  # (B, K)
     captions = masked_softmax(logits, queries.caption_mask, 1)
     similarity = objective.phrase_similarity(queries, keys).diagonal(dim1=0, dim2=1).T  # (B, M)
@@ -180,7 +177,19 @@ def weigh(objective: PairObjective, outputs: dict) -> Weights:
         phrase_logits = objective.phrase_sharpness * similarity
         if (gates := objective.phrase_gates(queries)) is not None:
             phrase_logits = phrase_logits + gates
-    return Weights(attention, phrase_weights(queries, phrase_logits, captions), captions)
+    phrases = phrase_weights(queries, phrase_logits, captions)
+    if isinstance(objective, FineObjective):
+        whole = objective.config.whole_caption_weight
+        phrases = torch.cat([(1 - whole) * phrases, whole * captions], dim=1)
+    asked = list_asked(objective, queries)
+    cosines = torch.einsum("bmd,bnd->bmn", asked.phrases.float(), keys.regions.float())
+    attention = attend(cosines, trained_sharpness(objective)) * asked.mask.unsqueeze(-1)
+    return Weights(attention, phrases, captions)
+
+
+def list_asked(objective: PairObjective, queries: Queries) -> Queries:
+    """What asks for regions: the phrases, and in the fine objective behind them the captions as a whole."""
+    return add_whole_captions(queries) if isinstance(objective, FineObjective) else queries
 
 
 def trained_sharpness(objective: PairObjective) -> float:
@@ -248,14 +257,15 @@ class Means:
 
 def measure(model: FgmmModel, processor: FgmmProcessor, shows: list[Show]) -> Means:
     """The means of one checkpoint over all shows."""
-    means = Means()
+    means, objective = Means(), model.objectives["text_video"]
     for first in range(0, len(shows), BATCH_SIZE):
         batch = shows[first : first + BATCH_SIZE]
         outputs = encode(model, processor, batch)
         queries = as_queries(outputs["text"])
         told = pad_sequence([torch.tensor(show.told) for show in batch], batch_first=True, padding_value=-1)
         told = told[:, : queries.caption_mask.shape[1]].to(model.device)  # the last captions may be without a word
-        means.add_shows(weigh(model.objectives["text_video"], outputs), queries, told, batch[0].slides)
+        weights = weigh(objective, queries, as_keys(outputs["video"]))
+        means.add_shows(weights, list_asked(objective, queries), told, batch[0].slides)
     return means
 
 

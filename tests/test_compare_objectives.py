@@ -35,9 +35,11 @@ def tiny_study(tmp_path, monkeypatch):
         "eval_steps": 0,
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.setattr(Run, "config", str(tmp_path / "config.yaml"))
+    monkeypatch.setattr(compare_objectives, "START", Run("coarse", slides=0, chatter=0, batch_size=4, clips_seen=8))
+    monkeypatch.setattr(compare_objectives, "START_PHOTOS", 4)
     varied = {"loss": ["fine", "mil_nce"], "slides": [2], "chatter": [1], "batch_size": [4], "clips_seen": [8]}
     monkeypatch.setattr(compare_objectives, "STUDIES", {"tiny": Study("Two losses", varied)})
-    monkeypatch.setattr(compare_objectives, "CONFIG", str(tmp_path / "config.yaml"))
     monkeypatch.setattr(compare_objectives, "CARDS", tmp_path / "cards")
     return source
 
@@ -57,20 +59,25 @@ def test_a_study_is_run_measured_and_reported_once(tiny_study, tmp_path, monkeyp
     ]
     for path, loss in zip(files, ("fine", "mil_nce"), strict=True):
         record = json.loads(path.read_text())
-        expected = {"dataset": "flickr8k", "loss": loss, "slides": 2, "chatter": 1, "batch_size": 4, "clips_seen": 8}
+        expected = {"loss": loss, "slides": 2, "chatter": 1, "batch_size": 4, "clips_seen": 8}
         assert record["settings"] == {**expected, "steps": 2} and record["seed"] == 0
         assert record["metrics"]["text_to_image"]["num_queries"] == 10
-        assert record["validation"]["text_to_image"]["num_items"] == 2
+        assert record["metrics_on_validation"]["text_to_image"]["num_items"] == 2
+        assert record["protocol"].startswith(f"retrieval, {'fine' if loss == 'fine' else 'coarse'} score")
+        assert (record["metrics"] == record["metrics_of_pooled_vectors"]) == (loss == "mil_nce")
         assert f"--model.objective {loss}" in record["training"]["command"]
     text = (tmp_path / "cards/comparison.md").read_text()
     assert "| fine |" in text and "| mil_nce |" in text
     with Image.open(tmp_path / "cards/pictures/comparison_tiny.png") as picture:
         assert len(picture.getcolors(2**24)) > 10
-    assert not any((tmp_path / "models").iterdir())
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {"start", "start_tokenizer"}
+    start = json.loads((tmp_path / "models/start/training.json").read_text())
+    assert start["clips_seen"] == 8 and "--model.objective coarse" in start["command"]
 
-    monkeypatch.setattr(compare_objectives, "train_and_measure", None)  # nothing is left to train
-    run_main(monkeypatch, "tiny", *options)
+    written = [path.stat().st_mtime_ns for path in files]
+    run_main(monkeypatch, "tiny", *options)  # nothing is left to train
     run_main(monkeypatch, "--report")
+    assert [path.stat().st_mtime_ns for path in files] == written
 
 
 def test_a_run_that_fails_says_why(tiny_study, tmp_path, monkeypatch):

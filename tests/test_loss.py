@@ -11,6 +11,7 @@ from modeling_fgmm import FgmmConfig
 from modeling_fgmm.loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries
 
 SHARPNESS, DELTA, LOGIT_SCALE, BIAS = 5.0, 1.5, 2.0, -3.0
+WHOLE = 0.3  # weight of the caption as a whole
 GATE = torch.linspace(-0.2, 0.3, 8, dtype=torch.float64)
 
 
@@ -30,7 +31,7 @@ VARIANTS = {
 
 
 def make_objective(**options) -> PairObjective:
-    config = FgmmConfig(coarse_loss_weight=0.3, projection_dim=len(GATE), **options)
+    config = FgmmConfig(coarse_loss_weight=0.3, whole_caption_weight=WHOLE, projection_dim=len(GATE), **options)
     objective = OBJECTIVES[config.objective](config).double()
     values = {"log_sharpness": math.log(SHARPNESS), "phrase_sharpness": DELTA, "logit_bias": BIAS}
     with torch.no_grad():
@@ -75,16 +76,18 @@ def plain_loss(tensors, masks) -> float:
     mask, captions, caption_mask, region_mask = masks
     number = len(phrases)
 
+    def attended(query, j):
+        cosines = [float(query @ regions[j, n]) for n in range(regions.shape[1]) if region_mask[j, n]]
+        weights = [math.exp(SHARPNESS * cosine) for cosine in cosines]
+        return sum(w * c for w, c in zip(weights, cosines, strict=True)) / sum(weights)
+
     def fine(i, k, j):
-        scores, gates = [], []
-        for m in range(phrases.shape[1]):
-            if mask[i, m] and captions[i, m] == k:
-                cosines = [float(phrases[i, m] @ regions[j, n]) for n in range(regions.shape[1]) if region_mask[j, n]]
-                weights = [math.exp(SHARPNESS * cosine) for cosine in cosines]
-                scores.append(sum(w * c for w, c in zip(weights, cosines, strict=True)) / sum(weights))
-                gates.append(10.0 * float(phrases[i, m] @ GATE))
+        own = [m for m in range(phrases.shape[1]) if mask[i, m] and captions[i, m] == k]
+        scores = [attended(phrases[i, m], j) for m in own]
+        gates = [10.0 * float(phrases[i, m] @ GATE) for m in own]
         weights = [math.exp(DELTA * score + gate) for score, gate in zip(scores, gates, strict=True)]
-        return sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
+        of_phrases = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
+        return (1 - WHOLE) * of_phrases + WHOLE * attended(caption_embeds[i, k], j)
 
     def coarse(i, k, j):
         return float(caption_embeds[i, k] @ embeds[j])

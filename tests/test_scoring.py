@@ -190,6 +190,14 @@ def test_caption_scores_are_weighted_means_over_their_phrases(phrase_sharpness, 
                 assert float(scores[i, j, k]) == pytest.approx(mean, abs=1e-9)
 
 
+def test_autocast_does_not_round_caption_scores():
+    similarity = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0))
+    captions, mask = torch.zeros(2, 4, dtype=torch.long), torch.ones(2, 4, dtype=torch.bool)
+    exact = caption_scores(similarity, captions, mask, 1, 2.0)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(caption_scores(similarity, captions, mask, 1, 2.0), exact)
+
+
 def test_caption_scores_gradcheck():
     captions, mask = torch.tensor([[0, 1, 1], [0, 0, 0]]), torch.tensor([[True, True, True], [True, True, False]])
     similarity = torch.rand(2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()

@@ -165,6 +165,12 @@ def weigh_in_loops(folder, step: int, rows: list[dict], objective: str) -> dict[
                 similarities.append(sum(a * s for a, s in zip(attention, cosines, strict=True)))
                 gates.append(sum(a * g for a, g in zip(phrase, gate, strict=False)))
             shares = softmax([delta * s + g for s, g in zip(similarities, gates, strict=True)])
+            if objective == "fine":  # the caption as a whole is one more phrase
+                whole = caption.caption_embeds[0, 0].double().tolist()
+                cosines = [sum(a * b for a, b in zip(whole, region, strict=True)) for region in regions]
+                found.append(softmax([gamma * cosine for cosine in cosines]))
+                similarities.append(sum(a * s for a, s in zip(found[-1], cosines, strict=True)))
+                shares = [0.5 * share for share in shares] + [0.5]
             score = sum(w * s for w, s in zip(shares, similarities, strict=True))
             if objective == "mil_nce":
                 score = (caption.caption_embeds[0, 0].double() @ video.pooler_output[0].double()).item()
