@@ -164,7 +164,7 @@ class FgmmConfig(PreTrainedConfig):
     projection_dim: int = 512
     objective: str = "fine"
     logit_scale_init_value: float = math.log(1 / 0.07)
-    sharpness_init_value: float | int = 4.0
+    sharpness_init_value: float | int = 8.0
     learnable_sharpness: bool = True
     phrase_sharpness_init_value: float | int = 0.0
     learnable_phrase_sharpness: bool = True
