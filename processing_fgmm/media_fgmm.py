@@ -152,8 +152,9 @@ def read_frames(
         stream = picture_stream(container)
         if stream is None:
             raise MediaError("it has no video stream.")
-        # Frame threading together with an early stop can hang beside torch's thread pools.
-        stream.thread_type = "SLICE"
+        # One thread: clips are decoded side by side by workers, and to start threads costs more than a small frame.
+        # (Frame threading together with an early stop can hang beside torch's thread pools, too.)
+        stream.codec_context.thread_count = 1
         duration = duration_of(container)
         end = check_window(start, end, duration)
         origin = start_of(container)
@@ -222,7 +223,7 @@ def to_rgb(frame, size: int | tuple[int, int] | None, reformatter: VideoReformat
         height, width = size if turns % 2 == 0 else size[::-1]
     # Averaging over the pixels that fall together costs more, and only pays where many do.
     interpolation = Interpolation.AREA if height * 2 < frame.height else Interpolation.BILINEAR
-    picture = reformatter.reformat(frame, width, height, "rgb24", interpolation=interpolation).to_ndarray()
+    picture = reformatter.reformat(frame, width, height, "rgb24", interpolation=interpolation, threads=1).to_ndarray()
     return np.rot90(picture, turns) if turns else picture
 
 

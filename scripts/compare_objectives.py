@@ -2,7 +2,7 @@
 
     python scripts/compare_objectives.py losses plain --flickr8k Flickr8k
     python scripts/compare_objectives.py losses batch --flickr8k Flickr8k --seeds 0 1 2 --jobs 2
-    python scripts/compare_objectives.py --report
+    python scripts/compare_objectives.py --figures
 
 A study is a list of runs. Runs on photographs with their own captions (or with swapped ones) begin with random weights
 and see all of Flickr8k's training photographs. Runs on slide shows go on from a start that all share, a model trained
@@ -10,8 +10,8 @@ by the coarse objective on the first START_PHOTOS photographs; their shows are m
 corpus begin with random weights.
 
 Each run makes its corpus where it is not there yet, pretrains, and is measured on the validation and the test split;
-its results file holds its settings, and a run that has one is not repeated. Then model_cards/comparison.md and its
-figures are made anew from all results files.
+its results file holds its settings, and a run that has one is not repeated. Then the figures are made anew from all
+results files, and scripts/update_cards.py fills the tables.
 """
 
 import argparse
@@ -48,6 +48,8 @@ LOSSES = ("fine", "coarse", "mil_nce", "filip", "siglip")
 POOLED = ("coarse", "mil_nce", "siglip")
 # Photographs, from the first, that the start of the runs on slide shows has seen.
 START_PHOTOS = 2000
+# Seeds whose results files are looked for.
+SEEDS = list(range(10))
 
 
 @dataclass(frozen=True)
@@ -159,6 +161,10 @@ NARRATED = {"slides": [0], "chatter": [0], "batch_size": [64], "clips_seen": [12
 
 STUDIES = {
     "losses": Study("Slide shows of four photographs, two captions of others", {"loss": LOSSES, **SLIDES}),
+    "clean": Study(
+        "The same photographs one by one, without captions of others",
+        {"loss": LOSSES[:3], **SLIDES, "slides": [1], "chatter": [0]},
+    ),
     "plain": Study("Photographs with their own captions", {"loss": LOSSES, **PLAIN}),
     "batch": Study(
         "Batch size", {"loss": LOSSES[:3], **SLIDES, "batch_size": [16, 32, 64, 128, 256, 512]}, "batch_size"
@@ -363,7 +369,7 @@ def find_direction(metrics: dict[str, dict], towards: str) -> dict[str, float]:
 def make_table(name: str) -> str:
     """A study's results so far as Markdown."""
     study = STUDIES[name]
-    groups = group_by_settings(find_results(study.runs(list(range(10)))))
+    groups = group_by_settings(find_results(study.runs(SEEDS)))
     heads = ("run", "R@1", "R@5", "R@10", "item to text R@10", "one vector R@10", "validation R@10", "seeds")
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     for run, records in groups.items():
@@ -381,7 +387,7 @@ def make_table(name: str) -> str:
 def draw(name: str, path: Path) -> None:
     """A study's figure: R@10 from text on the test split, all seeds as dots, their mean as line or bar."""
     study = STUDIES[name]
-    groups = group_by_settings(find_results(study.runs(list(range(10)))))
+    groups = group_by_settings(find_results(study.runs(SEEDS)))
     scores = {run: [find_direction(r["metrics"], "item")["R@10"] for r in rs] for run, rs in groups.items()}
     figure, axis = plt.subplots(figsize=(6, 3.6), layout="constrained")
     if study.x:
@@ -410,29 +416,19 @@ def draw(name: str, path: Path) -> None:
     plt.close(figure)
 
 
-def write_report() -> None:
-    """model_cards/comparison.md and the figures, from the results files."""
-    text = "# Objectives compared\n\nMade by `python scripts/compare_objectives.py --report` from the files in "
-    text += "`results/comparison`, each of which holds its command, seed, commit, machine and time.\n\n"
-    text += (
-        "Flickr8k's official test split judges: 1,000 photographs, 5,000 captions. Runs on photographs begin with "
-        "random weights and see all 6,000 training photographs; runs on slide shows go on from one start, trained by "
-        f"`coarse` on the first {START_PHOTOS:,} photographs, and see shows of the others alone. Each loss is measured "
-        "by the score that it trains; the one-vector column is the pooled embeddings' score of the same model.\n"
-    )
+def draw_all() -> None:
+    """The figures of all studies that have results."""
+    folder = CARDS / "pictures"
+    folder.mkdir(parents=True, exist_ok=True)
     for name, study in STUDIES.items():
-        if find_results(study.runs(list(range(10)))):
-            picture = CARDS / "pictures" / f"comparison_{name}.png"
-            picture.parent.mkdir(parents=True, exist_ok=True)
-            draw(name, picture)
-            text += f"\n## {study.title}\n\n![{study.title}](pictures/{picture.name})\n\n{make_table(name)}\n"
-    (CARDS / "comparison.md").write_text(text)
+        if find_results(study.runs(SEEDS)):
+            draw(name, folder / f"comparison_{name}.png")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("studies", nargs="*", help=f"what to run: {', '.join(STUDIES)}")
-    parser.add_argument("--report", action="store_true", help="run nothing, make tables and figures")
+    parser.add_argument("--figures", action="store_true", help="run nothing, draw the figures")
     parser.add_argument("--flickr8k", help="folder in the publishers' layout")
     parser.add_argument("--data", type=Path, default=Path("data/comparison"), help="folder for the corpora")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/comparison"), help="folder for the models")
@@ -440,8 +436,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the processor's threads")
     parser.add_argument("--keep_models", action="store_true", help="do not delete models that are measured")
     args = parser.parse_args()
-    if not args.studies and not args.report:
-        parser.error(f"name a study ({', '.join(STUDIES)}) or give --report")
+    if not args.studies and not args.figures:
+        parser.error(f"name a study ({', '.join(STUDIES)}) or give --figures")
     if unknown := set(args.studies) - set(STUDIES):
         parser.error(f"there is no study {', '.join(sorted(unknown))}; there are {', '.join(STUDIES)}")
     if args.studies and not (args.flickr8k and Path(args.flickr8k).is_dir()):
@@ -452,8 +448,10 @@ def main() -> None:
         run_all([run for run in runs if run not in done], args)
     except RuntimeError as error:
         sys.exit(str(error))
-    write_report()
-    print(f"Wrote model_cards/comparison.md from {len(list(results_folder().glob('*.json')))} results files.")
+    draw_all()
+    print(
+        f"Drew figures from {len(list(results_folder().glob('*.json')))} results files; next: scripts/update_cards.py."
+    )
 
 
 if __name__ == "__main__":

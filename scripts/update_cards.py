@@ -4,7 +4,8 @@
     python scripts/update_cards.py --check
 
 A table stands between `<!-- results: NAME NAME ... -->` and `<!-- end of results -->`, each NAME a file in
-model_cards/results without its ending.
+model_cards/results without its ending, or between `<!-- comparison: STUDY -->` and `<!-- end of comparison -->`, STUDY
+being one of scripts/compare_objectives.py.
 """
 
 import argparse
@@ -13,8 +14,11 @@ import re
 import sys
 from pathlib import Path
 
+import compare_objectives
+
 ROOT = Path(__file__).parent.parent
 PLACE = re.compile(r"(<!-- results: ([^>]+?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+COMPARISON = re.compile(r"(<!-- comparison: (\w+) -->\n).*?(<!-- end of comparison -->)", re.DOTALL)
 COLUMNS = ("R@1", "R@5", "R@10", "MedR")
 
 
@@ -71,6 +75,7 @@ def describe_record(record: dict) -> str:
 
 def fill(text: str) -> str:
     """The text with every table made anew."""
+    text = COMPARISON.sub(lambda match: match[1] + compare_objectives.make_table(match[2]) + "\n" + match[3], text)
     return PLACE.sub(
         lambda match: match[1] + make_table([read_record(name) for name in match[2].split()]) + "\n" + match[3], text
     )
