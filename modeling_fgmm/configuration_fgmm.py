@@ -138,7 +138,8 @@ class FgmmConfig(PreTrainedConfig):
         phrase_sharpness_init_value (`float`): sharpness of the attention over phrases at the start (δ); 0: mean.
         learnable_phrase_sharpness (`bool`): train δ, else it stays.
         phrase_gates (`bool`): add to the attention over phrases a logit predicted from the phrase alone, so that one
-            that says little ("the background") weighs little whatever is shown.
+            that says little ("the background") weighs little whatever is shown. Where captions are contrasted and
+            phrases ask; so is the next one.
         whole_caption_weight (`float`): share of a caption's score that its pooled embedding gives as one more phrase,
             beside its phrases; 0 to 1.
         attention_direction (`str`): `"text_to_regions"` (each phrase attends to regions), `"regions_to_text"`, or
@@ -147,7 +148,8 @@ class FgmmConfig(PreTrainedConfig):
         contrast_bag (`bool`): an item's units share the numerator (MIL-NCE), else each is a positive of its own.
         posterior_weights (`bool`): weigh each positive by the probability that the model gives it, without gradient.
         coarse_loss_weight (`float`): weight of the contrast on pooled embeddings beside that on regions and phrases.
-        scoring_implementation (`str`): `"auto"`, `"reference"` or `"tiled"`, see `scoring_fgmm.attended_similarity`.
+        scoring_implementation (`str`): `"auto"`, `"reference"`, `"tiled"` or `"triton"`, see
+            `scoring_fgmm.attended_similarity`.
     """
 
     model_type = "fgmm"
@@ -192,6 +194,7 @@ class FgmmConfig(PreTrainedConfig):
             "objective": ("fine", "coarse", "mil_nce", "filip", "siglip"),
             "attention_direction": ("text_to_regions", "regions_to_text", "both"),
             "contrast_unit": ("caption", "phrase"),
+            "scoring_implementation": ("auto", "reference", "tiled", "triton"),
         }.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(repr, choices))}.")

@@ -142,14 +142,21 @@ class FineObjective(PairObjective):
 
     def __init__(self, config: FgmmConfig):
         super().__init__(config)
-        self.log_sharpness = nn.Parameter(torch.empty(()), requires_grad=config.learnable_sharpness)
+        self.add_number("log_sharpness", config.learnable_sharpness)
         # Without caption scores there is no attention over phrases, and DDP rejects parameters that no loss reaches.
-        learnable = config.learnable_phrase_sharpness and config.contrast_unit == "caption"
-        self.phrase_sharpness = nn.Parameter(torch.empty(()), requires_grad=learnable)
-        gated = config.phrase_gates and config.contrast_unit == "caption"
-        gated = gated and config.attention_direction != "regions_to_text"
-        self.phrase_gate = nn.Parameter(torch.empty(config.projection_dim)) if gated else None
+        self.add_number("phrase_sharpness", config.learnable_phrase_sharpness and config.contrast_unit == "caption")
+        # Only where captions are contrasted, by phrases that ask, is there something to gate and a whole that asks.
+        whole = config.contrast_unit == "caption" and config.attention_direction != "regions_to_text"
+        self.whole_caption_weight = config.whole_caption_weight if whole else 0.0
+        self.phrase_gate = nn.Parameter(torch.empty(config.projection_dim)) if whole and config.phrase_gates else None
         self.coarse_logit_scale = nn.Parameter(torch.empty(()))
+
+    def add_number(self, name: str, learnable: bool) -> None:
+        """A parameter, or else a buffer: loading weights would make a parameter learnable again."""
+        if learnable:
+            setattr(self, name, nn.Parameter(torch.empty(())))
+        else:
+            self.register_buffer(name, torch.empty(()))
 
     def initial_values(self) -> dict[str, float]:
         return {
@@ -189,7 +196,7 @@ class FineObjective(PairObjective):
         scores = caption_scores(
             phrases, queries.captions, queries.mask, num_captions, self.phrase_sharpness, self.phrase_gates(queries)
         )
-        return torch.lerp(scores, captions, self.config.whole_caption_weight)
+        return torch.lerp(scores, captions, self.whole_caption_weight)
 
     def region_scores_over_phrases(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """Each region attends to a caption's phrases; the score is the weighted mean over the regions: (Bq, Bk, K)."""
@@ -314,8 +321,9 @@ class SiglipObjective(PairObjective):
         same = torch.zeros_like(logits, dtype=torch.bool)
         same[offset : offset + len(present)].fill_diagonal_(True)
         terms = -F.logsigmoid(torch.where(same, logits, -logits))
-        terms = (terms * (queries.present.unsqueeze(1) & keys.present)).sum(0)
-        return terms.sum() / mean_over_processes(present.sum()).clamp(min=1)
+        terms = (terms * (queries.present.unsqueeze(1) & keys.present)).sum()
+        number = mean_over_processes(present.sum())  # of pairs that belong together; without one there is no loss
+        return torch.where(number > 0, terms, 0.0) / number.clamp(min=1e-6)
 
 
 def add_whole_captions(queries: Queries) -> Queries:

@@ -44,8 +44,6 @@ import matplotlib.pyplot as plt
 ROOT = Path(__file__).parent.parent
 CARDS = ROOT / "model_cards"
 LOSSES = ("fine", "coarse", "mil_nce", "filip", "siglip")
-# The losses whose own score is that of pooled vectors; the others' compares regions with phrases.
-POOLED = ("coarse", "mil_nce", "siglip")
 # Photographs, from the first, that the start of the runs on slide shows has seen.
 START_PHOTOS = 2000
 # Seeds whose results files are looked for.
@@ -98,30 +96,29 @@ class Run:
         options = "".join(f"-{key.rpartition('.')[2]}={value}" for key, value in self.options)
         return f"{self.corpus}-{self.loss}-batch{self.batch_size}-clips{self.clips_seen}-seed{self.seed}{options}"
 
-    @property
-    def score(self) -> str:
-        """The score that its loss trains."""
-        return "coarse" if self.loss in POOLED else "fine"
-
     def settings(self) -> dict:
         """As they stand in the results file: what is not used is left out."""
-        values = {**dataclasses.asdict(self), **dict(self.options), "steps": self.clips_seen // self.batch_size}
-        return {name: value for name, value in values.items() if name not in ("options", "seed") and value}
+        values = {**dataclasses.asdict(self), "steps": self.clips_seen // self.batch_size}
+        unused = {"slides": 0, "chatter": 0, "swapped": 0.0, "noise": None}
+        used = {name: value for name, value in values.items() if name not in unused or value != unused[name]}
+        return {name: value for name, value in used.items() if name not in ("options", "seed")} | dict(self.options)
 
     def fields(self, corpus: Path, output: Path, start: Path) -> dict[str, object]:
         """What is set in its training configuration; the learning rate grows with the root of the batch."""
+        steps = self.clips_seen // self.batch_size
         slides = {
             "init_from": start,
             "num_captions": self.chatter + 2,
             "video_processor.num_frames": self.slides,
             "learning_rate": round(4e-4 * math.sqrt(self.batch_size / 32), 7),
+            "warmup_steps": steps // 10,
         }
         return {
             "dataset": corpus,
             "output_dir": output,
             "model.objective": self.loss,
             "batch_size": self.batch_size,
-            "max_steps": self.clips_seen // self.batch_size,
+            "max_steps": steps,
             "seed": self.seed,
             **(slides if self.slides else {}),
             **dict(self.options),
@@ -270,16 +267,16 @@ def train_and_measure(run: Run, config: str, fields: dict[str, object], threads:
     metrics = {
         (split, score): evaluate_retrieval(model, processor, corpus, score, num_workers=0)
         for split, corpus in corpora.items()
-        for score in ("fine", "coarse")
+        for score in ("trained", "coarse")
     }
     return {
         "model": run.name,
         "dataset": run.corpus if run.noise is not None else "flickr8k",
         "split": "test",
-        "protocol": f"retrieval, {run.score} score, the middle {processor.clip_seconds:g} s of each item",
-        "metrics": metrics["test", run.score],
+        "protocol": f"retrieval, trained score, the middle {processor.clip_seconds:g} s of each item",
+        "metrics": metrics["test", "trained"],
         "metrics_of_pooled_vectors": metrics["test", "coarse"],
-        "metrics_on_validation": metrics.get(("validation", run.score)),
+        "metrics_on_validation": metrics.get(("validation", "trained")),
         "seed": run.seed,
         **describe_run(time.monotonic() - started, launcher="python"),
         "settings": run.settings(),

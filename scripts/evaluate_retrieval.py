@@ -123,7 +123,8 @@ def sounds_as_queries(keys: Keys, rows: slice, device) -> Queries:
 
 def score_block(objective, queries: Queries, keys: Keys, score: str) -> torch.Tensor:
     """(queries, items) scores; an item without the modality, or a text without a word, comes last."""
-    scores = (objective.fine_scores if score == "fine" else objective.coarse_scores)(queries, keys).squeeze(-1)
+    functions = {"trained": objective.scores, "fine": objective.fine_scores, "coarse": objective.coarse_scores}
+    scores = functions[score](queries, keys).squeeze(-1)
     return scores.masked_fill(~keys.present, -2.0).masked_fill(~queries.caption_mask, -2.0).cpu()
 
 
@@ -132,7 +133,7 @@ def evaluate_retrieval(
     model: FgmmModel,
     processor: FgmmProcessor,
     corpus,
-    score: str = "fine",
+    score: str = "trained",
     batch_size: int = 32,
     num_workers: int = 1,
 ) -> dict[str, dict[str, float]]:
@@ -141,7 +142,8 @@ def evaluate_retrieval(
     Args:
         model, processor: in evaluation mode, as loaded.
         corpus: from [`load_corpus`]; each of a clip's captions is a query of its own.
-        score: `"fine"` (regions and phrases) or `"coarse"` (one vector each).
+        score: `"trained"` (what the model's objective trains), `"fine"` (regions and phrases) or `"coarse"` (one vector
+            each).
         batch_size: clips encoded at once.
         num_workers: decoding processes.
 
@@ -216,7 +218,10 @@ def main() -> None:
     parser.add_argument("--dataset", required=True, help="folder of Parquet shards or a dataset on the Hub")
     parser.add_argument("--split", default="test")
     parser.add_argument(
-        "--score", choices=("fine", "coarse"), default="fine", help="regions and phrases, or one vector"
+        "--score",
+        choices=("trained", "fine", "coarse"),
+        default="trained",
+        help="what the model's objective trains, regions and phrases, or one vector",
     )
     parser.add_argument("--batch_size", type=int, default=32, help="clips encoded at once")
     parser.add_argument("--num_workers", type=int, default=2, help="decoding processes")

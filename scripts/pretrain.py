@@ -66,7 +66,7 @@ class PretrainConfig:
     max_phrase_words: int = 4  # words in a phrase at most
 
     # Model, see FgmmConfig, FgmmVideoProcessor, FgmmFeatureExtractor
-    init_from: str = ""  # model to go on from: its tokenizer, configuration (fields of `model` win) and weights
+    init_from: str = ""  # model whose tokenizer, encoders and projections are gone on from; the objective begins anew
     model: dict = field(default_factory=dict)
     video_processor: dict = field(default_factory=dict)
     feature_extractor: dict = field(default_factory=dict)
@@ -252,33 +252,67 @@ def make_processor(config: PretrainConfig, corpus) -> FgmmProcessor:
 
 
 def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
-    """A model that fits the processor, with random weights where there is none to go on from.
+    """A model that fits the processor, with random weights but for what it goes on from.
 
     Raises:
         UsageError: for values that FgmmConfig does not take, or a model that cannot be gone on from.
     """
+    start = load_start(config.init_from) if config.init_from else None
+    given = {name: start.config.to_dict()[name] for name in START_FIELDS} if start else {}
     parts = {
         "video_config": {},
         "text_config": {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id},
         "audio_config": {"num_mel_bins": processor.feature_extractor.feature_size},
     }
+    values = {**given, **config.model}
+    for part, fitting in parts.items():
+        values[part] = {**given.get(part, {}), **fitting, **config.model.get(part, {})}
     try:
-        given = FgmmConfig.from_pretrained(config.init_from).to_dict() if config.init_from else {}
-        values = {**given, **config.model}
-        for part, fitting in parts.items():
-            values[part] = {**given.get(part, {}), **fitting, **config.model.get(part, {})}
-        model = FgmmConfig(**values)
-        model = FgmmModel.from_pretrained(config.init_from, config=model) if config.init_from else FgmmModel(model)
-    except OSError as error:
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"The model {config.init_from!r} could not be loaded: {reason}") from error
-    except (StrictDataclassError, ValueError, TypeError, RuntimeError) as error:
+        model = FgmmModel(FgmmConfig(**values))
+    except (StrictDataclassError, ValueError, TypeError) as error:
         raise UsageError(f"The model's configuration is wrong: {' '.join(str(error).split())}.") from error
+    if start:
+        copy_encoders(start, model, config.init_from)
     if "video" in model.encoders:  # a third faster convolutions, on CPU and GPU
         model.encoders["video"].to(memory_format=torch.channels_last_3d)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model
+
+
+# What a model that is gone on from says of the new one's configuration.
+START_FIELDS = ("modalities", "projection_dim", "video_config", "audio_config", "text_config")
+
+
+def load_start(name: str) -> FgmmModel:
+    """The model to go on from.
+
+    Raises:
+        UsageError: when there is none of that name, or it is none of ours.
+    """
+    try:
+        values, _ = FgmmConfig.get_config_dict(name)
+        if values.get("model_type") != FgmmConfig.model_type:
+            raise UsageError(f"The model {name!r} is of type {values.get('model_type')!r}, not fgmm; give one of ours.")
+        return FgmmModel.from_pretrained(name)
+    except OSError as error:
+        raise UsageError(f"The model {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
+
+
+def copy_encoders(start: FgmmModel, model: FgmmModel, name: str) -> None:
+    """Copies the encoders and projections that both have.
+
+    Raises:
+        UsageError: naming the first weight that does not fit.
+    """
+    state = {key: value for key, value in start.state_dict().items() if not key.startswith("objectives.")}
+    for key, value in model.state_dict().items():
+        if key in state and state[key].shape != value.shape:
+            raise UsageError(
+                f"{key} of the model {name!r} has shape {tuple(state[key].shape)}, but the configuration asks for "
+                f"{tuple(value.shape)}; leave out the fields of `model` in which they differ."
+            )
+    model.load_state_dict({key: value for key, value in state.items() if key in model.state_dict()}, strict=False)
 
 
 def make_optimizer(model: FgmmModel, config: PretrainConfig) -> torch.optim.Optimizer:

@@ -7,11 +7,13 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as multiprocessing
 
-from modeling_fgmm import FgmmConfig
+from modeling_fgmm import FgmmConfig, FgmmModel
 from modeling_fgmm.loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries
 
 SHARPNESS, DELTA, LOGIT_SCALE, BIAS = 5.0, 1.5, 2.0, -3.0
 WHOLE = 0.3  # weight of the caption as a whole
+SMALL_VIDEO = {"width_multiplier": 0.125, "depths": [1]}
+SMALL_TEXT = {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 16}
 GATE = torch.linspace(-0.2, 0.3, 8, dtype=torch.float64)
 
 
@@ -35,7 +37,7 @@ def make_objective(**options) -> PairObjective:
     objective = OBJECTIVES[config.objective](config).double()
     values = {"log_sharpness": math.log(SHARPNESS), "phrase_sharpness": DELTA, "logit_bias": BIAS}
     with torch.no_grad():
-        for name, parameter in objective.named_parameters():
+        for name, parameter in (*objective.named_parameters(), *objective.named_buffers()):
             parameter.fill_(values.get(name, LOGIT_SCALE))
             if name == "phrase_gate":
                 parameter.copy_(GATE)
@@ -292,6 +294,34 @@ def test_no_item_with_both_modalities_gives_zero(variant):
     loss.backward()
     assert float(loss) == 0
     assert all(torch.isfinite(tensor.grad).all() for tensor in tensors if tensor.grad is not None)
+
+
+def test_siglip_of_one_pair_is_its_loss_and_of_none_is_zero():
+    tensors, masks = make_items()
+    objective = make_objective(objective="siglip")
+    one, none = list(masks), list(masks)
+    one[3] = masks[3].clone()
+    one[3][1:] = False  # regions of the first item alone
+    none[3] = masks[3].clone()
+    none[3][torch.arange(5) != 1] = False  # of the one without text alone
+    assert float(loss_of(objective, tensors, one)) == pytest.approx(plain_siglip(tensors, one), abs=1e-9)
+    assert float(loss_of(objective, tensors, none)) == 0
+
+
+def test_what_is_not_learnable_stays_so_when_weights_are_loaded(tmp_path):
+    options = {
+        "projection_dim": 8,
+        "modalities": ["video", "text"],
+        "video_config": SMALL_VIDEO,
+        "text_config": SMALL_TEXT,
+    }
+    FgmmModel(FgmmConfig(objective="coarse", **options)).save_pretrained(tmp_path)
+    config = FgmmConfig(
+        learnable_sharpness=False, sharpness_init_value=3.0, learnable_phrase_sharpness=False, **options
+    )
+    objective = FgmmModel.from_pretrained(tmp_path, config=config).objectives["text_video"]
+    assert not {"log_sharpness", "phrase_sharpness"} & dict(objective.named_parameters()).keys()
+    assert float(objective.sharpness()) == pytest.approx(3.0) and float(objective.phrase_sharpness) == 0
 
 
 def test_logit_scale_stays_bounded():

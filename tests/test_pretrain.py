@@ -230,20 +230,29 @@ def test_shipped_configurations_are_valid(name, tokenizer):
     assert set(model.encoders) == set(model.config.modalities)
 
 
-def test_going_on_from_a_model_takes_its_weights_configuration_and_words(trained, narrated, tmp_path):
-    """With a learning rate of next to nothing, under another loss and without any of the first run's model fields."""
+def test_going_on_from_a_model_takes_its_encoders_and_words_but_not_its_objective(trained, narrated, tmp_path):
+    """With a learning rate of next to nothing, and without any of the first run's model fields."""
     source, folder = trained[0], tmp_path / "more"
     fields = {name: value for name, value in TINY.items() if not name.startswith("model.")}
     words = [part for name, value in fields.items() for part in (f"--{name}", str(value))]
     command = ["--dataset", str(narrated), "--output_dir", str(folder), "--init_from", str(source), "--max_steps", "1"]
-    changes = ["--learning_rate", "1e-9", "--model.objective", "mil_nce"]
+    changes = ["--learning_rate", "1e-9", "--model.learnable_sharpness", "false", "--model.sharpness_init_value", "3"]
     pretrain.train(pretrain.parse_config([*words, *command, *changes]))
     before, after = load_file(source / "model.safetensors"), load_file(folder / "model.safetensors")
-    weights = [name for name in after if "running" not in name and "num_batches" not in name]
-    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in weights)
-    assert len(weights) > 100 and "objectives.text_video.log_sharpness" in set(before) - set(after)
+    encoders = [name for name in after if not name.startswith("objectives.")]
+    weights = [name for name in encoders if "running" not in name and "num_batches" not in name]
+    assert all(torch.allclose(after[name], before[name], atol=1e-6) for name in weights) and len(weights) > 90
+    assert after["objectives.text_video.log_sharpness"].exp().item() == pytest.approx(3)
+    assert before["objectives.text_video.log_sharpness"].exp().item() != pytest.approx(3, abs=0.5)
     tokenizers = [AutoProcessor.from_pretrained(model).tokenizer.get_vocab() for model in (source, folder)]
     assert tokenizers[0] == tokenizers[1]
+    with pytest.raises(pretrain.UsageError, match=r"projections\.video\.weight of the model .* asks for"):
+        pretrain.train(pretrain.parse_config([*words, *command, "--model.projection_dim", "8"]))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/config.json").write_text('{"model_type": "bert"}')
+    command[command.index("--init_from") + 1] = str(tmp_path / "other")
+    with pytest.raises(pretrain.UsageError, match="is of type 'bert', not fgmm"):
+        pretrain.train(pretrain.parse_config([*words, "--tokenizer", str(source), *command]))
 
 
 @pytest.mark.parametrize(
