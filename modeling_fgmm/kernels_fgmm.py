@@ -1,9 +1,9 @@
 """Attended similarity in Triton: no cosine ever leaves the chip.
 
 The forward kernel holds a block of queries and walks over one item's keys with an online softmax; it writes the result
-and the softmax's normaliser. The two backward kernels recompute the cosines: one holds queries and walks over all
-items' keys, the other holds a block of keys and walks over all queries. Products take the inputs' dtype and accumulate
-in float32. There are no atomic additions, so that the same inputs give the same bits.
+and the softmax's maximum and total. The two backward kernels recompute the cosines: one holds queries and walks over
+all items' keys, the other holds a block of keys and walks over all queries. Products take the inputs' dtype and
+accumulate in float32. There are no atomic additions, so that the same inputs give the same bits.
 """
 
 import torch
@@ -17,6 +17,8 @@ except ImportError:
 
 # The largest D whose gradient fits the registers of one program.
 MAX_DIM = 512
+# Shared memory that a program takes beside its blocks of queries and keys, bytes at the most.
+SHARED_MARGIN = 10 * 1024
 
 
 def is_supported(queries: torch.Tensor, dtype: torch.dtype) -> bool:
@@ -24,7 +26,10 @@ def is_supported(queries: torch.Tensor, dtype: torch.dtype) -> bool:
     there, D is at most `MAX_DIM`, and it is not float64."""
     if triton is None or not (queries.is_cuda or triton.knobs.runtime.interpret):
         return False
-    return dtype in (torch.float32, torch.bfloat16, torch.float16) and queries.shape[-1] <= MAX_DIM
+    dtypes = (torch.float32, torch.float16)
+    if queries.is_cuda:  # Numpy, on which the interpreter stands, has no bfloat16
+        dtypes += (torch.bfloat16,)
+    return dtype in dtypes and queries.shape[-1] <= MAX_DIM
 
 
 if triton is not None:
@@ -44,13 +49,13 @@ if triton is not None:
 
     @triton.jit
     def forward_kernel(
-        queries, keys, key_mask, sharpness, similarity, normalizer,
+        queries, keys, key_mask, sharpness, similarity, maximum, inverse_total,
         num_rows, N, D: tl.constexpr, PRECISION: tl.constexpr,
         BLOCK_ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     ):  # fmt: skip
         """A block of rows (queries of any item) against item `j`'s keys, by an online softmax."""
-        j = tl.program_id(1).to(tl.int64)
-        rows = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
+        j = tl.program_id(0).to(tl.int64)
+        rows = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         q = load_rows(queries, rows, num_rows, D, BLOCK_D)
         gamma = tl.load(sharpness)
         highest = tl.full([BLOCK_ROWS], -float("inf"), tl.float32)
@@ -70,24 +75,34 @@ if triton is not None:
             total = total * rescale + tl.sum(weights, 1)
             weighted = weighted * rescale + tl.sum(weights * cosines, 1)
             highest = new_highest
+        # An item without keys: its attention is 0, and so are its result and its gradient.
         empty = total == 0.0
-        safe = tl.where(empty, 1.0, total)
+        inverse = tl.where(empty, 0.0, 1.0 / tl.where(empty, 1.0, total))
         place = j * num_rows + rows
         inside = rows < num_rows
-        tl.store(similarity + place, weighted / safe, mask=inside)
-        # exp(logit - inf) is 0: an item without keys gives no gradient.
-        tl.store(normalizer + place, tl.where(empty, float("inf"), highest + tl.log(safe)), mask=inside)
+        tl.store(similarity + place, weighted * inverse, mask=inside)
+        tl.store(maximum + place, tl.where(empty, 0.0, highest), mask=inside)
+        tl.store(inverse_total + place, inverse, mask=inside)
 
     @triton.jit
-    def attend(q, k, kept, gamma, result, lse, PRECISION: tl.constexpr):
+    def attend(q, k, kept, gamma, result, highest, inverse, PRECISION: tl.constexpr):
         """Attention (rows, N) and the cosines' deviation from their weighted mean, recomputed."""
         cosines = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        attention = tl.where(kept[None, :], tl.exp(gamma * cosines - lse[:, None]), 0.0)
-        return attention, cosines - result[:, None]
+        weights = tl.where(kept[None, :], tl.exp(gamma * cosines - highest[:, None]), 0.0)
+        return weights * inverse[:, None], cosines - result[:, None]
+
+    @triton.jit
+    def load_results(similarity, maximum, inverse_total, gradient, place, inside):
+        """Of a block of rows: the result, the softmax's maximum and inverse total, and the upstream gradient."""
+        result = tl.load(similarity + place, mask=inside, other=0.0)
+        highest = tl.load(maximum + place, mask=inside, other=0.0)
+        inverse = tl.load(inverse_total + place, mask=inside, other=0.0)
+        upstream = tl.load(gradient + place, mask=inside, other=0.0)
+        return result, highest, inverse, upstream
 
     @triton.jit
     def queries_backward_kernel(
-        queries, keys, key_mask, sharpness, similarity, normalizer, gradient, queries_grad, sharpness_grad,
+        queries, keys, key_mask, sharpness, similarity, maximum, inverse_total, gradient, queries_grad, sharpness_grad,
         num_rows, num_items, N, D: tl.constexpr, PRECISION: tl.constexpr,
         BLOCK_ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     ):  # fmt: skip
@@ -102,14 +117,14 @@ if triton is not None:
         for item in range(0, num_items):
             j = tl.cast(item, tl.int64)
             place = j * num_rows + rows
-            result = tl.load(similarity + place, mask=inside, other=0.0)
-            lse = tl.load(normalizer + place, mask=inside, other=float("inf"))
-            upstream = tl.load(gradient + place, mask=inside, other=0.0)
+            result, highest, inverse, upstream = load_results(
+                similarity, maximum, inverse_total, gradient, place, inside
+            )
             for first in range(0, N, BLOCK_N):
                 columns = first + tl.arange(0, BLOCK_N)
                 k = load_rows(keys + j * N * D, columns, N, D, BLOCK_D)
                 kept = tl.load(key_mask + j * N + columns, mask=columns < N, other=0) != 0
-                attention, deviation = attend(q, k, kept, gamma, result, lse, PRECISION)
+                attention, deviation = attend(q, k, kept, gamma, result, highest, inverse, PRECISION)
                 spread = attention * deviation
                 gamma_grad += upstream * tl.sum(spread * deviation, 1)
                 cosines_grad = upstream[:, None] * (attention + gamma * spread)
@@ -119,13 +134,13 @@ if triton is not None:
 
     @triton.jit
     def keys_backward_kernel(
-        queries, keys, key_mask, sharpness, similarity, normalizer, gradient, keys_grad,
+        queries, keys, key_mask, sharpness, similarity, maximum, inverse_total, gradient, keys_grad,
         num_rows, N, D: tl.constexpr, PRECISION: tl.constexpr,
         BLOCK_ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     ):  # fmt: skip
         """A block of one item's keys over all rows."""
-        j = tl.program_id(1).to(tl.int64)
-        columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+        j = tl.program_id(0).to(tl.int64)
+        columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
         k = load_rows(keys + j * N * D, columns, N, D, BLOCK_D)
         kept = tl.load(key_mask + j * N + columns, mask=columns < N, other=0) != 0
         gamma = tl.load(sharpness)
@@ -135,29 +150,40 @@ if triton is not None:
             inside = rows < num_rows
             q = load_rows(queries, rows, num_rows, D, BLOCK_D)
             place = j * num_rows + rows
-            result = tl.load(similarity + place, mask=inside, other=0.0)
-            lse = tl.load(normalizer + place, mask=inside, other=float("inf"))
-            upstream = tl.load(gradient + place, mask=inside, other=0.0)
-            attention, deviation = attend(q, k, kept, gamma, result, lse, PRECISION)
+            result, highest, inverse, upstream = load_results(
+                similarity, maximum, inverse_total, gradient, place, inside
+            )
+            attention, deviation = attend(q, k, kept, gamma, result, highest, inverse, PRECISION)
             cosines_grad = upstream[:, None] * attention * (1.0 + gamma * deviation)
             k_grad += tl.dot(tl.trans(cosines_grad).to(q.dtype), q, input_precision=PRECISION)
         store_rows(keys_grad + j * N * D, columns, k_grad, N, D, BLOCK_D)
 
 
-def block_sizes(dtype: torch.dtype, dim: int) -> dict[str, int]:
+def block_sizes(queries: torch.Tensor) -> dict[str, int]:
     """Rows, keys and dimensions of a block, warps and stages, so that a program fits registers and shared memory.
 
-    At D = 512 the gradient of 64 rows alone takes 128 KB of registers: eight warps' share of 255 a thread.
+    At D = 512 the gradient of 64 rows alone takes 128 KB of registers: eight warps' share of 255 a thread. Where a
+    device has less shared memory than an H100, blocks have fewer rows.
     """
-    block_d = max(16, triton.next_power_of_2(dim))
-    wide = block_d * dtype.itemsize > 512
+    block_d = max(16, triton.next_power_of_2(queries.shape[-1]))
+    row_bytes = block_d * queries.element_size()
+    wide = row_bytes > 512
+    block_n = 32 if wide else 64
+    fitting = [rows for rows in (64, 32, 16) if (rows + block_n) * row_bytes + SHARED_MARGIN <= shared_memory(queries)]
     return {
-        "BLOCK_ROWS": 64,
-        "BLOCK_N": 32 if wide else 64,
+        "BLOCK_ROWS": fitting[0] if fitting else 16,
+        "BLOCK_N": block_n,
         "BLOCK_D": block_d,
         "num_warps": 8 if wide else 4,
         "num_stages": 2,
     }
+
+
+def shared_memory(queries: torch.Tensor) -> int:
+    """Bytes of shared memory that one program can have on the queries' device."""
+    if not queries.is_cuda:  # the interpreter
+        return 2**30
+    return torch.cuda.get_device_properties(queries.device).shared_memory_per_block_optin
 
 
 class TritonAttendedSimilarity(torch.autograd.Function):
@@ -179,35 +205,37 @@ class TritonAttendedSimilarity(torch.autograd.Function):
         num_rows, (num_items, num_keys, dim) = queries.shape[0] * queries.shape[1], keys.shape
         # Item by item, so that a block of rows reads and writes one stretch of memory.
         similarity = queries.new_empty(num_items, num_rows, dtype=torch.float32)
-        normalizer = torch.empty_like(similarity)
-        blocks = block_sizes(queries.dtype, dim)
+        maximum, inverse_total = torch.empty_like(similarity), torch.empty_like(similarity)
+        blocks = block_sizes(queries)
         if similarity.numel():
-            forward_kernel[(triton.cdiv(num_rows, blocks["BLOCK_ROWS"]), num_items)](
-                queries, keys, key_mask, gamma, similarity, normalizer,
-                num_rows, num_keys, dim, precision(queries), **blocks,
-            )  # fmt: skip
-        ctx.save_for_backward(queries, keys, key_mask, gamma, similarity, normalizer)
+            with torch.cuda.device_of(queries):
+                forward_kernel[(num_items, triton.cdiv(num_rows, blocks["BLOCK_ROWS"]))](
+                    queries, keys, key_mask, gamma, similarity, maximum, inverse_total,
+                    num_rows, num_keys, dim, precision(queries), **blocks,
+                )  # fmt: skip
+        ctx.save_for_backward(queries, keys, key_mask, gamma, similarity, maximum, inverse_total)
         return similarity.unflatten(1, queries.shape[:2]).transpose(0, 1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        queries, keys, key_mask, gamma, similarity, normalizer = ctx.saved_tensors
+        queries, keys, key_mask, gamma, *results = ctx.saved_tensors
         num_rows, (num_items, num_keys, dim) = queries.shape[0] * queries.shape[1], keys.shape
         queries_grad, keys_grad = torch.zeros_like(queries), torch.zeros_like(keys)
-        if not similarity.numel():
+        if not results[0].numel():
             return queries_grad, keys_grad, None, torch.zeros_like(gamma)
         gradient = gradient.transpose(0, 1).float().contiguous()
-        blocks = block_sizes(queries.dtype, dim)
+        blocks = block_sizes(queries)
         row_blocks = triton.cdiv(num_rows, blocks["BLOCK_ROWS"])
         gamma_grad = gamma.new_empty(row_blocks)
-        inputs = (queries, keys, key_mask, gamma, similarity, normalizer, gradient)
-        queries_backward_kernel[(row_blocks,)](
-            *inputs, queries_grad, gamma_grad, num_rows, num_items, num_keys, dim, precision(queries), **blocks
-        )
-        keys_backward_kernel[(triton.cdiv(num_keys, blocks["BLOCK_N"]), num_items)](
-            *inputs, keys_grad, num_rows, num_keys, dim, precision(queries), **blocks
-        )
+        inputs = (queries, keys, key_mask, gamma, *results, gradient)
+        with torch.cuda.device_of(queries):
+            queries_backward_kernel[(row_blocks,)](
+                *inputs, queries_grad, gamma_grad, num_rows, num_items, num_keys, dim, precision(queries), **blocks
+            )
+            keys_backward_kernel[(num_items, triton.cdiv(num_keys, blocks["BLOCK_N"]))](
+                *inputs, keys_grad, num_rows, num_keys, dim, precision(queries), **blocks
+            )
         return queries_grad, keys_grad, None, gamma_grad.sum().view(gamma.shape)
 
 

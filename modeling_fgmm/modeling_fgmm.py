@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 from .audio_fgmm import FgmmAudioEncoder, region_mask
 from .configuration_fgmm import FgmmConfig
 from .layers_fgmm import FgmmPreTrainedModel, masked_mean
-from .loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries
+from .loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries, mean_over_processes
 from .text_fgmm import FgmmTextEncoder
 from .video_fgmm import FgmmVideoEncoder
 
@@ -67,7 +67,7 @@ class FgmmOutput(ModelOutput):
     """What the joint model answers; a field is None where its modality was not given.
 
     Args:
-        loss: a number, with `return_loss=True`: the mean over the pairs of modalities given.
+        loss: a number, with `return_loss=True`, see [`~FgmmModel.contrast`].
         logits_per_video: (Bv, Bt) the objective's scores times the logit scale.
         logits_per_text: (Bt, Bv) its transpose; (Bt, Ba) where no video was given.
         logits_per_audio: (Ba, Bt).
@@ -105,9 +105,13 @@ def present_only(encoder: nn.Module, inputs: torch.Tensor, present: torch.Tensor
     """
     if bool(present.all()):
         return encoder(inputs)
-    # With no item at all one is encoded and dropped, so that shapes are known and parameters take part in DDP.
-    kept = present if bool(present.any()) else torch.arange(len(present), device=present.device) == 0
-    features, grid = encoder(inputs[kept])
+    if bool(present.any()):
+        kept, (features, grid) = present, encoder(inputs[present])
+    else:
+        # One is encoded and dropped, so that shapes are known and parameters take part in DDP.
+        kept, training = torch.arange(len(present), device=present.device) == 0, encoder.training
+        features, grid = encoder.eval()(inputs[kept])
+        encoder.train(training)
     everything = features.new_zeros(len(present), *features.shape[1:])
     everything[kept] = features
     return everything.masked_fill(~present.view(-1, 1, 1), 0.0), grid
@@ -377,7 +381,7 @@ class FgmmModel(FgmmPreTrainedModel):
             outputs: from [`~FgmmModel.encode_inputs`].
 
         Returns:
-            A number: the mean over the pairs of modalities given.
+            A number: the mean over the pairs of modalities that any item, on any process, has.
 
         Raises:
             ValueError: when fewer than two modalities or different numbers of items are given.
@@ -386,11 +390,13 @@ class FgmmModel(FgmmPreTrainedModel):
         sizes = {name: len(output[0]) for name, output in outputs.items()}
         if not pairs or len(set(sizes.values())) > 1:
             raise ValueError(f"A loss needs at least two modalities of as many items each, but was given {sizes}.")
-        losses = [
-            self.objectives[f"{ask}_{answer}"](as_queries(outputs[ask]), as_keys(outputs[answer]))
-            for ask, answer in pairs
-        ]
-        return torch.stack(losses).mean()
+        losses, present = [], []
+        for ask, answer in pairs:
+            queries, keys = as_queries(outputs[ask]), as_keys(outputs[answer])
+            losses.append(self.objectives[f"{ask}_{answer}"](queries, keys))
+            present.append((queries.present & keys.present).any())
+        number = (mean_over_processes(torch.stack(present)) > 0).sum()
+        return torch.stack(losses).sum() / number.clamp(min=1)
 
 
 def given_pairs(outputs: dict[str, ModelOutput]) -> list[tuple[str, str]]:

@@ -120,48 +120,52 @@ class _TiledAttendedSimilarity(torch.autograd.Function):
         num_queries, num_phrases, _ = queries.shape
         masked = not bool(key_mask.all())
         similarity = queries.new_empty(num_queries, num_phrases, len(keys))
-        normalizer = torch.empty_like(similarity)  # log-sum-exp; of the hard maximum, where it is
+        # Of the softmax the maximum and the total, apart: their sum as a logarithm would be rounded where logits are
+        # large. Of the hard maximum, its place.
+        maximum, total = torch.empty_like(similarity), None if hard else torch.empty_like(similarity)
         for rows, columns in _tiles(queries, keys):
             cosines = _cosines(queries[rows], keys[columns])
             dropped = ~key_mask[columns] if masked else None
             if hard:
                 best = _mask(cosines, dropped, copy=True).argmax(-1, keepdim=True)
-                result, where = cosines.gather(-1, best).squeeze(-1), best.squeeze(-1).to(cosines.dtype)
+                result, highest = cosines.gather(-1, best).squeeze(-1), best.squeeze(-1).to(cosines.dtype)
             else:
                 logits = _mask(gamma * cosines, dropped)
                 highest = logits.amax(-1, keepdim=True)
                 weights = logits.sub_(highest).exp_()
-                total = weights.sum(-1)
-                result = weights.mul_(cosines).sum(-1).div_(total)
-                where = total.log_().add_(highest.squeeze(-1))
+                sums = weights.sum(-1)
+                result, highest = weights.mul_(cosines).sum(-1).div_(sums), highest.squeeze(-1)
+                total[rows, :, columns] = sums.unflatten(0, (-1, num_phrases))
             similarity[rows, :, columns] = result.unflatten(0, (-1, num_phrases))
-            normalizer[rows, :, columns] = where.unflatten(0, (-1, num_phrases))
-        ctx.save_for_backward(queries, keys, key_mask, gamma, similarity, normalizer)
+            maximum[rows, :, columns] = highest.unflatten(0, (-1, num_phrases))
+        ctx.save_for_backward(queries, keys, key_mask, gamma, similarity, maximum, total)
         ctx.hard = hard
         return similarity.transpose(1, 2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        queries, keys, key_mask, gamma, similarity, normalizer = ctx.saved_tensors
+        queries, keys, key_mask, gamma, similarity, maximum, total = ctx.saved_tensors
         masked = not bool(key_mask.all())
         gradient = gradient.transpose(1, 2)
+        if not ctx.hard:
+            gradient = gradient / total
         queries_grad, keys_grad = torch.zeros_like(queries), torch.zeros_like(keys)
         gamma_grad = torch.zeros_like(gamma)
         for rows, columns in _tiles(queries, keys):
             cosines = _cosines(queries[rows], keys[columns])  # (r·M, c, N)
-            upstream, result, where = (
-                tensor[rows, :, columns].flatten(0, 1).unsqueeze(-1) for tensor in (gradient, similarity, normalizer)
+            upstream, result, highest = (
+                tensor[rows, :, columns].flatten(0, 1).unsqueeze(-1) for tensor in (gradient, similarity, maximum)
             )
             if ctx.hard:
-                cosines_grad = cosines.zero_().scatter_(-1, where.long(), upstream)
+                cosines_grad = cosines.zero_().scatter_(-1, highest.long(), upstream)
             else:
-                logits = _mask(torch.addcmul(-where, cosines, gamma), ~key_mask[columns] if masked else None)
-                attention = logits.exp_()
+                logits = _mask(torch.addcmul(-highest, cosines, gamma), ~key_mask[columns] if masked else None)
+                weights = logits.exp_()  # attention times the total
                 deviation = cosines.sub_(result)
-                spread = attention * deviation
+                spread = weights * deviation
                 gamma_grad += (spread * deviation).sum(-1, keepdim=True).mul_(upstream).sum()
-                cosines_grad = attention.addcmul_(spread, gamma).mul_(upstream)
+                cosines_grad = weights.addcmul_(spread, gamma).mul_(upstream)
             flat = cosines_grad.flatten(1)
             queries_grad[rows].flatten(0, 1).addmm_(flat, keys[columns].flatten(0, 1))
             keys_grad[columns].flatten(0, 1).addmm_(flat.T, queries[rows].flatten(0, 1))

@@ -36,7 +36,7 @@ from evaluate_retrieval import evaluate_retrieval, load_model, read_training_rec
 from records import describe_run
 from tqdm import tqdm
 
-from processing_fgmm.corpora_fgmm import load_corpus
+from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -305,14 +305,19 @@ def run_all(runs: list[Run], args: argparse.Namespace) -> None:
         for run in runs:
             fields = run.fields(args.data / run.corpus, args.output_dir / run.name, start)
             futures[pool.submit(train_and_measure, run, run.config, fields, threads)] = run
-        try:
-            for future in tqdm(as_completed(futures), total=len(futures), desc="Training", unit="run"):
-                write_record(futures[future], future.result())
-                if not args.keep_models:
-                    shutil.rmtree(args.output_dir / futures[future].name)
-        except RuntimeError:
-            pool.shutdown(cancel_futures=True)
-            raise
+        failures = []
+        for future in tqdm(as_completed(futures), total=len(futures), desc="Training", unit="run"):
+            run = futures[future]
+            try:
+                write_record(run, future.result())
+            except (RuntimeError, CorpusError) as error:
+                failures.append(f"{run.name}: {error}")
+                tqdm.write(failures[-1])
+                continue
+            if not args.keep_models:
+                shutil.rmtree(args.output_dir / run.name)
+    if failures:
+        raise RuntimeError(f"{len(failures)} of {len(runs)} runs failed; the first: {failures[0]}")
 
 
 def execute(words: list[str], threads: int | None = None) -> None:

@@ -63,7 +63,8 @@ def cached_backward(accelerator: Accelerator, model: FgmmModel, chunks: list[dic
         first = rows.stop
         with random_state(state), frozen_statistics(module), accelerator.autocast():
             outputs = module.encode_inputs(**chunk)
-        backward_rows(outputs, cached, rows)
+            with torch.autocast(accelerator.device.type, enabled=False):
+                backward_rows(outputs, cached, rows)  # with gradient checkpointing it encodes once more
     for parameter in module.parameters():
         if parameter.grad is not None and accelerator.num_processes > 1:
             parameter.grad = accelerator.reduce(parameter.grad, "mean")

@@ -44,7 +44,9 @@ def read_processor_name() -> str:
 
 
 def current_commit() -> str | None:
-    """The commit of the code, where it is a git checkout."""
+    """The commit of the code, where it is a git checkout; with "-dirty" where files differ from it."""
     folder = Path(__file__).parent
-    answer = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True)
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=folder, capture_output=True, text=True
+    )
     return answer.stdout.strip() or None

@@ -349,11 +349,12 @@ def loss_and_gradients(options: dict, rows=slice(None)):
     loss = loss_of(objective, mine, [mask[rows] for mask in masks])
     loss.backward()
     parameters = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-    assert all(parameter.grad is not None and parameter.grad.abs().min() > 0 for parameter in parameters)
+    assert all(parameter.grad is not None for parameter in parameters)  # else DistributedDataParallel would wait
     return loss.detach(), [tensor.grad for tensor in mine], [parameter.grad for parameter in parameters]
 
 
-@pytest.mark.parametrize("bounds", [[0, 3, 5], [0, 2, 4, 5]])
+# Two processes, three of uneven share, a process that has no text, one that has no regions.
+@pytest.mark.parametrize("bounds", [[0, 3, 5], [0, 2, 4, 5], [0, 1, 2, 5], [0, 3, 4, 5]])
 def test_several_processes_equal_one(tmp_path, bounds):
     world = len(bounds) - 1
     with socket.socket() as free:
@@ -363,6 +364,7 @@ def test_several_processes_equal_one(tmp_path, bounds):
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
     for name, options in VARIANTS.items():
         loss, inputs, parameters = loss_and_gradients(options)
+        assert all(gradient.abs().min() > 0 for gradient in parameters)
         shares = [part[name] for part in parts]
         assert float(sum(share[0] for share in shares)) / world == pytest.approx(float(loss), abs=1e-9), name
         for index, gradient in enumerate(inputs):
