@@ -108,10 +108,12 @@ def present_only(encoder: nn.Module, inputs: torch.Tensor, present: torch.Tensor
     if bool(present.any()):
         kept, (features, grid) = present, encoder(inputs[present])
     else:
-        # One is encoded and dropped, so that shapes are known and parameters take part in DDP.
-        kept, training = torch.arange(len(present), device=present.device) == 0, encoder.training
+        # One is encoded and dropped, so that shapes are known and parameters take part in DDP; no statistics count it.
+        kept = torch.arange(len(present), device=present.device) == 0
+        training = [module for module in encoder.modules() if module.training]
         features, grid = encoder.eval()(inputs[kept])
-        encoder.train(training)
+        for module in training:
+            module.training = True
     everything = features.new_zeros(len(present), *features.shape[1:])
     everything[kept] = features
     return everything.masked_fill(~present.view(-1, 1, 1), 0.0), grid

@@ -166,3 +166,14 @@ def test_tuple_output(model, inputs):
     assert torch.equal(outputs.to_tuple()[0], outputs.logits_per_video)
     as_tuple = model(**inputs, return_dict=False)
     assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[0], outputs.logits_per_video)
+
+
+def test_a_batch_in_which_nothing_is_shown_leaves_the_statistics_alone(model):
+    model.train()
+    frozen = model.encoders["video"].stem.norm.eval()
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    absent = torch.zeros(2, dtype=torch.bool)
+    output = model.get_video_features(torch.rand(2, 4, 3, 32, 32), absent)
+    assert not output.region_mask.any() and (output.pooler_output == 0).all()
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    assert model.encoders["video"].training and not frozen.training
