@@ -13,7 +13,8 @@ checkpoint of each model weighs the regions, the phrases and all captions of eac
 
 - a phrase's attention over the regions, softmax of γ·S (the best region alone where the objective takes the maximum,
   every region alike where it compares pooled vectors);
-- a phrase's weight in its caption, softmax of δ·s (all alike where the objective has no δ);
+- a phrase's weight in its caption, softmax of δ·s and its gate (all alike where the objective has neither); in the fine
+  objective the caption as a whole counts as one more phrase, of weight whole_caption_weight;
 - a caption's weight in its show, softmax of the logit scale times the score that the objective trains. That is its
   share of the numerator's gradient where captions share one (mil_nce, fine with contrast_bag); the others take all
   captions of a clip alike (coarse, siglip) or as one text (filip), and for them it is only what their scores say.
