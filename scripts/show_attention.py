@@ -31,7 +31,7 @@ def attend(model, processor: FgmmProcessor, clip, text: str) -> tuple[list[str],
     inputs = {**collate(processor, [clip], with_audio=False, with_text=False), **processor(text=[text])}
     outputs = model(**inputs)
     cosines = (outputs.phrases[0] @ outputs.video_regions[0].T).float()
-    attention = (model.objectives["text_video"].log_sharpness.exp() * cosines).softmax(-1)
+    attention = (model.objectives["text_video"].sharpness() * cosines).softmax(-1)
     phrases = [text[start:end] for start, end in find_phrases(text, processor.max_phrase_words)]
     return phrases, attention.unflatten(-1, outputs.video_output.grid), (attention * cosines).sum(-1)
 

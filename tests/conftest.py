@@ -1,6 +1,7 @@
 """Small real files, a tiny processor and a tiny model that several test files share."""
 
 import os
+import socket
 import subprocess
 import sys
 from fractions import Fraction
@@ -10,6 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as multiprocessing
 
 if not torch.cuda.is_available():  # before Triton is imported: its kernels are then interpreted
     os.environ["TRITON_INTERPRET"] = "1"
@@ -75,6 +77,20 @@ def write_video(
             container.mux(audio.encode(frame))
             container.mux(audio.encode(None))
     return path
+
+
+def run_processes(function, bounds: list[int], folder) -> list:
+    """Runs `function(rank, world, port, bounds, folder)` in a process for each pair of neighbouring bounds.
+
+    Returns:
+        what each of them saved as `folder/RANK.pt`.
+    """
+    world = len(bounds) - 1
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(function, (world, port, bounds, str(folder)), nprocs=world)
+    return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
 
 
 @pytest.fixture

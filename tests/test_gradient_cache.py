@@ -1,11 +1,10 @@
 import os
-import socket
 
 import pytest
 import torch
-import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from conftest import run_processes
 from gradient_cache import cached_backward, split_batch
 
 from modeling_fgmm import FgmmConfig, FgmmModel
@@ -154,12 +153,8 @@ def run_process(rank: int, world: int, port: int, bounds: list[int], folder: str
 
 @pytest.mark.parametrize("bounds", [[0, 4, 7], [0, 3, 4, 7]])
 def test_chunks_on_several_processes_equal_one_plain_step(tmp_path, bounds):
-    world = len(bounds) - 1
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(run_process, (world, port, bounds, str(tmp_path)), nprocs=world)
-    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+    parts = run_processes(run_process, bounds, tmp_path)
+    world = len(parts)
     expected = plain_step(make_model(), make_inputs())
     loss = sum(part[0] for part in parts) / world
     for part in parts:  # every process has the averaged gradients

@@ -1,11 +1,10 @@
 import math
 import os
-import socket
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
+from conftest import run_processes
 
 from modeling_fgmm import FgmmConfig, FgmmModel
 from modeling_fgmm.loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries
@@ -356,12 +355,8 @@ def loss_and_gradients(options: dict, rows=slice(None)):
 # Two processes, three of uneven share, a process that has no text, one that has no regions.
 @pytest.mark.parametrize("bounds", [[0, 3, 5], [0, 2, 4, 5], [0, 1, 2, 5], [0, 3, 4, 5]])
 def test_several_processes_equal_one(tmp_path, bounds):
-    world = len(bounds) - 1
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    multiprocessing.spawn(run_process, (world, port, bounds, str(tmp_path)), nprocs=world)
-    parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(world)]
+    parts = run_processes(run_process, bounds, tmp_path)
+    world = len(parts)
     for name, options in VARIANTS.items():
         loss, inputs, parameters = loss_and_gradients(options)
         assert all(gradient.abs().min() > 0 for gradient in parameters)
