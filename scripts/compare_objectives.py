@@ -343,7 +343,8 @@ def find_results(runs: list[Run]) -> dict[Run, dict]:
 def describe(run: Run, study: Study) -> str:
     """What distinguishes a run within its study."""
     options = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in run.options)
-    parts = [f"{name} {getattr(run, name)}" for name in study.varied if name not in ("loss", "options")]
+    varied = [name for name, values in study.varied.items() if len(values) > 1 and name not in ("loss", "options")]
+    parts = [f"{name.replace('_', ' ')} {getattr(run, name)}" for name in varied]
     return ", ".join([run.loss, *(parts if study.x else []), *([options] if options else [])])
 
 
@@ -445,10 +446,11 @@ def main() -> None:
         parser.error("--flickr8k must name the folder of Flickr8k in its publishers' layout")
     runs = list(dict.fromkeys(run for name in args.studies for run in STUDIES[name].runs(args.seeds)))
     done = find_results(runs)
-    try:
-        run_all([run for run in runs if run not in done], args)
-    except RuntimeError as error:
-        sys.exit(str(error))
+    if waiting := [run for run in runs if run not in done]:
+        try:
+            run_all(waiting, args)
+        except RuntimeError as error:
+            sys.exit(str(error))
     draw_all()
     print(
         f"Drew figures from {len(list(results_folder().glob('*.json')))} results files; next: scripts/update_cards.py."
