@@ -406,7 +406,8 @@ def draw(name: str, path: Path) -> None:
         axis.set_ylabel("R@10 from text, %")
         axis.legend(frameon=False)
     else:
-        labels = [describe(run, study) for run in scores]
+        labels = [describe(run, study).replace(", ", "\n") for run in scores]
+        figure.set_figheight(1.2 + 0.22 * sum(2 + label.count("\n") for label in labels))
         axis.barh(labels, [sum(values) / len(values) for values in scores.values()], color="#4477aa")
         for label, values in zip(labels, scores.values(), strict=True):
             axis.plot(values, [label] * len(values), ".", color="black")
