@@ -196,6 +196,10 @@ def run_as_child(args: argparse.Namespace) -> dict:
         return {"failed": " ".join(str(error).split())[:200] or type(error).__name__}
 
 
+# What is set beside the plain version.
+KEYS = ("seconds", "peak_extra_bytes")
+
+
 def format_table(results: dict[str, dict]) -> str:
     """One line a variant, beside the plain version."""
     plain_result = results.get("plain", {})
@@ -205,11 +209,12 @@ def format_table(results: dict[str, dict]) -> str:
         if "failed" in result:
             lines.append(f"{name:24}  not measured: {result['failed']}")
         elif name != "product":
-            time_ratio = result["seconds"] / plain_result.get("seconds", float("nan"))
-            memory_ratio = result["peak_extra_bytes"] / plain_result.get("peak_extra_bytes", float("nan"))
+            ratios = [
+                f"{result[key] / plain_result[key]:10.2f}" if key in plain_result else f"{'-':>10}" for key in KEYS
+            ]
             lines.append(
-                f"{name:24}{result['seconds']:9.4f}{time_ratio:10.2f}{result['peak_extra_bytes'] / 1e6:10.0f}"
-                f"{memory_ratio:10.2f}{result['flops_per_s'] / limit:14.0%}"
+                f"{name:24}{result['seconds']:9.4f}{ratios[0]}{result['peak_extra_bytes'] / 1e6:10.0f}"
+                f"{ratios[1]}{result['flops_per_s'] / limit:14.0%}"
             )
     return "\n".join([*lines, f"the limit: {limit / 1e9:,.0f} GFLOP/s, one matrix product"])
 
