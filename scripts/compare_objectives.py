@@ -443,9 +443,9 @@ def main() -> None:
         parser.error(f"name a study ({', '.join(STUDIES)}) or give --figures")
     if unknown := set(args.studies) - set(STUDIES):
         parser.error(f"there is no study {', '.join(sorted(unknown))}; there are {', '.join(STUDIES)}")
-    if args.studies and not (args.flickr8k and Path(args.flickr8k).is_dir()):
-        parser.error("--flickr8k must name the folder of Flickr8k in its publishers' layout")
     runs = list(dict.fromkeys(run for name in args.studies for run in STUDIES[name].runs(args.seeds)))
+    if any(run.noise is None for run in runs) and not (args.flickr8k and Path(args.flickr8k).is_dir()):
+        parser.error("--flickr8k must name the folder of Flickr8k in its publishers' layout")
     done = find_results(runs)
     if waiting := [run for run in runs if run not in done]:
         try:
