@@ -125,12 +125,11 @@ def set_random_state(state: tuple) -> None:
 @contextmanager
 def frozen_statistics(module: torch.nn.Module) -> Iterator[None]:
     """Batch normalisation's running statistics stay as they are: the first encoding has counted this chunk."""
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.track_running_stats = False
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm in norms:
+            norm.track_running_stats = True
