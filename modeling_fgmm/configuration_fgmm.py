@@ -147,6 +147,8 @@ class FgmmConfig(PreTrainedConfig):
         contrast_unit (`str`): what is contrasted with clips, each `"caption"` or each `"phrase"`.
         contrast_bag (`bool`): an item's units share the numerator (MIL-NCE), else each is a positive of its own.
         posterior_weights (`bool`): weigh each positive by the probability that the model gives it, without gradient.
+        robustness (`float`): q of generalised cross entropy, 0 to 1, in every objective but `"siglip"`: pairs in which
+            the model does not believe weigh less the larger it is; 0 is cross entropy.
         coarse_loss_weight (`float`): weight of the contrast on pooled embeddings beside that on regions and phrases.
         scoring_implementation (`str`): `"auto"`, `"reference"`, `"tiled"` or `"triton"`, see
             `scoring_fgmm.attended_similarity`.
@@ -176,6 +178,7 @@ class FgmmConfig(PreTrainedConfig):
     contrast_unit: str = "caption"
     contrast_bag: bool = True
     posterior_weights: bool = False
+    robustness: float | int = 0.0
     coarse_loss_weight: float | int = 0.2
     scoring_implementation: str = "auto"
 
@@ -202,6 +205,10 @@ class FgmmConfig(PreTrainedConfig):
             raise ValueError(f"sharpness_init_value={self.sharpness_init_value} must be positive.")
         if not 0 <= self.whole_caption_weight <= 1:
             raise ValueError(f"whole_caption_weight={self.whole_caption_weight} must be between 0 and 1.")
+        if not 0 <= self.robustness <= 1:
+            raise ValueError(f"robustness={self.robustness} must be between 0 and 1.")
+        if self.robustness and self.objective == "siglip":
+            raise ValueError("robustness needs an objective with a softmax; 'siglip' has none.")
         if self.contrast_unit == "phrase" and self.attention_direction != "text_to_regions":
             raise ValueError("contrast_unit='phrase' needs attention_direction='text_to_regions'.")
 

@@ -60,8 +60,11 @@ class Keys:
 class PairObjective(nn.Module):
     """One pair of modalities: its scores and its loss. `config.objective` names the subclass, see `OBJECTIVES`.
 
-    A subclass says which scores it trains (`scores`), by which contrast (`loss`), and where its parameters start.
+    A subclass says which scores it trains (`scores`), by which contrast (`loss`), whether these need phrases, and where
+    its parameters start.
     """
+
+    needs_phrases = False
 
     def __init__(self, config: FgmmConfig):
         super().__init__()
@@ -119,8 +122,22 @@ class PairObjective(nn.Module):
         batch.
         """
         present = queries.present & keys.present
+        if not self.needs_phrases:
+            queries = without_phrases(queries)  # they need not travel
         gathered, offset = gather_queries(queries)
         return self.loss(gathered, keys, present, offset)
+
+    def cost(self, own: torch.Tensor, *normalizers: torch.Tensor) -> torch.Tensor:
+        """What pairs cost: the mean over contrasts of -log p, where log p = own - normalizer, or of (1 - p^q) / q.
+
+        The latter, for a robustness q > 0, is generalised cross entropy (Zhang and Sabuncu, NeurIPS 2018, equation 6):
+        its gradient is p^q times that of -log p, so that a pair in which the model does not believe moves it little.
+        """
+        log_probabilities = torch.stack([own - normalizer for normalizer in normalizers])
+        if q := self.config.robustness:
+            # Of pairs that are not there the difference may be large, and would be infinite here.
+            return -torch.expm1(q * log_probabilities.clamp(max=0)).mean(0) / q
+        return -log_probabilities.mean(0)
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
         """
@@ -139,6 +156,8 @@ class FineObjective(PairObjective):
     MIL-NCE (Miech et al., CVPR 2020, equation 1, here with one denominator a direction) over scores made of attended
     similarities, and beside it the same contrast of pooled embeddings, weighted by `coarse_loss_weight`.
     """
+
+    needs_phrases = True
 
     def __init__(self, config: FgmmConfig):
         super().__init__(config)
@@ -238,10 +257,10 @@ class FineObjective(PairObjective):
             own, among_queries, among_keys = unit_normalizers(logits, mask, has_key, offset)
             kept = mask[offset : offset + len(present)] & present.unsqueeze(1)
             weights = kept.to(logits.dtype) / kept.sum(1, keepdim=True).clamp(min=1)  # an item's units share its weight
-        terms = 0.5 * (among_queries + among_keys) - own
         if self.config.posterior_weights:
-            weights = weights * posterior(terms.detach(), weights)
-        return mean_of_batch(terms, weights)
+            log_probability = own - 0.5 * (among_queries + among_keys)
+            weights = weights * posterior(log_probability.detach(), weights)
+        return mean_of_batch(self.cost(own, among_queries, among_keys), weights)
 
 
 class CoarseObjective(PairObjective):
@@ -255,7 +274,7 @@ class CoarseObjective(PairObjective):
         scores = (self.coarse_scores(queries, keys) * mask).sum(-1) / mask.sum(-1).clamp(min=1)
         logits = scores * scale(self.logit_scale)
         own, among_queries, among_keys = normalizers(logits, queries.present, keys.present, offset)
-        return mean_of_batch(0.5 * (among_queries + among_keys) - own, present.to(logits.dtype))
+        return mean_of_batch(self.cost(own, among_queries, among_keys), present.to(logits.dtype))
 
 
 class MilNceObjective(PairObjective):
@@ -270,7 +289,7 @@ class MilNceObjective(PairObjective):
         bags = masked_logsumexp(logits, queries.caption_mask.unsqueeze(1), -1)
         own, _, among_keys = normalizers(bags, queries.present, keys.present, offset)
         denominator = torch.logaddexp(among_keys, among_other_queries(bags, queries.present, offset))
-        return mean_of_batch(denominator - own, present.to(logits.dtype))
+        return mean_of_batch(self.cost(own, denominator), present.to(logits.dtype))
 
 
 class FilipObjective(PairObjective):
@@ -279,6 +298,8 @@ class FilipObjective(PairObjective):
     A clip finds its text by the mean over regions of the best phrase, a text its clip by the mean over phrases of the
     best region. All phrases of an item are one text.
     """
+
+    needs_phrases = True
 
     def sharpness(self) -> float:
         return math.inf
@@ -296,7 +317,7 @@ class FilipObjective(PairObjective):
         clip_logits = masked_mean(per_region, keys.mask).T * logit_scale
         own_text, _, among_keys = normalizers(text_logits, queries.present, keys.present, offset)
         own_clip, among_queries, _ = normalizers(clip_logits, queries.present, keys.present, offset)
-        terms = 0.5 * (among_keys - own_text + among_queries - own_clip)
+        terms = 0.5 * (self.cost(own_text, among_keys) + self.cost(own_clip, among_queries))
         return mean_of_batch(terms, present.to(terms.dtype))
 
 
@@ -334,6 +355,13 @@ def add_whole_captions(queries: Queries) -> Queries:
         phrases=torch.cat([queries.phrases, queries.embeds], dim=1),
         mask=torch.cat([queries.mask, queries.caption_mask], dim=1),
         captions=torch.cat([queries.captions, places], dim=1),
+    )
+
+
+def without_phrases(queries: Queries) -> Queries:
+    """The captions' pooled embeddings alone."""
+    return replace(
+        queries, phrases=queries.phrases[:, :0], mask=queries.mask[:, :0], captions=queries.captions[:, :0]
     )
 
 
@@ -413,9 +441,9 @@ def unit_normalizers(
     return own, torch.logaddexp(own, others.unsqueeze(1)), among_all_keys(logits, has_key)[rows]
 
 
-def posterior(terms: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def posterior(log_probability: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """The probability that the model gives to each own pair, divided by its weighted mean over all processes."""
-    probability = torch.where(weights > 0, torch.exp(-terms), 0.0)
+    probability = torch.where(weights > 0, log_probability.exp(), 0.0)
     mean = mean_over_processes((probability * weights).sum()) / mean_over_processes(weights.sum()).clamp(min=1e-6)
     return probability / mean.clamp(min=1e-6)
 

@@ -28,6 +28,7 @@ VARIANTS = {
     "without gates": {"phrase_gates": False},
     "fixed": {"learnable_sharpness": False, "learnable_phrase_sharpness": False},
     **{name: {"objective": name} for name in ("coarse", "mil_nce", "filip", "siglip")},
+    **{f"{name}, robust": {"objective": name, "robustness": 0.4} for name in ("fine", "coarse", "mil_nce", "filip")},
 }
 
 
@@ -200,6 +201,21 @@ def test_baselines_are_their_papers_formulas(name, plain):
     tensors, masks = make_items()
     loss = float(loss_of(make_objective(objective=name), tensors, masks))
     assert loss == pytest.approx(plain(tensors, masks), abs=1e-9)
+
+
+@pytest.mark.parametrize("robustness", [1e-6, 0.4, 1.0])
+def test_robustness_is_generalised_cross_entropy(robustness):
+    """(1 - p^q) / q of the probability of the right clip, and of the right text; for q near 0 this is -log p."""
+    tensors, masks = make_items()
+    logits, has_text, has_clip, both = mean_caption_cosines(tensors, masks)
+    power = (math.exp(LOGIT_SCALE) * logits).exp()
+    among_clips = [float(power[i, i] / power[i][has_clip].sum()) for i in both]
+    among_texts = [float(power[i, i] / power[has_text, i].sum()) for i in both]
+    terms = [(1 - p**robustness) / robustness for p in among_clips + among_texts]
+    loss = float(loss_of(make_objective(objective="coarse", robustness=robustness), tensors, masks))
+    assert loss == pytest.approx(sum(terms) / len(terms), abs=1e-8)
+    if robustness < 0.1:
+        assert loss == pytest.approx(plain_coarse(tensors, masks), abs=1e-4)
 
 
 def test_each_phrase_is_its_own_positive():
