@@ -25,6 +25,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -46,8 +47,9 @@ CARDS = ROOT / "model_cards"
 LOSSES = ("fine", "coarse", "mil_nce", "filip", "siglip")
 # Photographs, from the first, that the start of the runs on slide shows has seen.
 START_PHOTOS = 2000
-# Seeds whose results files are looked for.
-SEEDS = list(range(10))
+
+# Seeds of runs; results of all of them are shown.
+SEEDS = range(10)
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Study:
     varied: dict[str, list]
     x: str | None = None
 
-    def runs(self, seeds: list[int]) -> list[Run]:
+    def runs(self, seeds: Iterable[int]) -> list[Run]:
         """One seed after the other, so that every run is there once before any is there twice."""
         combinations = itertools.product(*self.varied.values())
         settings = [dict(zip(self.varied, values, strict=True)) for values in combinations]
@@ -171,6 +173,10 @@ STUDIES = {
         {"loss": LOSSES[:3], **PLAIN, "swapped": [0.0, 0.2, 0.4, 0.6]},
         "swapped",
     ),
+    "robust": Study(
+        "Generalised cross entropy where 40 % of the photographs have another one's captions",
+        {"loss": LOSSES[:3], **PLAIN, "swapped": [0.0, 0.4], "options": [(), ablation(robustness=0.5)]},
+    ),
     "slides": Study("Photographs in a slide show", {"loss": LOSSES[:3], **SLIDES, "slides": [1, 2, 4, 8]}, "slides"),
     "chatter": Study("Captions of others", {"loss": LOSSES[:3], **SLIDES, "chatter": [0, 1, 2, 4]}, "chatter"),
     "noise": Study(
@@ -180,7 +186,7 @@ STUDIES = {
     ),
     "rates": Study(
         "Learning rate, beside 4e-4",
-        {"loss": LOSSES[:3], **SLIDES, "options": [(), (("learning_rate", 2e-4),), (("learning_rate", 8e-4),)]},
+        {"loss": LOSSES, **SLIDES, "options": [(), (("learning_rate", 2e-4),), (("learning_rate", 8e-4),)]},
     ),
     "ablation": Study(
         "Options of the fine objective",
@@ -435,7 +441,15 @@ def main() -> None:
     parser.add_argument("--flickr8k", help="folder in the publishers' layout")
     parser.add_argument("--data", type=Path, default=Path("data/comparison"), help="folder for the corpora")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/comparison"), help="folder for the models")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="each run once for each of them")
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0],
+        choices=SEEDS,
+        metavar="N",
+        help="each run once for each of them, 0 to 9",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the processor's threads")
     parser.add_argument("--keep_models", action="store_true", help="do not delete models that are measured")
     args = parser.parse_args()
