@@ -175,7 +175,7 @@ STUDIES = {
     ),
     "robust": Study(
         "Generalised cross entropy where 40 % of the photographs have another one's captions",
-        {"loss": LOSSES[:3], **PLAIN, "swapped": [0.0, 0.4], "options": [(), ablation(robustness=0.5)]},
+        {"loss": LOSSES[:3], **PLAIN, "swapped": [0.0, 0.4], "options": [(), ablation(robustness=0.3)]},
     ),
     "slides": Study("Photographs in a slide show", {"loss": LOSSES[:3], **SLIDES, "slides": [1, 2, 4, 8]}, "slides"),
     "chatter": Study("Captions of others", {"loss": LOSSES[:3], **SLIDES, "chatter": [0, 1, 2, 4]}, "chatter"),
