@@ -499,7 +499,8 @@ def main() -> None:
         f"{100 * args.noise:g} % of the training captions say nothing about their clip (`caption_is_true` tells), all "
         f"test captions are true. Rendered by `python scripts/make_narrated_corpus.py {flags}`."
     )
-    write_card(args.output, "Narrated shapes", text, ("train", "test"), "apache-2.0", ["fgmm", "synthetic"])
+    configs = {"default": {"train": ["train"], "test": ["test"]}}
+    write_card(args.output, "Narrated shapes", text, configs, "apache-2.0", ["fgmm", "synthetic"])
     print(f"{args.output} holds {args.num_train} training and {args.num_test} test clips.")
 
 

@@ -2,29 +2,21 @@
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow
 import pyarrow.parquet as parquet
+import yaml
 from datasets import Audio as AudioFeature
-from datasets import Dataset, Features, Image, List, Value, Video
+from datasets import Features, Image, List, Value, Video
 from tqdm import tqdm
 
 ROWS_PER_SHARD = 256
+# Of media in a shard on average: a worker holds one shard in memory.
+BYTES_PER_SHARD = 500_000_000
 MEDIA = {"video": Video(decode=False), "image": Image(decode=False), "audio": AudioFeature(decode=False)}
-
-
-@dataclass(frozen=True)
-class Item:
-    """What a row is made of: its id, the media file (or the photographs of a slide show), and captions as
-    (text, start, end) in seconds or None. Of a slide show also the slide that each caption tells of, -1 for none."""
-
-    video_id: str
-    path: Path | tuple[Path, ...]
-    captions: tuple[tuple[str, float | None, float | None], ...]
-    caption_slides: tuple[int, ...] | None = None
 
 
 def corpus_features(*media: str, **extra) -> Features:
@@ -36,9 +28,9 @@ def corpus_features(*media: str, **extra) -> Features:
 
 def write_shard(path: Path, rows: list[dict], features: Features) -> None:
     """Writes one Parquet file, whole or not at all."""
-    columns = {name: [row[name] for row in rows] for name in features}
     partial = path.with_name(path.name + ".partial")
-    table = Dataset.from_dict(columns, features=features).with_format("arrow")[:]
+    # Not through Dataset: its encoding of sounds asks for torchcodec, even where nothing is decoded.
+    table = pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
     parquet.write_table(table, partial, row_group_size=64)
     os.replace(partial, path)
 
@@ -63,28 +55,35 @@ def claim_folder(output: Path, arguments: dict) -> None:
 
 
 def make_shards(
-    output: Path, split: str, items: list, make_rows: Callable[[list], list[dict]], features: Features, num_proc: int
+    output: Path,
+    group: str,
+    items: list,
+    make_rows: Callable[[list], list[dict]],
+    features: Features,
+    num_proc: int,
+    num_bytes: int = 0,
 ) -> None:
-    """Makes the shards of a split that are not there yet, several at a time, with a progress bar.
+    """Makes the shards of a group of rows that are not there yet, several at a time, with a progress bar.
 
     Args:
         output: the corpus' folder.
-        split: its name in the files' names.
-        items: what each row is made of; ROWS_PER_SHARD of them a shard.
+        group: its name in the files' names.
+        items: what each row is made of; ROWS_PER_SHARD of them a shard, or fewer for large media.
         make_rows: items to rows, run in a worker process; items that cannot be used are left out.
         features: the schema.
         num_proc: worker processes.
+        num_bytes: size of all media, where it is known.
     """
-    number = -(-len(items) // ROWS_PER_SHARD)
+    number = min(len(items), max(-(-len(items) // ROWS_PER_SHARD), -(-num_bytes // BYTES_PER_SHARD)))
     jobs = []
     for index in range(number):
-        path = output / "data" / f"{split}-{index:05d}-of-{number:05d}.parquet"
+        path = output / "data" / f"{group}-{index:05d}-of-{number:05d}.parquet"
         part = items[index * len(items) // number : (index + 1) * len(items) // number]
         if not path.exists():
             jobs.append((path, part))
     if not jobs:
         return
-    with tqdm(total=sum(len(part) for _, part in jobs), desc=f"Writing {split}", unit="clip") as bar:
+    with tqdm(total=sum(len(part) for _, part in jobs), desc=f"Writing {group}", unit="clip") as bar:
         with ProcessPoolExecutor(num_proc) as pool:
             futures = [pool.submit(make_shard, path, part, make_rows, features) for path, part in jobs]
             for future, (_, part) in zip(futures, jobs, strict=True):
@@ -97,18 +96,36 @@ def make_shard(path: Path, part: list, make_rows: Callable[[list], list[dict]], 
     write_shard(path, make_rows(part), features)
 
 
-def count_rows(output: Path, split: str) -> int:
-    """Rows of a split, from the files' footers."""
-    return sum(parquet.read_metadata(path).num_rows for path in sorted((output / "data").glob(f"{split}-*.parquet")))
+def count_rows(output: Path, group: str) -> int:
+    """Rows of a group, from the files' footers."""
+    return sum(parquet.read_metadata(path).num_rows for path in sorted((output / "data").glob(f"{group}-*.parquet")))
 
 
-def write_card(output: Path, title: str, text: str, splits: Iterable[str], license_id: str, tags: list[str]) -> None:
-    """The dataset card: metadata that `load_dataset` reads, and what people read."""
-    splits = list(splits)
-    files = "".join(f"  - split: {split}\n    path: data/{split}-*.parquet\n" for split in splits)
-    tag_lines = "".join(f"- {tag}\n" for tag in tags)
-    counts = "\n".join(f"| {split} | {count_rows(output, split)} |" for split in splits)
+def write_card(
+    output: Path, title: str, text: str, configs: dict[str, dict[str, list[str]]], license_id: str, tags: list[str]
+) -> None:
+    """The dataset card: metadata that `load_dataset` reads, and what people read.
+
+    Args:
+        output: the corpus' folder.
+        title, text: what it is.
+        configs: {configuration: {split: groups of rows that make it up}}; the first is the default.
+        license_id, tags: as the Hub has them.
+    """
+    metadata, lines = [], []
+    for place, (config, splits) in enumerate(configs.items()):
+        files = [
+            {"split": split, "path": [f"data/{group}-*.parquet" for group in groups]}
+            for split, groups in splits.items()
+        ]
+        metadata.append({"config_name": config, "data_files": files} | ({} if place else {"default": True}))
+        lines += [
+            f"| {config} | {split} | {sum(count_rows(output, group) for group in groups)} |"
+            for split, groups in splits.items()
+        ]
+    header = {"license": license_id, "pretty_name": title, "tags": tags, "configs": metadata}
+    counts = "\n".join(lines)
     (output / "README.md").write_text(
-        f"---\nlicense: {license_id}\npretty_name: {title}\ntags:\n{tag_lines}configs:\n- config_name: default\n"
-        f"  data_files:\n{files}---\n\n# {title}\n\n{text}\n\n| split | rows |\n|---|---|\n{counts}\n"
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# {title}\n\n{text}\n\n"
+        f"| configuration | split | rows |\n|---|---|---|\n{counts}\n"
     )

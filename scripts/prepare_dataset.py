@@ -1,8 +1,11 @@
 """Turns a benchmark in its publishers' layout into a corpus: Parquet shards with a dataset card.
 
-python scripts/prepare_dataset.py flickr8k --source Flickr8k --output data/flickr8k
-python scripts/prepare_dataset.py grid --source grid --output data/grid
+python scripts/prepare_dataset.py ucf101 --source UCF101 --output data/ucf101
+python scripts/prepare_dataset.py folder --source videos --output data/videos --num_proc 8
 python scripts/prepare_dataset.py flickr8k --source Flickr8k --output data/slides --slides 4 --chatter 2
+
+Official splits or folds are configurations of the corpus, which share the rows: `load_dataset(FOLDER, "split1")`.
+What is missing or damaged is left out, named and counted. A run that was stopped goes on where it was.
 
 With --slides the training split of a corpus of photographs becomes slide shows whose captions tell of one or two of
 the photographs shown, and --chatter captions of others. With --swapped a share of the training items have each other's
@@ -16,122 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from benchmarks import BENCHMARKS, CLASSIFICATION, PRETRAINING, RETRIEVAL
+from benchmarks.layout import SPLITS, Item, LayoutError, Reading, require
 from datasets import List, Value
-from parquet_shards import Item, claim_folder, corpus_features, count_rows, make_shards, write_card
+from parquet_shards import claim_folder, corpus_features, count_rows, make_shards, write_card
 from slide_shows import encode_slide_show, make_slide_shows, swap_captions
-
-
-class LayoutError(Exception):
-    """A source that is not in the published layout: one sentence that names what is missing."""
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """How a benchmark is read, and what its card says."""
-
-    title: str
-    medium: str
-    read: Callable[[Path, list[str]], dict[str, list[Item]]]  # (source, problems) -> items of each split
-    text: str
-    license_id: str = "other"
-
-
-def require(path: Path, layout: str) -> Path:
-    """The path, if it is there.
-
-    Raises:
-        LayoutError: naming it and the layout.
-    """
-    if not path.exists():
-        raise LayoutError(f"{path} is not there; {layout}.")
-    return path
-
-
-def read_flickr8k(source: Path, problems: list[str]) -> dict[str, list[Item]]:
-    """Flicker8k_Dataset/*.jpg, Flickr8k_text/Flickr8k.token.txt and the official lists of images."""
-    layout = "Flickr8k is published as the folders Flicker8k_Dataset and Flickr8k_text"
-    images = require(source / "Flicker8k_Dataset", layout)
-    captions: dict[str, list[str]] = {}
-    for line in require(source / "Flickr8k_text/Flickr8k.token.txt", layout).read_text(encoding="utf-8").splitlines():
-        name, tab, text = line.partition("\t")
-        if tab and text.strip():
-            captions.setdefault(name.partition("#")[0], []).append(text.strip())
-        elif line.strip():
-            problems.append(f"a caption line without text: {line[:60]!r}")
-    splits = {}
-    for split, part in (("train", "train"), ("validation", "dev"), ("test", "test")):
-        names = require(source / f"Flickr8k_text/Flickr_8k.{part}Images.txt", layout).read_text().split()
-        splits[split] = []
-        for name in names:
-            if name not in captions:
-                problems.append(f"{name} has no caption")
-            elif not (images / name).exists():
-                problems.append(f"{name} is not in {images.name}")
-            else:
-                whole = tuple((text, None, None) for text in captions[name])
-                splits[split].append(Item(Path(name).stem, images / name, whole))
-    return splits
-
-
-# Times in GRID's transcripts are thousandths of a frame, at 25 frames a second.
-GRID_TICKS_PER_SECOND = 25_000
-
-
-def read_grid(source: Path, problems: list[str]) -> dict[str, list[Item]]:
-    """s*/NAME.mp4 (or .mpg) and align/s*/NAME.align; every fifth clip of a speaker, in sorted order, is for testing."""
-    layout = "GRID is published as folders s1, s2, ... of clips and a folder align with their transcripts"
-    align = require(source / "align", layout)
-    splits: dict[str, list[Item]] = {"train": [], "test": []}
-    speakers = sorted(folder for folder in source.glob("s[0-9]*") if folder.is_dir())
-    if not speakers:
-        raise LayoutError(f"{source} has no folder of a speaker; {layout}.")
-    for speaker in speakers:
-        clips = sorted(path for path in speaker.iterdir() if path.suffix in (".mp4", ".mpg"))
-        for index, path in enumerate(clips):
-            transcript = align / speaker.name / f"{path.stem}.align"
-            if not transcript.exists():
-                problems.append(f"{path.name} has no transcript")
-                continue
-            caption = read_grid_transcript(transcript, problems)
-            if caption:
-                name = f"{speaker.name}_{path.stem}"
-                splits["test" if index % 5 == 4 else "train"].append(Item(name, path, (caption,)))
-    return splits
-
-
-def read_grid_transcript(path: Path, problems: list[str]) -> tuple[str, float, float] | None:
-    """The sentence with its start and end in seconds; None, and a problem noted, where it cannot be read."""
-    words = []
-    for line in path.read_text().splitlines():
-        fields = line.split()
-        if len(fields) != 3 or not (fields[0].isdigit() and fields[1].isdigit() and int(fields[0]) <= int(fields[1])):
-            problems.append(f"{path.name} has a line that is not 'start end word': {line!r}")
-            return None
-        if fields[2] not in ("sil", "sp"):
-            words.append((int(fields[0]), int(fields[1]), fields[2]))
-    if not words:
-        problems.append(f"{path.name} has no word")
-        return None
-    text = " ".join(word for _, _, word in words)
-    return text, words[0][0] / GRID_TICKS_PER_SECOND, words[-1][1] / GRID_TICKS_PER_SECOND
-
-
-BENCHMARKS = {
-    "flickr8k": Benchmark(
-        "Flickr8k",
-        "image",
-        read_flickr8k,
-        "8,000 photographs with five captions each (Hodosh, Young and Hockenmaier, 2013), in the official split. For "
-        "research use; not to be redistributed.",
-    ),
-    "grid": Benchmark(
-        "GRID",
-        "video",
-        read_grid,
-        "Spoken sentences of a fixed grammar, filmed, with word-timed transcripts (Cooke et al., 2006). Every fifth "
-        "clip of a speaker, in sorted order, is for testing.",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -167,7 +59,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Rows:
-    """Which rows are taken: `limit` of each split at most; the first `skip` of the training split are left out."""
+    """Which rows are taken: `limit` of each group at most; the first `skip` of the training split are left out."""
 
     limit: int | None
     skip: int
@@ -176,10 +68,9 @@ class Rows:
         """The options that were given."""
         return {name: value for name, value in vars(self).items() if value}
 
-    def choose(self, splits: dict[str, list[Item]]) -> dict[str, list[Item]]:
-        """The rows of each split that are taken."""
-        kept = {**splits, "train": splits["train"][self.skip :]}
-        return {split: items[: self.limit] for split, items in kept.items()}
+    def choose(self, group: str, items: list[Item]) -> list[Item]:
+        """The rows of a group that are taken."""
+        return items[self.skip if group == "train" else 0 :][: self.limit]
 
 
 @dataclass(frozen=True)
@@ -207,11 +98,52 @@ class RowMaker:
             medium, value = self.medium, {"bytes": item.path.read_bytes(), "path": item.path.name}
         captions = [{"text": text, "start": start, "end": end} for text, start, end in item.captions]
         media = dict.fromkeys(self.columns) | {medium: value}
-        return {"video_id": item.video_id, **media, "captions": captions, "caption_slides": item.caption_slides}
+        label = list(item.label) if isinstance(item.label, tuple) else item.label
+        extra = {"caption_slides": item.caption_slides, "label": label}
+        return {"video_id": item.video_id, **media, "captions": captions, **extra}
 
 
 # Height and width of a slide where --slide_size is not given, pixels.
 SLIDE_SIZE = 112
+
+
+# A cell of an Arrow table holds no more.
+LARGEST_FILE = 2**31 - 1
+
+
+def leave_out_unusable(items: list[Item], problems: list[str]) -> list[Item]:
+    """The items without those that stand there twice, or are too large for a cell; a problem is noted for each."""
+    kept: dict[str, Item] = {}
+    for item in items:
+        if item.video_id in kept:
+            problems.append(f"{item.video_id} stands there twice")
+        elif item.num_bytes() > LARGEST_FILE:
+            problems.append(f"{item.video_id} has more than 2 GB; cut it into pieces")
+        else:
+            kept[item.video_id] = item
+    return list(kept.values())
+
+
+# Of the order of labelled rows.
+ORDER_SEED = 0
+
+
+def choose_rows(reading: Reading, rows: Rows, noise: Noise, problems: list[str]) -> dict[str, list[Item]]:
+    """The rows of each group that are written.
+
+    Publishers list labelled rows class by class. They are put in a random order, as training streams permute
+    neighbouring rows only.
+    """
+    groups = {}
+    for group, items in reading.groups.items():
+        items = leave_out_unusable(items, problems)
+        if reading.label:
+            items = [items[place] for place in np.random.default_rng(ORDER_SEED).permutation(len(items))]
+        groups[group] = rows.choose(group, items)
+    try:
+        return {group: noise.apply(items) if group == "train" else items for group, items in groups.items()}
+    except ValueError as error:
+        raise LayoutError(f"{error} Lower --slides or --chatter.") from error
 
 
 def prepare(name: str, source: Path, output: Path, rows: Rows, num_proc: int, noise: Noise) -> None:
@@ -219,34 +151,55 @@ def prepare(name: str, source: Path, output: Path, rows: Rows, num_proc: int, no
 
     Raises:
         LayoutError: when the source is not in the published layout, or nothing in it can be used, or it cannot be
-            made into slide shows.
+            made into what the options ask for.
     """
     benchmark = BENCHMARKS[name]
     if noise.slides and benchmark.medium != "image":
         raise LayoutError(f"{benchmark.title} has no photographs to make slide shows of; leave out --slides.")
     problems: list[str] = []
-    splits = benchmark.read(require(source, f"--source is the folder of {benchmark.title}"), problems)
-    splits = rows.choose(splits)
-    if not any(splits.values()):
+    reading = benchmark.read(require(source, f"--source is the folder of {benchmark.title}"), problems)
+    if "train" not in reading.groups and (rows.skip or noise.swapped):
+        raise LayoutError(f"{benchmark.title} has no training split of its own; leave out --skip and --swapped.")
+    groups = choose_rows(reading, rows, noise, problems)
+    if not any(groups.values()):
         raise LayoutError(f"Nothing in {source} can be used; the first of {len(problems)} problems: {problems[:1]}.")
-    try:
-        splits["train"] = noise.apply(splits["train"])
-    except ValueError as error:
-        raise LayoutError(f"{error} Lower --slides or --chatter.") from error
-    sizes = {split: len(items) for split, items in splits.items()}
+    sizes = {group: len(items) for group, items in groups.items()}
     claim_folder(output, {"name": name, **rows.given(), **noise.given(), **sizes})
     columns = ("video", "image") if noise.slides else (benchmark.medium,)
-    features = corpus_features(*columns, **({"caption_slides": List(Value("int32"))} if noise.slides else {}))
+    extra = {"caption_slides": List(Value("int32"))} if noise.slides else {}
+    extra |= {"label": reading.label} if reading.label else {}
+    features = corpus_features(*columns, **extra)
     make_rows = RowMaker(columns, benchmark.medium, noise.slide_size or SLIDE_SIZE)
-    for split, items in splits.items():
-        make_shards(output, split, items, make_rows, features, num_proc)
-    used = [split for split, items in splits.items() if items]
+    for group, items in groups.items():
+        num_bytes = sum(item.num_bytes() for item in items)
+        make_shards(output, group, items, make_rows, features, num_proc, num_bytes)
+    configs = used_configs(reading.configs, groups)
     text = f"{benchmark.text}{noise.describe()} Made by `{make_command(name, rows, noise)}`."
-    write_card(output, benchmark.title, text, used, benchmark.license_id, ["fgmm"])
+    write_card(output, benchmark.title, text, configs, benchmark.license_id, ["fgmm"])
     for problem in problems[:5]:
         print(f"Skipped: {problem}.")
-    counts = ", ".join(f"{count_rows(output, split)} {split}" for split in used)
-    print(f"Wrote {output}: {counts}; {len(problems)} entries were skipped.")
+    print(f"Wrote {output}: {describe_sizes(output, configs)}; {len(problems)} entries were skipped.")
+
+
+def used_configs(configs: dict, groups: dict[str, list[Item]]) -> dict[str, dict[str, list[str]]]:
+    """The configurations without groups, splits and configurations that have no row."""
+    used = {}
+    for config, splits in configs.items():
+        filled = {split: [group for group in splits.get(split, ()) if groups[group]] for split in SPLITS}
+        filled = {split: names for split, names in filled.items() if names}
+        if filled:
+            used[config] = filled
+    return used
+
+
+def describe_sizes(output: Path, configs: dict[str, dict[str, list[str]]]) -> str:
+    """The rows of each split, and of each configuration where there are several."""
+    parts = []
+    for config, splits in configs.items():
+        counts = {split: sum(count_rows(output, group) for group in groups) for split, groups in splits.items()}
+        text = ", ".join(f"{count} {split}" for split, count in counts.items())
+        parts.append(f"{config}: {text}" if len(configs) > 1 else text)
+    return "; ".join(parts)
 
 
 def make_command(name: str, rows: Rows, noise: Noise) -> str:
@@ -283,16 +236,24 @@ def at_least(least: int) -> Callable[[str], int]:
     return whole_number
 
 
+def list_benchmarks() -> str:
+    """The names, for --help."""
+    kinds = {"retrieval": RETRIEVAL, "classification": CLASSIFICATION, "pretraining": PRETRAINING}
+    return "\n".join(f"{kind}: {', '.join(benchmark.name for benchmark in kinds[kind])}" for kind in kinds)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", choices=sorted(BENCHMARKS))
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=list_benchmarks(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", choices=BENCHMARKS, metavar="NAME", help="of a benchmark, see below")
     parser.add_argument("--source", type=Path, required=True, help="folder in the publishers' layout")
     parser.add_argument("--output", type=Path, required=True, help="folder for the corpus")
-    parser.add_argument("--limit", type=int, help="rows of each split at most")
+    parser.add_argument("--limit", type=at_least(1), help="rows of each split or shared part of splits at most")
     parser.add_argument(
         "--skip", type=at_least(0), default=0, help="rows of the training split to leave out, the first"
     )
-    parser.add_argument("--num_proc", type=int, default=2, help="shards written at a time")
+    parser.add_argument("--num_proc", type=at_least(1), default=2, help="shards written at a time")
     parser.add_argument("--slides", type=at_least(1), help="make slide shows of this many photographs")
     parser.add_argument("--slide_size", type=even_number, help=f"height and width of a slide, pixels ({SLIDE_SIZE})")
     parser.add_argument("--chatter", type=at_least(0), default=0, help="captions of others in each slide show")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from parquet_shards import Item
+from benchmarks.layout import Item
 from PIL import Image
 
 

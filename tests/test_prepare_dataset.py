@@ -1,6 +1,9 @@
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -68,6 +71,43 @@ def test_grid_times_and_held_out_fifth(grid, tmp_path):
     assert [row["video_id"] for row in rows["test"]] == ["s1_clip4"]
     assert [row["video_id"] for row in rows["train"]] == ["s1_clip0", "s1_clip3", "s1_clip5"]
     assert rows["train"][0]["captions"] == [{"text": "bin blue now", "start": 0.95, "end": 1.64}]
+
+
+def test_a_killed_run_goes_on_where_it_was(flickr8k, tmp_path):
+    """Two shards of training photographs. The last photograph is a pipe, at which the first run waits for ever."""
+    names = [f"{index:03d}.jpg" for index in range(300)]
+    photo, pipe = flickr8k / "Flicker8k_Dataset" / "0_abc.jpg", flickr8k / "Flicker8k_Dataset" / names[-1]
+    for name in names[:-1]:
+        shutil.copy(photo, flickr8k / "Flicker8k_Dataset" / name)
+    os.mkfifo(pipe)
+    with (flickr8k / "Flickr8k_text/Flickr8k.token.txt").open("a") as file:
+        file.writelines(f"{name}#0\tPhoto {name} .\n" for name in names)
+    (flickr8k / "Flickr8k_text/Flickr_8k.trainImages.txt").write_text("\n".join(names))
+    arguments = ["flickr8k", "--source", flickr8k, "--output", tmp_path / "out"]
+    first, second = (tmp_path / "out" / "data" / f"train-0000{index}-of-00002.parquet" for index in (0, 1))
+
+    command = [sys.executable, "scripts/prepare_dataset.py", *map(str, arguments)]
+    run = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL, start_new_session=True)
+    until = time.monotonic() + 60
+    while not first.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    assert first.exists() and not second.exists() and not (tmp_path / "out" / "README.md").exists()
+
+    before = first.stat().st_mtime_ns
+    pipe.unlink()
+    shutil.copy(photo, pipe)
+    assert "holds a corpus made with other arguments" in prepare(*arguments, "--limit", 200).stderr
+    answer = prepare(*arguments)
+    assert answer.returncode == 0 and "300 train, 1 validation, 1 test" in answer.stdout
+    assert first.stat().st_mtime_ns == before
+    assert [row["video_id"] + ".jpg" for row in load_corpus(str(tmp_path / "out"), "train")] == names
+
+
+def test_help_lists_the_benchmarks():
+    answer = prepare("--help")
+    assert "classification: ucf101, hmdb51" in answer.stdout and "pretraining: howto100m, folder" in answer.stdout
 
 
 def test_wrong_sources_are_one_sentence(flickr8k, grid, tmp_path):

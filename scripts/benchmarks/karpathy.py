@@ -1,0 +1,60 @@
+"""COCO captions and Flickr30k, in the split of Karpathy and Fei-Fei, which the field reports."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+from .layout import (
+    IMAGE,
+    SPLITS,
+    Benchmark,
+    Item,
+    MediaFolder,
+    Reading,
+    one_config,
+    parsing,
+    require_file,
+    whole_captions,
+)
+
+# Photographs of COCO's validation part that are neither for validation nor for testing are trained on.
+SPLIT_NAMES = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
+
+
+def read(source: Path, problems: list[str], annotations: str) -> Reading:
+    """The annotations' JSON file and folders of photographs.
+
+    Args:
+        annotations: the file's name.
+    """
+    layout = f"the Karpathy split is published as {annotations}; the photographs are in folders beside it"
+    path = require_file(source, layout, annotations)
+    images = MediaFolder(source, IMAGE)
+    splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
+    with parsing(path, layout):
+        for image in json.loads(path.read_text(encoding="utf-8"))["images"]:
+            captions = whole_captions(sentence["raw"] for sentence in image["sentences"])
+            if not captions:
+                problems.append(f"{image['filename']} has no caption")
+            elif file := images.find(problems, image["filename"]):
+                splits[SPLIT_NAMES[image["split"]]].append(Item(file.stem, file, captions))
+    return one_config(splits)
+
+
+COCO = Benchmark(
+    "coco",
+    "COCO captions",
+    "image",
+    partial(read, annotations="dataset_coco.json"),
+    "123,287 photographs with five captions or more each (Lin et al., 2014; Chen et al., 2015), in the split of "
+    "Karpathy and Fei-Fei (2015): 5,000 each for validation and testing, all others for training. Captions CC BY 4.0; "
+    "the photographs are under their owners' Flickr terms and not to be redistributed.",
+)
+FLICKR30K = Benchmark(
+    "flickr30k",
+    "Flickr30k",
+    "image",
+    partial(read, annotations="dataset_flickr30k.json"),
+    "31,014 photographs with five captions each (Young et al., 2014), in the split of Karpathy and Fei-Fei (2015): "
+    "1,014 for validation, 1,000 for testing. For research use; not to be redistributed.",
+)
