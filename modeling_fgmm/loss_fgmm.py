@@ -60,8 +60,8 @@ class Keys:
 class PairObjective(nn.Module):
     """One pair of modalities: its scores and its loss. `config.objective` names the subclass, see `OBJECTIVES`.
 
-    A subclass says which scores it trains (`scores`), by which contrast (`loss`), whether these need phrases, and where
-    its parameters start.
+    A subclass says which scores it trains (`scores`), what they make of a pair (`pair_logits`), by which contrast
+    (`loss`), whether these need phrases, and where its parameters start.
     """
 
     needs_phrases = False
@@ -106,14 +106,19 @@ class PairObjective(nn.Module):
         return self.coarse_scores(queries, keys)
 
     def logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """One score a pair, times the logit scale: (Bq, Bk).
+        """What the objective takes each pair for, (Bq, Bk); where a side is missing, the lowest possible."""
+        present = queries.present.unsqueeze(1) & keys.present
+        return torch.where(present, self.pair_logits(queries, keys), self.lowest_logit())
 
-        Of several captions, the mean of their odds; where a side is missing, the lowest possible score.
-        """
+    def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        """One score a pair, times the logit scale: (Bq, Bk). Of several captions, the mean of their odds."""
         mask = queries.caption_mask.unsqueeze(1)
         logits = self.scores(queries, keys) * scale(self.logit_scale)
-        logits = masked_logsumexp(logits, mask, -1) - mask.sum(-1).clamp(min=1).log()
-        return torch.where(mask.any(-1) & keys.present, logits, -scale(self.logit_scale))
+        return masked_logsumexp(logits, mask, -1) - mask.sum(-1).clamp(min=1).to(logits.dtype).log()
+
+    def lowest_logit(self) -> torch.Tensor:
+        """That of a score of -1."""
+        return -scale(self.logit_scale)
 
     def forward(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """Loss of the B items on this process, against all items of all processes: a number, 0 if no item has both.
@@ -269,10 +274,11 @@ class CoarseObjective(PairObjective):
     An item of several captions has the mean of their cosines for its score.
     """
 
+    def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        return masked_mean(self.coarse_scores(queries, keys), queries.caption_mask) * scale(self.logit_scale)
+
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
-        mask = queries.caption_mask.unsqueeze(1)
-        scores = (self.coarse_scores(queries, keys) * mask).sum(-1) / mask.sum(-1).clamp(min=1)
-        logits = scores * scale(self.logit_scale)
+        logits = self.pair_logits(queries, keys)
         own, among_queries, among_keys = normalizers(logits, queries.present, keys.present, offset)
         return mean_of_batch(self.cost(own, among_queries, among_keys), present.to(logits.dtype))
 
@@ -307,24 +313,26 @@ class FilipObjective(PairObjective):
     def scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
         return self.fine_scores(queries, keys)
 
+    def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        """A text's with each clip; the clip's own side is only in the loss."""
+        return masked_mean(self.phrase_similarity(queries, keys), queries.mask) * scale(self.logit_scale)
+
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
-        logit_scale = scale(self.logit_scale)
-        per_phrase = self.phrase_similarity(queries, keys)  # (Bq, Bk, M)
+        text_logits = self.pair_logits(queries, keys)
         per_region = attended_similarity(
             keys.regions, queries.phrases, keys.mask, queries.mask, math.inf, self.config.scoring_implementation
         )  # (Bk, Bq, N)
-        text_logits = masked_mean(per_phrase, queries.mask) * logit_scale
-        clip_logits = masked_mean(per_region, keys.mask).T * logit_scale
+        clip_logits = masked_mean(per_region, keys.mask).T * scale(self.logit_scale)
         own_text, _, among_keys = normalizers(text_logits, queries.present, keys.present, offset)
         own_clip, among_queries, _ = normalizers(clip_logits, queries.present, keys.present, offset)
         terms = 0.5 * (self.cost(own_text, among_keys) + self.cost(own_clip, among_queries))
         return mean_of_batch(terms, present.to(terms.dtype))
 
 
-class SiglipObjective(PairObjective):
+class SiglipObjective(CoarseObjective):
     """Sigmoid loss of every pair of pooled embeddings on its own (SigLIP: Zhai et al., ICCV 2023, equation 1).
 
-    An item of several captions has the mean of their cosines for its score.
+    Scores are those of the coarse objective, with a bias.
     """
 
     def __init__(self, config: FgmmConfig):
@@ -335,10 +343,14 @@ class SiglipObjective(PairObjective):
         """The paper's start: scale 10, bias -10 (section 3.2)."""
         return {"logit_scale": math.log(10.0), "logit_bias": -10.0}
 
+    def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        return super().pair_logits(queries, keys) + self.logit_bias
+
+    def lowest_logit(self) -> torch.Tensor:
+        return super().lowest_logit() + self.logit_bias
+
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
-        mask = queries.caption_mask.unsqueeze(1)
-        scores = (self.coarse_scores(queries, keys) * mask).sum(-1) / mask.sum(-1).clamp(min=1)
-        logits = scores * scale(self.logit_scale) + self.logit_bias
+        logits = self.pair_logits(queries, keys)
         same = torch.zeros_like(logits, dtype=torch.bool)
         same[offset : offset + len(present)].fill_diagonal_(True)
         terms = -F.logsigmoid(torch.where(same, logits, -logits))
@@ -360,9 +372,7 @@ def add_whole_captions(queries: Queries) -> Queries:
 
 def without_phrases(queries: Queries) -> Queries:
     """The captions' pooled embeddings alone."""
-    return replace(
-        queries, phrases=queries.phrases[:, :0], mask=queries.mask[:, :0], captions=queries.captions[:, :0]
-    )
+    return replace(queries, phrases=queries.phrases[:, :0], mask=queries.mask[:, :0], captions=queries.captions[:, :0])
 
 
 OBJECTIVES = {

@@ -6,15 +6,25 @@ a resumed run would lack.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Audio, Image, IterableDataset, Video, get_dataset_split_names, load_dataset
+from datasets import (
+    Audio,
+    Image,
+    IterableDataset,
+    Video,
+    get_dataset_config_names,
+    get_dataset_default_config_name,
+    get_dataset_split_names,
+    load_dataset,
+)
 from datasets.distributed import split_dataset_by_node
+from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import IterableDataset as TorchIterableDataset
-from torch.utils.data import get_worker_info
 
 from .media_fgmm import MediaError, probe_media, read_image, read_waveform
 from .processing_fgmm import FgmmProcessor
@@ -26,36 +36,60 @@ class CorpusError(ValueError):
     """A corpus that cannot be used: where it is, what is wrong with it and what to do."""
 
 
-def load_corpus(path_or_name: str, split: str) -> IterableDataset:
+def load_corpus(path_or_name: str, split: str, config_name: str | None = None) -> IterableDataset:
     """Streams the rows of a corpus, media undecoded, after its columns are checked.
 
     Args:
         path_or_name: a folder of Parquet shards or a dataset on the Hub.
         split: for example `"train"`.
+        config_name: which of its official splits or folds, where it has several; see [`list_configs`]. None: its
+            default, else the first.
 
     Raises:
         CorpusError: when it does not exist, has no such split, or its columns are not those of the schema.
     """
-    folder = Path(path_or_name)
-    if folder.is_dir() and not any(part for pattern in ("*.parquet", "*/*.parquet") for part in folder.glob(pattern)):
-        raise CorpusError(f"The folder {path_or_name!r} holds no Parquet files, in itself or in a folder within.")
-    try:
-        splits = get_dataset_split_names(path_or_name)
+    names = list_configs(path_or_name)
+    if config_name is not None and config_name not in names:
+        raise CorpusError(f"{path_or_name} has no configuration {config_name!r}, only {', '.join(names)}.")
+    with naming_the_corpus(path_or_name):
+        config_name = config_name or get_dataset_default_config_name(path_or_name) or names[0]
+        splits = get_dataset_split_names(path_or_name, config_name)
         if split not in splits:
             raise CorpusError(f"{path_or_name} has no split {split!r}, only {', '.join(splits)}.")
-        corpus = load_dataset(path_or_name, split=split, streaming=True)
-    except CorpusError:
-        raise
-    except Exception as error:  # whatever the Hub, the network or the files give: the user needs the corpus' name
-        raise CorpusError(
-            f"The corpus {path_or_name!r} could not be opened ({type(error).__name__}: {str(error).splitlines()[0]}); "
-            "give a folder that scripts/prepare_dataset.py or scripts/make_narrated_corpus.py made, or a Hub dataset."
-        ) from error
+        corpus = load_dataset(path_or_name, config_name, split=split, streaming=True)
     check_schema(corpus, path_or_name)
     for name, feature in (("video", Video), ("image", Image), ("audio", Audio)):
         if name in corpus.column_names:
             corpus = corpus.cast_column(name, feature(decode=False))
     return corpus
+
+
+def list_configs(path_or_name: str) -> list[str]:
+    """The names of a corpus' configurations: one for each official split or fold, `["default"]` where there is one.
+
+    Raises:
+        CorpusError: when the corpus does not exist or cannot be opened.
+    """
+    folder = Path(path_or_name)
+    if folder.is_dir() and not any(folder.rglob("*.parquet")):
+        raise CorpusError(f"The folder {path_or_name!r} holds no Parquet files, in itself or in a folder within.")
+    with naming_the_corpus(path_or_name):
+        return get_dataset_config_names(path_or_name)
+
+
+@contextmanager
+def naming_the_corpus(path_or_name: str):
+    """Whatever the Hub, the network or the files give becomes a CorpusError: the user needs the corpus' name."""
+    try:
+        yield
+    except CorpusError:
+        raise
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise CorpusError(
+            f"The corpus {path_or_name!r} could not be opened ({cause}); "
+            "give a folder that scripts/prepare_dataset.py or scripts/make_narrated_corpus.py made, or a Hub dataset."
+        ) from error
 
 
 def check_schema(corpus: IterableDataset, name: str) -> None:
@@ -77,6 +111,26 @@ def check_schema(corpus: IterableDataset, name: str) -> None:
             raise CorpusError(
                 f"The column 'captions' of {name} lacks the field {missing[0]!r} (text, start, end in s)."
             )
+
+
+def check_times(corpus: IterableDataset) -> None:
+    """Checks that each caption of a corpus has a start and an end; media are left unread.
+
+    Raises:
+        CorpusError: naming the first caption without, or saying that there is no caption.
+    """
+    number = 0
+    rows = corpus.select_columns(["video_id", "captions"]) if "captions" in (corpus.column_names or []) else []
+    for row in rows:
+        for caption in row["captions"] or []:
+            number += 1
+            if caption["start"] is None or caption["end"] is None:
+                raise CorpusError(
+                    f"The caption {caption['text']!r} of {row['video_id']} has no start and end, so that it cannot be "
+                    "an item of its own; evaluate whole clips of this corpus."
+                )
+    if not number:
+        raise CorpusError("The corpus has no caption that could be an item of its own; evaluate whole clips of it.")
 
 
 @dataclass
@@ -117,7 +171,7 @@ def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | No
     frames = waveform = None
     name = row["video_id"]
     if video is not None:
-        frames = processor.video_processor.load(video, processor.video_processor.num_frames, start, end)
+        frames = processor.video_processor.load(video, processor.video_processor.num_frames, start, end, name)
     elif image is not None:
         frames = processor.video_processor.load(read_image(image, name), 1)
     sound = audio if audio is not None else video
@@ -134,10 +188,25 @@ def random_window(duration: float, seconds: float, generator: np.random.Generato
     return start, min(start + seconds, duration)
 
 
-def middle_window(duration: float, seconds: float) -> tuple[float, float]:
-    """The window of `seconds` in the middle; all of a shorter clip."""
-    start = max(duration - seconds, 0) / 2
-    return start, min(start + seconds, duration)
+def spread_windows(start: float, end: float, seconds: float, number: int) -> list[tuple[float, float]]:
+    """`number` windows of `seconds` between start and end: one in the middle, several from one end to the other.
+
+    A shorter stretch is one window.
+    """
+    room = end - start - seconds
+    if room <= 0:
+        return [(start, end)]
+    firsts = [start + room / 2] if number == 1 else np.linspace(start, start + room, number).tolist()
+    return [(first, first + seconds) for first in firsts]
+
+
+def caption_stretch(caption: dict, duration: float | None) -> tuple[float, float]:
+    """From a caption's start to its end within a clip of `duration` seconds (None: unknown).
+
+    A caption that begins after the clip's end keeps its times, which the message that they cannot be decoded tells.
+    """
+    start, end = max(caption["start"], 0.0), caption["end"]
+    return start, end if duration is None or start >= duration else min(end, duration)
 
 
 def candidate_captions(
@@ -276,12 +345,16 @@ class NarratedClips(TorchIterableDataset):
         inputs = collate(self.processor, clips, self.with_video, self.with_audio) if clips else {}
         return Batch(inputs, epoch, position + 1, len(clips), failures)
 
+    def read(self, row: dict, start: float, end: float) -> Clip:
+        """One window of a row, decoded; times in seconds, end 0 for an image."""
+        return read_clip(row, self.processor, start, end or None, self.with_audio)
+
     def sample(self, row: dict, generator: np.random.Generator) -> Clip:
         """One random window of a row and the captions nearest to it."""
         start, end = random_window(row_duration(row), self.processor.clip_seconds, generator)
         if not self.with_video:
             row = {**row, "audio": row.get("audio") or row.get("video"), "video": None}
-        clip = read_clip(row, self.processor, start, end or None, self.with_audio)
+        clip = self.read(row, start, end)
         if clip.frames is not None:
             clip.frames = self.processor.video_processor.random_crop(
                 clip.frames, generator, self.min_crop_area, self.flip
@@ -315,47 +388,100 @@ def collate(
     )
 
 
-class FixedClips(TorchIterableDataset):
-    """Evaluation clips of a corpus in its own order, the window in the middle; None where decoding fails.
+@dataclass
+class EvaluationItem:
+    """What is retrieved or classified: windows of one row, its captions, its label (several: a list), None without."""
 
-    Gives (position, clip with all its captions, or the message of the failure); give it to a DataLoader with
-    `batch_size=None`. Processes and workers take every n-th row.
+    windows: list[Clip]
+    captions: list[str]
+    label: int | list[int] | None = None
+
+
+class FixedClips(TorchIterableDataset):
+    """What an evaluation sees of a corpus, in its own order; give it to a DataLoader with `batch_size=None`.
+
+    Gives (position of the row, its items); in place of an item that cannot be decoded, why. Processes take every n-th
+    row, and of these their workers every n-th, see [`in_order`].
 
     Args:
         corpus, processor, with_video, with_audio: see [`NarratedClips`].
+        num_windows: windows of `clip_seconds` an item, see [`spread_windows`].
+        each_caption: every caption is an item of its own, shown between its start and end (YouCook2's clip retrieval;
+            see [`check_times`]); else a row is one item with all its captions.
         rank, world_size: this process and their number.
     """
 
-    def __init__(self, corpus, processor, *, with_video=True, with_audio=True, rank=0, world_size=1):
+    def __init__(
+        self,
+        corpus,
+        processor,
+        *,
+        with_video=True,
+        with_audio=True,
+        num_windows=1,
+        each_caption=False,
+        rank=0,
+        world_size=1,
+    ):
         self.corpus = corpus
         self.processor = processor
         self.with_video = with_video
         self.with_audio = with_audio
+        self.num_windows = num_windows
+        self.each_caption = each_caption
         self.rank = rank
         self.world_size = world_size
 
-    def __iter__(self) -> Iterator[tuple[int, Clip | str]]:
+    def __iter__(self) -> Iterator[tuple[int, list[EvaluationItem | str]]]:
         worker = get_worker_info()
         worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        share, shares = self.rank * num_workers + worker_id, self.world_size * num_workers
         position = -1
         for columns in self.corpus.iter(batch_size=64):
             for index in range(len(columns["video_id"])):
                 position += 1
-                if position % shares == share:
+                place, share = divmod(position, self.world_size)
+                if share == self.rank and place % num_workers == worker_id:
                     row = {name: values[index] for name, values in columns.items()}
-                    yield position, self.decode(row)
+                    yield position, self.decode_row(row)
 
-    def decode(self, row: dict) -> Clip | str:
-        """The clip in the middle of a row with all its captions, or why it could not be decoded."""
+    def decode_row(self, row: dict) -> list[EvaluationItem | str]:
+        """The items of a row, or why each could not be decoded."""
+        if not self.with_video:
+            row = {**row, "audio": row.get("audio") or row.get("video"), "video": None}
+        captions = row.get("captions") or []
         try:
-            start, end = middle_window(row_duration(row), self.processor.clip_seconds)
-            if not self.with_video:
-                row = {**row, "audio": row.get("audio") or row.get("video"), "video": None}
-            clip = read_clip(row, self.processor, start, end or None, self.with_audio)
+            duration = row_duration(row) or None  # a picture has none
+        except MediaError as error:
+            return [str(error)]
+        if not self.each_caption:
+            return [self.decode(row, 0.0, duration, [caption["text"] for caption in captions])]
+        return [self.decode(row, *caption_stretch(caption, duration), [caption["text"]]) for caption in captions]
+
+    def decode(self, row: dict, start: float, end: float | None, captions: list[str]) -> EvaluationItem | str:
+        """The windows between two times in seconds (None: the end), or why they could not be decoded."""
+        windows = [(start, end)]
+        if end is not None:
+            windows = spread_windows(start, end, self.processor.clip_seconds, self.num_windows)
+        try:
+            clips = [self.decode_window(row, *window) for window in windows]
         except MediaError as error:
             return str(error)
+        return EvaluationItem(clips, captions, row.get("label"))
+
+    def decode_window(self, row: dict, start: float, end: float | None) -> Clip:
+        """One window, frames cropped in the middle."""
+        clip = read_clip(row, self.processor, start, end, self.with_audio)
         if clip.frames is not None:
             clip.frames = self.processor.video_processor.resize_and_crop(clip.frames)
-        clip.captions = [caption["text"] for caption in row.get("captions") or []]
         return clip
+
+
+def in_order(loader: DataLoader) -> Iterator[tuple[int, list[EvaluationItem | str]]]:
+    """What a DataLoader over [`FixedClips`] gives, in the order of the corpus: workers answer in turn, but for the
+    last ones."""
+    waiting, expected = {}, loader.dataset.rank
+    for position, items in loader:
+        waiting[position] = items
+        while expected in waiting:
+            yield expected, waiting.pop(expected)
+            expected += loader.dataset.world_size

@@ -94,12 +94,14 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         mask = torch.tensor([clip is not None for clip in clips], dtype=torch.bool)
         return BatchFeature({"pixel_values_videos": pixels, "video_mask": mask}, tensor_type=return_tensors)
 
-    def load(self, item, num_frames: int, start: float = 0.0, end: float | None = None) -> torch.Tensor:
-        """Any kind of video or image to (T, 3, H, W) uint8, T = 1 for an image."""
+    def load(
+        self, item, num_frames: int, start: float = 0.0, end: float | None = None, name: str | None = None
+    ) -> torch.Tensor:
+        """Any kind of video or image to (T, 3, H, W) uint8, T = 1 for an image; messages say `name` for bytes."""
         if is_image(item):
             return image_to_frame(item)
         if isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read"):
-            return read_frames(item, num_frames, start, end, size=self.size["shortest_edge"])
+            return read_frames(item, num_frames, start, end, self.size["shortest_edge"], name)
         if isinstance(item, (list, tuple)):
             return torch.cat([image_to_frame(image) for image in item])[spread(len(item), num_frames)]
         frames = array_to_frames(item)

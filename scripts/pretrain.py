@@ -48,6 +48,7 @@ class PretrainConfig:
 
     # Data
     dataset: str = ""  # folder of Parquet shards, or a dataset on the Hub
+    dataset_config: str | None = None  # which of its official splits or folds, where it has several
     output_dir: str = ""  # model folder; checkpoints go below it
     train_split: str = "train"
     eval_split: str = "test"  # retrieval is evaluated on it
@@ -411,7 +412,7 @@ def train(config: PretrainConfig) -> None:
     except OSError as error:
         raise UsageError(f"The output_dir {config.output_dir!r} cannot be made: {error.strerror}.") from error
     checkpoint = find_checkpoint(config)
-    corpus = load_corpus(config.dataset, config.train_split)
+    corpus = load_corpus(config.dataset, config.train_split, config.dataset_config)
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, log_with=config.trackers or None, project_dir=config.output_dir
     )
@@ -514,7 +515,7 @@ def evaluate(accelerator: Accelerator, model, processor: FgmmProcessor, config: 
     """Retrieval among the first clips of the evaluation split, on the main process."""
     if accelerator.is_main_process:
         model.eval()
-        corpus = load_corpus(config.dataset, config.eval_split).take(config.eval_clips)
+        corpus = load_corpus(config.dataset, config.eval_split, config.dataset_config).take(config.eval_clips)
         results = evaluate_retrieval(accelerator.unwrap_model(model), processor, corpus)
         tqdm.write(f"Step {step}\n{format_table(results)}")
         scores = {f"{direction}/{name}": value for direction, r in results.items() for name, value in r.items()}

@@ -61,28 +61,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="model folder or name on the Hub")
     parser.add_argument("--dataset", required=True, help="folder of Parquet shards or a dataset on the Hub")
+    parser.add_argument("--dataset_config", help="which of its official splits or folds, where it has several")
     parser.add_argument("--split", default="test")
     parser.add_argument("--num_clips", type=int, default=4)
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
     args = parser.parse_args()
 
-    corpus = load_corpus(args.dataset, args.split)
+    corpus = load_corpus(args.dataset, args.split, args.dataset_config)
     model, processor = load_model(args.model)
-    clips = [clip for _, clip in FixedClips(corpus.take(args.num_clips), processor, with_audio=False)]
-    clips = [clip for clip in clips if not isinstance(clip, str) and clip.captions]
-    if not clips:
+    rows = FixedClips(corpus.take(args.num_clips), processor, with_audio=False)
+    items = [item for _, items in rows for item in items if not isinstance(item, str) and item.captions]
+    if not items:
         raise CorpusError(f"None of the first {args.num_clips} clips can be decoded and has a caption.")
     figure, axes = plt.subplots(
-        len(clips), 1 + MAX_PHRASES, figsize=(2 * (1 + MAX_PHRASES), 2.4 * len(clips)), squeeze=False
+        len(items), 1 + MAX_PHRASES, figsize=(2 * (1 + MAX_PHRASES), 2.4 * len(items)), squeeze=False
     )
-    for row, clip in zip(axes, clips, strict=True):
-        text = max(clip.captions, key=lambda caption: len(find_phrases(caption, processor.max_phrase_words)))
-        draw(row, clip, *attend(model, processor, clip, text))
+    for row, item in zip(axes, items, strict=True):
+        text = max(item.captions, key=lambda caption: len(find_phrases(caption, processor.max_phrase_words)))
+        draw(row, item.windows[0], *attend(model, processor, item.windows[0], text))
         for axis in row:
             axis.axis("off")
     figure.tight_layout()
     figure.savefig(args.output, dpi=110)
-    print(f"Drew {len(clips)} clips into {args.output}.")
+    print(f"Drew {len(items)} clips into {args.output}.")
 
 
 if __name__ == "__main__":

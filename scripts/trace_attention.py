@@ -28,7 +28,7 @@ import math
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import matplotlib
@@ -128,10 +128,11 @@ def read_shows(rows: list[dict], processor: FgmmProcessor) -> list[Show]:
     reader = FixedClips(rows, processor, with_audio=False)
     shows = []
     for row in rows:
-        clip = reader.decode(row)
-        if isinstance(clip, str):
-            tqdm.write(f"Skipped a clip: {clip}")
+        [item] = reader.decode_row(row)
+        if isinstance(item, str):
+            tqdm.write(f"Skipped a clip: {item}")
         else:
+            clip = replace(item.windows[0], captions=item.captions)
             # A slide stays for one second.
             shows.append(Show(clip, row["caption_slides"], round(row_duration(row))))
     if not shows:

@@ -1,11 +1,14 @@
+import io
 import itertools
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from conftest import TEXTS, write_video
 from datasets import Dataset, Features, List, Value, Video
 from parquet_shards import corpus_features, make_shards, write_shard
+from PIL import Image
 from torch.utils.data import DataLoader
 
 from processing_fgmm.corpora_fgmm import (
@@ -13,9 +16,12 @@ from processing_fgmm.corpora_fgmm import (
     FixedClips,
     NarratedClips,
     candidate_captions,
+    check_times,
+    in_order,
+    list_configs,
     load_corpus,
-    middle_window,
     random_window,
+    spread_windows,
 )
 
 
@@ -24,6 +30,10 @@ def make_row(folder, index, damaged=False):
     captions = [{"text": f"{TEXTS[index % 4]} {second}", "start": second, "end": second + 1.0} for second in range(3)]
     data = b"no video" if damaged else path.read_bytes()
     return {"video_id": f"clip-{index}", "video": {"bytes": data, "path": path.name}, "captions": captions}
+
+
+def timed(text, start, end):
+    return {"text": text, "start": start, "end": end}
 
 
 @pytest.fixture(scope="module")
@@ -98,17 +108,106 @@ def test_damaged_clip_is_skipped_and_named(folder, processor):
     assert all(len(batch.inputs["input_ids"]) == batch.num_clips for batch in batches)
 
 
+def brightness(clip) -> float:
+    """The mean time that write_video painted as grey, s."""
+    return (clip.frames.float().mean().item() - 20) / 40
+
+
 def test_fixed_clips_are_all_there_in_order_with_all_captions(folder, processor):
     corpus = load_corpus(str(folder), "train")
-    for workers in (0, 2):
-        answers = dict(DataLoader(FixedClips(corpus, processor), batch_size=None, num_workers=workers))
-        assert sorted(answers) == list(range(14))
-        assert isinstance(answers[5], str) and "clip-5" in answers[5]
-        assert [answers[place].video_id for place in (0, 1, 13)] == ["clip-0", "clip-1", "clip-13"]
-        assert len(answers[0].captions) == 3 and answers[0].waveform.shape == (32000,)
-    # The middle two seconds of three: 0.5 s to 2.5 s, painted as grey by write_video.
-    brightness = answers[0].frames.float().mean((1, 2, 3))
-    assert brightness.mean() == pytest.approx(20 + 40 * 1.5, abs=5)
+    for workers in (0, 1, 2):
+        answers = list(in_order(DataLoader(FixedClips(corpus, processor), batch_size=None, num_workers=workers)))
+        assert [position for position, _ in answers] == list(range(14))
+        items = [item for _, [item] in answers]
+        assert isinstance(items[5], str) and "clip-5" in items[5]
+        assert [items[place].windows[0].video_id for place in (0, 1, 13)] == ["clip-0", "clip-1", "clip-13"]
+        assert items[0].captions == [f"{TEXTS[0]} {second}" for second in range(3)] and items[0].label is None
+        assert items[0].windows[0].waveform.shape == (32000,)
+    # The middle two seconds of three: 0.5 s to 2.5 s.
+    assert brightness(items[0].windows[0]) == pytest.approx(1.5, abs=0.1)
+
+
+def test_processes_share_the_fixed_clips_and_keep_their_order(folder, processor):
+    corpus = load_corpus(str(folder), "train")
+    for rank, workers in ((0, 0), (1, 1), (2, 2)):
+        clips = FixedClips(corpus, processor, rank=rank, world_size=3)
+        answers = in_order(DataLoader(clips, batch_size=None, num_workers=workers))
+        assert [position for position, _ in answers] == list(range(rank, 14, 3))
+
+
+def test_order_does_not_wait_for_the_end():
+    """What has come in order is given at once: else a share of the corpus would stand decoded in memory."""
+    taken = []
+
+    class Loader(list):
+        dataset = FixedClips(None, None, rank=1, world_size=2)
+
+        def __iter__(self):
+            for entry in super().__iter__():
+                taken.append(entry)
+                yield entry
+
+    answers = in_order(Loader([(1, "a"), (5, "c"), (3, "b"), (7, "d")]))
+    assert next(answers) == (1, "a") and len(taken) == 1
+    assert list(answers) == [(3, "b"), (5, "c"), (7, "d")]
+
+
+def test_several_windows_reach_from_one_end_to_the_other(folder, processor):
+    row = next(iter(load_corpus(str(folder), "train")))
+    [item] = FixedClips([], processor, num_windows=3).decode_row(row)
+    assert [brightness(window) for window in item.windows] == pytest.approx([1.0, 1.5, 2.0], abs=0.1)
+    assert [window.waveform.shape for window in item.windows] == [(32000,)] * 3
+    processor.clip_seconds = 4.0  # all of the clip
+    [item] = FixedClips([], processor, num_windows=3).decode_row(row)
+    assert [brightness(window) for window in item.windows] == pytest.approx([1.5], abs=0.1)
+
+
+def test_each_caption_is_an_item_shown_between_its_times(folder, processor):
+    row = next(iter(load_corpus(str(folder), "train")))
+    row["captions"] = [timed("all", 0.0, 3.0), timed("end", 2.0, 9.0), timed("late", 4.0, 5.0), timed("no", 2.0, 1.0)]
+    whole, end, late, backwards = FixedClips([], processor, each_caption=True).decode_row(row)
+    assert (whole.captions, end.captions) == (["all"], ["end"])
+    assert brightness(whole.windows[0]) == pytest.approx(1.5, abs=0.1)  # its middle two seconds
+    assert brightness(end.windows[0]) == pytest.approx(2.5, abs=0.1) and end.windows[0].waveform.shape == (16000,)
+    assert "clip-0 cannot be decoded at 4 s to 5 s: it is 3 s long" in late
+    assert "clip-0 cannot be decoded at 2 s to 1 s" in backwards
+    whole, *_ = FixedClips([], processor, each_caption=True, num_windows=2).decode_row(row)
+    assert [brightness(window) for window in whole.windows] == pytest.approx([1.0, 2.0], abs=0.1)
+
+
+def test_a_clip_of_unknown_duration_is_shown_to_its_end(folder, processor, monkeypatch):
+    monkeypatch.setattr("processing_fgmm.corpora_fgmm.row_duration", lambda row: 0.0)
+    row = next(iter(load_corpus(str(folder), "train")))
+    [item] = FixedClips([], processor, num_windows=3).decode_row(row)
+    assert [window.waveform.shape for window in item.windows] == [(48000,)]
+    row["captions"] = [timed("at once", 0.0, 0.0), timed("end", 2.0, 3.0)]
+    at_once, end = FixedClips([], processor, each_caption=True).decode_row(row)
+    assert "clip-0 cannot be decoded at 0 s to 0 s" in at_once and end.windows[0].waveform.shape == (16000,)
+
+
+def test_captions_without_times_are_named(folder, tmp_path):
+    check_times(load_corpus(str(folder), "train"))
+    row = make_row(tmp_path, 0)
+    for name, captions, message in (
+        ("none", [], "has no caption"),
+        ("some", [timed("a", 0.0, 1.0), timed("b", None, None)], "'b' of clip-0 has no start and end"),
+    ):
+        (tmp_path / name).mkdir()
+        rows = [{**row, "captions": captions}]
+        write_shard(tmp_path / name / "train-00000-of-00001.parquet", rows, corpus_features("video"))
+        with pytest.raises(CorpusError, match=message):
+            check_times(load_corpus(str(tmp_path / name), "train"))
+
+
+def test_a_picture_is_one_window_with_its_label(processor):
+    file = io.BytesIO()
+    Image.fromarray(np.full((48, 64, 3), 120, np.uint8)).save(file, "JPEG")
+    row = {"video_id": "still", "image": {"bytes": file.getvalue(), "path": None}, "captions": None, "label": 3}
+    [item] = FixedClips([], processor, num_windows=2).decode_row(row)
+    assert (item.label, item.captions, len(item.windows), len(item.windows[0].frames)) == (3, [], 1, 1)
+    assert item.windows[0].waveform is None and brightness(item.windows[0]) == pytest.approx(2.5, abs=0.1)
+    [item] = FixedClips([], processor).decode_row({**row, "image": {"bytes": b"no picture", "path": None}})
+    assert "still is not an image" in item
 
 
 def test_nearest_captions_are_candidates():
@@ -126,7 +225,9 @@ def test_captions_of_the_whole_item_are_drawn():
 
 
 def test_windows():
-    assert middle_window(10.0, 4.0) == (3.0, 7.0) and middle_window(2.0, 4.0) == (0.0, 2.0)
+    assert spread_windows(0.0, 10.0, 4.0, 1) == [(3.0, 7.0)] and spread_windows(0.0, 2.0, 4.0, 1) == [(0.0, 2.0)]
+    assert spread_windows(5.0, 15.0, 4.0, 3) == [(5.0, 9.0), (8.0, 12.0), (11.0, 15.0)]
+    assert spread_windows(5.0, 8.0, 4.0, 3) == [(5.0, 8.0)]
     windows = [random_window(10.0, 4.0, np.random.default_rng(seed)) for seed in range(50)]
     assert all(0 <= start <= 6 and end == start + 4 for start, end in windows)
     assert min(windows)[0] < 1 and max(windows)[0] > 5
@@ -167,6 +268,31 @@ def test_missing_corpus_and_split_are_named(folder, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CorpusError, match="empty"):
         load_corpus(str(tmp_path / "empty"), "train")
+
+
+def test_configurations_are_official_splits(tmp_path):
+    row = make_row(tmp_path, 0)
+    card = {"configs": []}
+    for name in ("split1", "split2"):
+        folder = tmp_path / "corpus" / "data" / name
+        folder.mkdir(parents=True)
+        rows = [{**row, "video_id": name}]
+        write_shard(folder / "test-00000-of-00001.parquet", rows, corpus_features("video"))
+        card["configs"].append({"config_name": name, "data_files": [{"split": "test", "path": f"data/{name}/test-*"}]})
+    path = str(tmp_path / "corpus")
+    readme = tmp_path / "corpus" / "README.md"
+
+    def first(config_name):
+        return next(iter(load_corpus(path, "test", config_name)))["video_id"]
+
+    readme.write_text(f"---\n{yaml.safe_dump(card)}---\n")
+    assert list_configs(path) == ["split1", "split2"]
+    assert (first("split1"), first("split2"), first(None)) == ("split1", "split2", "split1")
+    card["configs"][1]["default"] = True
+    readme.write_text(f"---\n{yaml.safe_dump(card)}---\n")
+    assert first(None) == "split2"
+    with pytest.raises(CorpusError, match=r"no configuration 'split3', only split1, split2"):
+        load_corpus(path, "test", "split3")
 
 
 def row_maker(items):

@@ -72,50 +72,102 @@ def loss_of(objective, tensors, masks, rows=slice(None)):
     return objective(Queries(phrases, mask, captions, caption_embeds, caption_mask), Keys(regions, region_mask, embeds))
 
 
-def plain_loss(tensors, masks) -> float:
-    """The objective of the design with loops over items, captions, phrases and regions."""
-    phrases, caption_embeds, regions, embeds = tensors
-    mask, captions, caption_mask, region_mask = masks
-    number = len(phrases)
+def attended(query, regions) -> torch.Tensor:
+    cosines = regions @ query
+    return ((SHARPNESS * cosines).softmax(0) * cosines).sum()
 
-    def attended(query, j):
-        cosines = [float(query @ regions[j, n]) for n in range(regions.shape[1]) if region_mask[j, n]]
-        weights = [math.exp(SHARPNESS * cosine) for cosine in cosines]
-        return sum(w * c for w, c in zip(weights, cosines, strict=True)) / sum(weights)
 
-    def fine(i, k, j):
-        own = [m for m in range(phrases.shape[1]) if mask[i, m] and captions[i, m] == k]
-        scores = [attended(phrases[i, m], j) for m in own]
-        gates = [10.0 * float(phrases[i, m] @ GATE) for m in own]
-        weights = [math.exp(DELTA * score + gate) for score, gate in zip(scores, gates, strict=True)]
-        of_phrases = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
-        return (1 - WHOLE) * of_phrases + WHOLE * attended(caption_embeds[i, k], j)
+def phrases_of(masks, i, k) -> list[int]:
+    return [m for m in range(masks[0].shape[1]) if masks[0][i, m] and masks[1][i, m] == k]
 
-    def coarse(i, k, j):
-        return float(caption_embeds[i, k] @ embeds[j])
 
-    def contrast(score):
-        with_regions = [j for j in range(number) if region_mask[j].any()]
-        with_text = [i for i in range(number) if caption_mask[i].any()]
-        power = {
-            (i, j): sum(math.exp(math.exp(LOGIT_SCALE) * score(i, k, j)) for k in range(2) if caption_mask[i, k])
+def caption_asks(tensors, masks, i, k, j) -> torch.Tensor:
+    """Caption k of item i over the regions of clip j: its phrases, weighted by their gates, and the whole."""
+    regions = tensors[2][j][masks[3][j]]
+    phrases = [tensors[0][i, m] for m in phrases_of(masks, i, k)]
+    scores = [attended(phrase, regions) for phrase in phrases]
+    weights = [torch.exp(DELTA * score + 10.0 * phrase @ GATE) for score, phrase in zip(scores, phrases, strict=True)]
+    of_phrases = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
+    return (1 - WHOLE) * of_phrases + WHOLE * attended(tensors[1][i, k], regions)
+
+
+def regions_ask(tensors, masks, i, k, j) -> torch.Tensor:
+    """The regions of clip j over the phrases of caption k of item i."""
+    phrases = tensors[0][i, phrases_of(masks, i, k)]
+    scores = [attended(region, phrases) for region in tensors[2][j][masks[3][j]]]
+    weights = [torch.exp(DELTA * score) for score in scores]
+    return sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
+
+
+def both_ask(*arguments) -> torch.Tensor:
+    return (caption_asks(*arguments) + regions_ask(*arguments)) / 2
+
+
+def phrase_asks(tensors, masks, i, m, j) -> torch.Tensor:
+    return attended(tensors[0][i, m], tensors[2][j][masks[3][j]])
+
+
+def pooled(tensors, masks, i, k, j) -> torch.Tensor:
+    return tensors[1][i, k] @ tensors[3][j]
+
+
+def plain_contrast(tensors, masks, score, unit_mask, posterior=False) -> torch.Tensor:
+    """MIL-NCE with loops: units of an item share the numerator, both directions, over what is there."""
+    with_regions = [j for j in range(len(masks[3])) if masks[3][j].any()]
+    with_text = [i for i in range(len(unit_mask)) if unit_mask[i].any()]
+    scaled = math.exp(LOGIT_SCALE)
+    power = {
+        (i, j): sum(torch.exp(scaled * score(tensors, masks, i, int(u), j)) for u in unit_mask[i].nonzero())
+        for i in with_text
+        for j in with_regions
+    }
+    terms = torch.stack(
+        [
+            -0.5 * torch.log(power[i, i] / sum(power[other, i] for other in with_text))
+            - 0.5 * torch.log(power[i, i] / sum(power[i, other] for other in with_regions))
             for i in with_text
-            for j in with_regions
-        }
-        both = [i for i in with_text if i in with_regions]
-        terms = [
-            -0.5 * math.log(power[i, i] / sum(power[other, i] for other in with_text))
-            - 0.5 * math.log(power[i, i] / sum(power[i, other] for other in with_regions))
-            for i in both
+            if i in with_regions
         ]
-        return sum(terms) / len(terms)
+    )
+    weights = torch.exp(-terms).detach() if posterior else torch.ones_like(terms)
+    return (terms * weights / weights.mean()).mean()  # weights of mean 1
 
-    return contrast(fine) + 0.3 * contrast(coarse)
+
+def plain_loss(tensors, masks, score=caption_asks, posterior=False) -> torch.Tensor:
+    """The objective of the design with loops over items, captions or phrases, and regions."""
+    units = masks[0] if score is phrase_asks else masks[2]
+    fine = plain_contrast(tensors, masks, score, units, posterior)
+    return fine + 0.3 * plain_contrast(tensors, masks, pooled, masks[2], posterior)
 
 
-def test_loss_is_that_of_the_design():
+@pytest.mark.parametrize(
+    ("options", "score"),
+    [
+        ({}, caption_asks),
+        ({"attention_direction": "regions_to_text"}, regions_ask),
+        ({"attention_direction": "both"}, both_ask),
+        ({"contrast_unit": "phrase"}, phrase_asks),
+    ],
+)
+@pytest.mark.parametrize("posterior", [False, True])
+def test_loss_is_that_of_the_design(options, score, posterior):
+    """In value, and in gradient: none flows through the posterior weights."""
     tensors, masks = make_items()
-    assert float(loss_of(make_objective(), tensors, masks)) == pytest.approx(plain_loss(tensors, masks), abs=1e-9)
+    tensors = [tensor.requires_grad_() for tensor in tensors]
+    loss = loss_of(make_objective(posterior_weights=posterior, **options), tensors, masks)
+    expected = plain_loss(tensors, masks, score, posterior)
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-9)
+    gradients = [torch.autograd.grad(value, tensors, allow_unused=True) for value in (loss, expected)]
+    for gradient, right in zip(*gradients, strict=True):
+        assert right.abs().max() > 1e-3 and torch.allclose(gradient, right, atol=1e-9)
+
+
+def test_posterior_weights_favour_pairs_that_look_right():
+    """Well-explained items count for more, so that the mean falls."""
+    tensors, masks = make_items()
+    plain = loss_of(make_objective(), tensors, masks)
+    weighted = loss_of(make_objective(posterior_weights=True), tensors, masks)
+    assert float(weighted) < float(plain)
 
 
 def plain_coarse_parts(tensors, masks):
@@ -244,27 +296,6 @@ def test_each_phrase_is_its_own_positive():
     assert float(loss_of(objective, tensors, masks)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_regions_that_ask_attend_to_a_captions_phrases():
-    tensors, masks = make_items()
-    objective = make_objective(attention_direction="regions_to_text")
-    scores = objective.scores(
-        Queries(tensors[0], masks[0], masks[1], tensors[1], masks[2]), Keys(tensors[2], masks[3], tensors[3])
-    )
-    phrases = tensors[0][0][(masks[1][0] == 1) & masks[0][0]]  # of the first item's second caption
-    cosines = tensors[2][2][masks[3][2]] @ phrases.T  # with the third clip
-    found = ((SHARPNESS * cosines).softmax(1) * cosines).sum(1)
-    expected = ((DELTA * found).softmax(0) * found).sum()
-    assert len(phrases) and float(scores[0, 2, 1]) == pytest.approx(float(expected), abs=1e-9)
-
-
-def test_posterior_weights_favour_pairs_that_look_right():
-    """With weights of mean 1, well-explained items count for more, and no gradient flows through the weights."""
-    tensors, masks = make_items()
-    plain = loss_of(make_objective(), tensors, masks)
-    weighted = loss_of(make_objective(posterior_weights=True), tensors, masks)
-    assert float(weighted) < float(plain)
-
-
 def test_one_caption_an_item_is_symmetric_infonce():
     tensors, masks = make_items(num_captions=1)
     masks = (masks[0], torch.zeros_like(masks[1]), masks[2], masks[3])
@@ -279,6 +310,31 @@ def test_one_caption_an_item_is_symmetric_infonce():
     cross_entropy = torch.nn.functional.cross_entropy
     expected = [0.5 * (cross_entropy(x, target) + cross_entropy(x.T, target)) for x in (fine, coarse)]
     assert float(objective(queries, keys)) == pytest.approx(float(expected[0] + 0.3 * expected[1]), abs=1e-6)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_logits_are_what_each_objective_trains(name):
+    """Of several captions the mean of their odds or of their cosines, or all phrases as one text."""
+    tensors, masks = make_items()
+    objective = make_objective(objective=name)
+    keys = Keys(tensors[2], masks[3], tensors[3])
+    logits = objective.logits(Queries(tensors[0], masks[0], masks[1], tensors[1], masks[2]), keys)
+    scaled, bias = math.exp(LOGIT_SCALE), BIAS if name == "siglip" else 0.0
+    assert (masks[2].sum(1) == 2).any()
+    for i, j in torch.cartesian_prod(torch.arange(5), torch.arange(5)).tolist():
+        captions = [k for k in range(2) if masks[2][i, k]]
+        if not captions or not masks[3][j].any():
+            expected = -scaled + bias
+        elif name in ("coarse", "siglip"):
+            expected = scaled * torch.stack([pooled(tensors, masks, i, k, j) for k in captions]).mean() + bias
+        elif name == "filip":
+            cosines = tensors[0][i][masks[0][i]] @ tensors[2][j][masks[3][j]].T
+            expected = scaled * cosines.amax(1).mean()
+        else:
+            score = caption_asks if name == "fine" else pooled
+            scores = [scaled * score(tensors, masks, i, k, j) for k in captions]
+            expected = torch.stack(scores).exp().mean().log()
+        assert logits[i, j].item() == pytest.approx(float(expected), abs=1e-9)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

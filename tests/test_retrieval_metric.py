@@ -1,9 +1,12 @@
+import math
+
 import evaluate
 import numpy as np
 import pytest
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score
 
 METRIC = str(ROOT / "scripts" / "metrics" / "fgmm_retrieval")
 
@@ -14,7 +17,10 @@ def metric():
 
 
 def plain(scores, owners):
-    """Ranks one by one: a wrong answer that scores as much stands before the right one."""
+    """Ranks one by one: a wrong answer that scores as much stands before the right one.
+
+    Of an item's texts the rank of the best one.
+    """
     num_texts, num_items = scores.shape
     text_ranks = [
         1 + sum(scores[t, i] >= scores[t, owners[t]] for i in range(num_items) if i != owners[t])
@@ -27,8 +33,15 @@ def plain(scores, owners):
     return text_ranks, item_ranks
 
 
+def plain_ndcg(scores, right) -> float:
+    """nDCG@10 of one query from an ordered list: the higher score first, of equal ones the wrong answers first."""
+    order = sorted(range(len(scores)), key=lambda answer: (-scores[answer], answer in right))
+    gained = [1 / math.log2(place + 2) for place, answer in enumerate(order[:10]) if answer in right]
+    return sum(gained) / sum(1 / math.log2(place + 2) for place in range(min(len(right), 10)))
+
+
 @settings(max_examples=40, deadline=None, derandomize=True)
-@given(st.integers(1, 12), st.integers(1, 7), st.integers(1, 4), st.integers(0, 1000))
+@given(st.integers(1, 30), st.integers(1, 14), st.integers(1, 4), st.integers(0, 1000))
 def test_ranks_are_those_of_the_definition(metric, num_texts, num_items, levels, seed):
     random = np.random.default_rng(seed)
     scores = random.integers(0, levels, (num_texts, num_items)).astype(np.float32)  # many ties
@@ -41,6 +54,24 @@ def test_ranks_are_those_of_the_definition(metric, num_texts, num_items, levels,
             assert values[f"R@{k}"] == pytest.approx(100 * np.mean(np.array(ranks) <= k))
         assert values["MedR"] == np.median(ranks) and values["MnR"] == pytest.approx(np.mean(ranks))
         assert (values["num_queries"], values["num_items"]) == (len(ranks), items)
+    texts_of = {item: {text for text, owner in enumerate(owners) if owner == item} for item in sorted(set(owners))}
+    of_texts = [plain_ndcg(scores[text], {owner}) for text, owner in enumerate(owners)]
+    of_items = [plain_ndcg(scores[:, item], texts) for item, texts in texts_of.items()]
+    assert result["text_to_item"]["nDCG@10"] == pytest.approx(100 * np.mean(of_texts))
+    assert result["item_to_text"]["nDCG@10"] == pytest.approx(100 * np.mean(of_items))
+
+
+@pytest.mark.parametrize("texts_per_item", [1, 3, 13])
+def test_ndcg_is_scikit_learns(metric, texts_per_item):
+    """Where no two scores are alike."""
+    random = np.random.default_rng(texts_per_item)
+    scores = random.random((12 * texts_per_item, 12), dtype=np.float32)
+    owners = np.arange(12).repeat(texts_per_item)
+    right = owners[:, None] == np.arange(12)
+    scores += 0.5 * right * random.random(scores.shape, dtype=np.float32)
+    result = metric.compute(predictions=scores, references=owners)
+    assert result["text_to_item"]["nDCG@10"] == pytest.approx(100 * ndcg_score(right, scores, k=10), rel=1e-5)
+    assert result["item_to_text"]["nDCG@10"] == pytest.approx(100 * ndcg_score(right.T, scores.T, k=10), rel=1e-5)
 
 
 def test_blocks_equal_all_at_once(metric):
@@ -54,11 +85,13 @@ def test_blocks_equal_all_at_once(metric):
 def test_a_model_that_says_the_same_of_everything_gets_nothing(metric):
     result = metric.compute(predictions=np.zeros((20, 20)), references=list(range(20)))
     assert result["text_to_item"]["R@10"] == 0 and result["item_to_text"]["MedR"] == 20
+    assert result["text_to_item"]["nDCG@10"] == result["item_to_text"]["nDCG@10"] == 0
 
 
 def test_perfect_scores(metric):
     result = metric.compute(predictions=np.eye(4).repeat(3, 0), references=np.arange(4).repeat(3))
-    assert result["text_to_item"]["R@1"] == result["item_to_text"]["R@1"] == 100
+    for values in result.values():
+        assert values["R@1"] == values["nDCG@10"] == 100
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Retrieval in both directions from a matrix of scores: R@1, R@5, R@10, median and mean rank."""
+"""Retrieval in both directions from a matrix of scores: R@1, R@5, R@10, nDCG@10, median and mean rank."""
 
 import datasets
 import evaluate
@@ -14,14 +14,21 @@ Args:
     predictions: (texts, items) scores, all at once or block by block of texts through add_batch.
     references: (texts,) index of the item that each text belongs to.
 Returns:
-    text_to_item and item_to_text, each with R@1, R@5, R@10 (percent), MedR, MnR (ranks from 1), num_queries, num_items.
-    Text to item: each text is a query, its item the one right answer. Item to text: each item that has a text is a
-    query, answered by the best placed of its texts.
+    text_to_item and item_to_text, each with R@1, R@5, R@10, nDCG@10 (percent), MedR, MnR (ranks from 1), num_queries,
+    num_items. Text to item: each text is a query, its item the one right answer. Item to text: each item that has a
+    text is a query, answered by the best placed of its texts; for nDCG@10 all of its texts are right answers, each of
+    relevance 1, and the ideal order has as many of them as there are, at most 10, in front.
 Examples:
     >>> metric = evaluate.load("scripts/metrics/fgmm_retrieval")
     >>> metric.compute(predictions=[[0.9, 0.1], [0.8, 0.2]], references=[0, 1])["text_to_item"]["R@1"]
     50.0
 """
+
+
+# Places that nDCG looks at, and so the most right answers of a query that count.
+DEPTH = 10
+# What a right answer at each of these places is worth.
+DISCOUNTS = 1 / np.log2(np.arange(2, DEPTH + 2))
 
 
 def text_ranks(scores: np.ndarray, references: np.ndarray) -> np.ndarray:
@@ -31,27 +38,59 @@ def text_ranks(scores: np.ndarray, references: np.ndarray) -> np.ndarray:
 
 
 def item_ranks(blocks: list[np.ndarray], references: list[np.ndarray]) -> np.ndarray:
-    """Blocks of (texts, items) scores and (texts,) right items to the ranks from 1 of the items that have a text."""
-    num_items = blocks[0].shape[1]
-    best = np.full(num_items, -np.inf, dtype=blocks[0].dtype)
+    """Ranks from 1 of the texts of each item that has one.
+
+    Args:
+        blocks: (texts, items) scores.
+        references: (texts,) right items of each block.
+
+    Returns:
+        (right, queries): of the best placed text, of the next one, and so on, at most DEPTH; infinite where an item has
+        no more.
+    """
+    right, has_right = best_right_scores(blocks, references)
+    wrong_before = np.zeros(right.shape, dtype=np.int64)
     for scores, items in zip(blocks, references, strict=True):
-        np.maximum.at(best, items, scores[np.arange(len(scores)), items])
-    wrong_before = np.zeros(num_items, dtype=np.int64)
-    for scores, items in zip(blocks, references, strict=True):
-        before = scores >= best
-        before[np.arange(len(scores)), items] = False
-        wrong_before += before.sum(0)
-    return 1 + wrong_before[np.unique(np.concatenate(references))]
+        for place in range(len(right)):
+            before = scores >= right[place]
+            before[np.arange(len(scores)), items] = False
+            wrong_before[place] += before.sum(0)
+    right_before = np.arange(len(right))[:, None]
+    ranks = np.where(has_right, 1 + right_before + wrong_before, np.inf)
+    return ranks[:, has_right[0]]
+
+
+def best_right_scores(blocks: list[np.ndarray], references: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(right, items) scores of each item's own texts, the best first, at most DEPTH; False where it has no more."""
+    items = np.concatenate(references)
+    scores = np.concatenate([block[np.arange(len(block)), own] for block, own in zip(blocks, references, strict=True)])
+    order = np.lexsort((-scores, items))
+    items, scores = items[order], scores[order]
+    places = np.arange(len(items)) - np.searchsorted(items, items)  # among the texts of the same item
+    kept = places < DEPTH
+    items, scores, places = items[kept], scores[kept], places[kept]
+    right = np.zeros((1 + places.max(), blocks[0].shape[1]), dtype=scores.dtype)
+    has_right = np.zeros(right.shape, dtype=bool)
+    right[places, items], has_right[places, items] = scores, True
+    return right, has_right
+
+
+def discounted_gains(ranks: np.ndarray) -> np.ndarray:
+    """(right, queries) ranks from 1, infinite for none, to (queries,) nDCG at DEPTH, between 0 and 1."""
+    gains = np.where(ranks <= DEPTH, 1 / np.log2(1 + ranks), 0.0).sum(0)
+    return gains / np.cumsum(DISCOUNTS)[np.isfinite(ranks).sum(0) - 1]
 
 
 def summarize(ranks: np.ndarray, num_items: int) -> dict[str, float]:
-    """Ranks from 1 to what papers report, R@k in percent."""
-    recalls = {f"R@{k}": float(100 * np.mean(ranks <= k)) for k in (1, 5, 10)}
+    """Ranks from 1 of the right answers (right, queries) to what papers report, R@k and nDCG in percent."""
+    best = ranks[0]
+    recalls = {f"R@{k}": float(100 * np.mean(best <= k)) for k in (1, 5, 10)}
     return {
         **recalls,
-        "MedR": float(np.median(ranks)),
-        "MnR": float(np.mean(ranks)),
-        "num_queries": len(ranks),
+        f"nDCG@{DEPTH}": float(100 * np.mean(discounted_gains(ranks))),
+        "MedR": float(np.median(best)),
+        "MnR": float(np.mean(best)),
+        "num_queries": len(best),
         "num_items": num_items,
     }
 
@@ -103,7 +142,7 @@ class FgmmRetrieval(evaluate.Metric):
         return self._compute(scores, items)
 
     def _compute(self, predictions, references):
-        ranks = np.concatenate([text_ranks(s, i) for s, i in zip(predictions, references, strict=True)])
+        ranks = np.concatenate([text_ranks(s, i) for s, i in zip(predictions, references, strict=True)])[None]
         answers = item_ranks(predictions, references)
         num_items = predictions[0].shape[1]
-        return {"text_to_item": summarize(ranks, num_items), "item_to_text": summarize(answers, len(ranks))}
+        return {"text_to_item": summarize(ranks, num_items), "item_to_text": summarize(answers, ranks.shape[1])}
