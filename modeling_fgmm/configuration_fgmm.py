@@ -152,6 +152,8 @@ class FgmmConfig(PreTrainedConfig):
         coarse_loss_weight (`float`): weight of the contrast on pooled embeddings beside that on regions and phrases.
         scoring_implementation (`str`): `"auto"`, `"reference"`, `"tiled"` or `"triton"`, see
             `scoring_fgmm.attended_similarity`.
+        classifier_dropout (`float`): probability of dropping a component of the mean region before the linear layer of
+            [`FgmmForVideoClassification`] and [`FgmmForAudioClassification`].
     """
 
     model_type = "fgmm"
@@ -181,6 +183,7 @@ class FgmmConfig(PreTrainedConfig):
     robustness: float | int = 0.0
     coarse_loss_weight: float | int = 0.2
     scoring_implementation: str = "auto"
+    classifier_dropout: float | int = 0.5
 
     def __post_init__(self, **kwargs):
         self.modalities = list(self.modalities)
@@ -211,6 +214,11 @@ class FgmmConfig(PreTrainedConfig):
             raise ValueError("robustness needs an objective with a softmax; 'siglip' has none.")
         if self.contrast_unit == "phrase" and self.attention_direction != "text_to_regions":
             raise ValueError("contrast_unit='phrase' needs attention_direction='text_to_regions'.")
+
+    def validate_classifier(self):
+        """Check that the dropout is a probability."""
+        if not 0 <= self.classifier_dropout < 1:
+            raise ValueError(f"classifier_dropout={self.classifier_dropout} must be at least 0 and below 1.")
 
 
 __all__ = ["FgmmAudioConfig", "FgmmConfig", "FgmmTextConfig", "FgmmVideoConfig"]

@@ -9,6 +9,14 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_fgmm import FgmmConfig
 
+# Where the Auto classes find each kind of model in a saved folder.
+AUTO_MAP = {
+    "AutoConfig": "configuration_fgmm.FgmmConfig",
+    "AutoModel": "modeling_fgmm.FgmmModel",
+    "AutoModelForVideoClassification": "modeling_fgmm.FgmmForVideoClassification",
+    "AutoModelForAudioClassification": "modeling_fgmm.FgmmForAudioClassification",
+}
+
 
 class FgmmPreTrainedModel(PreTrainedModel):
     """Base class of all fgmm models: loading, saving and initialisation."""
@@ -18,6 +26,11 @@ class FgmmPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values_videos"
     input_modalities = ("video", "audio", "text")
     supports_gradient_checkpointing = True
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """As in transformers; a classifier can start from the folder of an [`FgmmModel`] by its Auto class, too."""
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, **kwargs)
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

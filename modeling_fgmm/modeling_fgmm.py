@@ -1,4 +1,4 @@
-"""The joint model: encoders, one shared space, scores between modalities and the loss."""
+"""The joint model: encoders, one shared space, scores and the loss; and classifiers, on one encoder each."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import initialization as init
+from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
 from transformers.utils import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
@@ -119,6 +120,50 @@ def present_only(encoder: nn.Module, inputs: torch.Tensor, present: torch.Tensor
     return everything.masked_fill(~present.view(-1, 1, 1), 0.0), grid
 
 
+def make_encoder(modality: str, config: FgmmConfig) -> nn.Module:
+    """The encoder of one modality, with random weights."""
+    encoders = {"video": FgmmVideoEncoder, "audio": FgmmAudioEncoder, "text": FgmmTextEncoder}
+    return encoders[modality](getattr(config, f"{modality}_config"))
+
+
+def encode_video(
+    encoder: nn.Module, pixel_values_videos: torch.Tensor, video_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
+    """
+    Args:
+        encoder: of video.
+        pixel_values_videos: (B, T, 3, H, W) normalised pixels.
+        video_mask: (B,) False for items without video, or None.
+
+    Returns:
+        The features of the regions (B, N, C), their mask (B, N) and their grid (t, h, w).
+    """
+    if video_mask is None:
+        video_mask = torch.ones(len(pixel_values_videos), dtype=torch.bool, device=pixel_values_videos.device)
+    features, grid = present_only(encoder, pixel_values_videos, video_mask.bool())
+    return features, video_mask.bool().unsqueeze(1).expand(features.shape[:2]), grid
+
+
+def encode_audio(
+    encoder: nn.Module, input_features: torch.Tensor, input_features_mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
+    """
+    Args:
+        encoder: of sound.
+        input_features: (B, time, mel) log-mel frames.
+        input_features_mask: (B, time) False for padding; an item without audio is all padding. None: all sound.
+
+    Returns:
+        The features of the regions (B, N, C), their mask (B, N) and their grid (frequency, time).
+    """
+    if input_features_mask is None:
+        input_features_mask = torch.ones(input_features.shape[:2], dtype=torch.bool, device=input_features.device)
+    keep = input_features_mask.bool()
+    # What stands in the padding must not leak into its neighbours through the convolutions.
+    features, grid = present_only(encoder, input_features.masked_fill(~keep.unsqueeze(-1), 0.0), keep.any(1))
+    return features, region_mask(keep, grid), grid
+
+
 class FgmmModel(FgmmPreTrainedModel):
     """Small video, audio and text encoders in one space, compared region by phrase.
 
@@ -128,9 +173,7 @@ class FgmmModel(FgmmPreTrainedModel):
 
     def __init__(self, config: FgmmConfig):
         super().__init__(config)
-        encoders = {"video": FgmmVideoEncoder, "audio": FgmmAudioEncoder, "text": FgmmTextEncoder}
-        configs = {"video": config.video_config, "audio": config.audio_config, "text": config.text_config}
-        self.encoders = nn.ModuleDict({name: encoders[name](configs[name]) for name in config.modalities})
+        self.encoders = nn.ModuleDict({name: make_encoder(name, config) for name in config.modalities})
         self.projections = nn.ModuleDict(
             {name: nn.Linear(encoder.out_channels, config.projection_dim) for name, encoder in self.encoders.items()}
         )
@@ -166,12 +209,7 @@ class FgmmModel(FgmmPreTrainedModel):
         Raises:
             ValueError: for a wrong shape, or when the model has no video encoder.
         """
-        encoder = self._encoder("video")
-        if video_mask is None:
-            video_mask = torch.ones(len(pixel_values_videos), dtype=torch.bool, device=pixel_values_videos.device)
-        features, grid = present_only(encoder, pixel_values_videos, video_mask.bool())
-        mask = video_mask.bool().unsqueeze(1).expand(features.shape[:2])
-        return self._project_regions("video", features, mask, grid)
+        return self._project_regions("video", *encode_video(self._encoder("video"), pixel_values_videos, video_mask))
 
     def get_image_features(self, pixel_values: torch.Tensor) -> FgmmRegionOutput:
         """
@@ -197,14 +235,9 @@ class FgmmModel(FgmmPreTrainedModel):
         Raises:
             ValueError: for a wrong shape, or when the model has no audio encoder.
         """
-        encoder = self._encoder("audio")
-        if input_features_mask is None:
-            input_features_mask = torch.ones(input_features.shape[:2], dtype=torch.bool, device=input_features.device)
-        keep = input_features_mask.bool()
-        # What stands in the padding must not leak into its neighbours through the convolutions.
-        features, grid = present_only(encoder, input_features.masked_fill(~keep.unsqueeze(-1), 0.0), keep.any(1))
-        mask = region_mask(keep, grid)
-        return self._project_regions("audio", features, mask, grid)
+        return self._project_regions(
+            "audio", *encode_audio(self._encoder("audio"), input_features, input_features_mask)
+        )
 
     def get_text_features(
         self,
@@ -426,4 +459,115 @@ def as_keys(output: FgmmRegionOutput) -> Keys:
     return Keys(output.regions, output.region_mask, output.pooler_output)
 
 
-__all__ = ["FgmmModel", "FgmmOutput", "FgmmPreTrainedModel", "FgmmRegionOutput", "FgmmTextOutput"]
+class RegionClassifier(FgmmPreTrainedModel):
+    """The encoder of one modality, the mean over its regions, dropout and a linear layer.
+
+    Loaded from an [`FgmmModel`], it takes that encoder's weights alone; the linear layer begins anew.
+    """
+
+    modality: str
+
+    def __init__(self, config: FgmmConfig):
+        super().__init__(config)
+        if self.modality not in config.modalities:
+            raise ValueError(f"This model has no {self.modality} encoder, only {', '.join(config.modalities)}.")
+        self.encoders = nn.ModuleDict({self.modality: make_encoder(self.modality, config)})
+        self.dropout = nn.Dropout(config.classifier_dropout)
+        self.classifier = nn.Linear(self.encoders[self.modality].out_channels, config.num_labels)
+        self.post_init()
+
+    def classify(
+        self, features: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor | None, output_hidden_states: bool
+    ) -> dict[str, torch.Tensor | tuple | None]:
+        """
+        Args:
+            features: (B, N, C) of the regions.
+            mask: (B, N) False for padding.
+            labels: (B,) classes, (B, num_labels) 0 or 1 where an item may be of several, or None.
+            output_hidden_states: give the features too.
+
+        Returns:
+            The fields of the output.
+        """
+        logits = self.classifier(self.dropout(masked_mean(features, mask)))
+        return {
+            "loss": None if labels is None else self.loss_function(labels, logits, self.config),
+            "logits": logits,
+            "hidden_states": (features,) if output_hidden_states else None,
+        }
+
+
+class FgmmForVideoClassification(RegionClassifier):
+    """Classes of videos, and of images as clips of one frame."""
+
+    modality = "video"
+    input_modalities = ("video",)
+    _keys_to_ignore_on_load_unexpected = [r"^encoders\.(audio|text)\.", r"^projections\.", r"^objectives\."]
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values_videos: torch.Tensor,
+        video_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+    ) -> ImageClassifierOutput:
+        """
+        Args:
+            pixel_values_videos: (B, T, 3, H, W) normalised pixels; T = 1 for images.
+            video_mask: (B,) False for items without video, or None.
+            labels: (B,) class indices, or (B, num_labels) floats 0 or 1 where an item may be of several classes; which
+                of them is `config.problem_type`, taken from the first labels where it is not set.
+            output_hidden_states: give the features of the regions (B, N, C) as the one hidden state.
+
+        Returns:
+            transformers' `ImageClassifierOutput`: loss (with labels), logits (B, num_labels), hidden_states.
+
+        Raises:
+            ValueError: for a wrong shape.
+        """
+        features, mask, _ = encode_video(self.encoders["video"], pixel_values_videos, video_mask)
+        return ImageClassifierOutput(**self.classify(features, mask, labels, output_hidden_states))
+
+
+class FgmmForAudioClassification(RegionClassifier):
+    """Classes of sounds."""
+
+    modality = "audio"
+    main_input_name = "input_features"
+    input_modalities = ("audio",)
+    _keys_to_ignore_on_load_unexpected = [r"^encoders\.(video|text)\.", r"^projections\.", r"^objectives\."]
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        output_hidden_states: bool = False,
+    ) -> SequenceClassifierOutput:
+        """
+        Args:
+            input_features: (B, time, mel) log-mel frames.
+            input_features_mask: (B, time) False for padding. None: all sound.
+            labels, output_hidden_states: see [`~FgmmForVideoClassification.forward`].
+
+        Returns:
+            transformers' `SequenceClassifierOutput`: loss (with labels), logits (B, num_labels), hidden_states.
+
+        Raises:
+            ValueError: for a wrong shape.
+        """
+        features, mask, _ = encode_audio(self.encoders["audio"], input_features, input_features_mask)
+        return SequenceClassifierOutput(**self.classify(features, mask, labels, output_hidden_states))
+
+
+__all__ = [
+    "FgmmForAudioClassification",
+    "FgmmForVideoClassification",
+    "FgmmModel",
+    "FgmmOutput",
+    "FgmmPreTrainedModel",
+    "FgmmRegionOutput",
+    "FgmmTextOutput",
+]

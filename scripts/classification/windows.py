@@ -1,0 +1,147 @@
+"""What a model finds in the windows of clips: features, embeddings, or scores of classes."""
+
+import argparse
+import re
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from modeling_fgmm import FgmmModel, FgmmRegionOutput
+from modeling_fgmm.layers_fgmm import masked_mean
+from modeling_fgmm.modeling_fgmm import as_keys, as_queries
+from processing_fgmm import FgmmProcessor
+from processing_fgmm.corpora_fgmm import Clip, CorpusError, FixedClips, collate
+
+from .folds import Split
+
+# By a clip's video_id, what was found in each of its windows: (windows, ...).
+Windows = dict[str, np.ndarray]
+
+
+class WindowReader:
+    """Shows a function the windows of clips, on this process' share of them, and remembers what it found: folds have
+    clips in common.
+
+    Args:
+        processor, modality, accelerator: make the function's inputs, of one modality, on this process' device.
+        args: num_windows a clip, batch_size in windows, num_workers that decode.
+        function: model inputs of some windows to (windows, ...) values.
+    """
+
+    def __init__(
+        self,
+        processor: FgmmProcessor,
+        modality: str,
+        accelerator: Accelerator,
+        args: argparse.Namespace,
+        function: Callable[[dict], torch.Tensor],
+    ):
+        self.processor = processor
+        self.flags = {f"with_{name}": name == modality for name in ("video", "audio")}
+        self.accelerator = accelerator
+        self.args = args
+        self.function = function
+        self.found: dict[str, np.ndarray | None] = {}
+
+    def read(self, split: Split, what: str) -> Windows:
+        """The values of every clip that can be shown, on every process those of all.
+
+        Args:
+            what: is read, for the progress bar.
+        """
+        new = split.labels.keys() - self.found.keys()
+        if new:
+            values = self.read_share(split.keep(new).corpus, what)
+            self.found |= dict.fromkeys(new) | dict(gather_object(list(values.items())))
+        return {name: self.found[name] for name in split.labels if self.found[name] is not None}
+
+    def read_share(self, corpus, what: str) -> Windows:
+        """The values of this process' share of the clips."""
+        clips = FixedClips(
+            corpus,
+            self.processor,
+            **self.flags,
+            num_windows=self.args.num_windows,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+        )
+        loader = DataLoader(clips, batch_size=None, num_workers=self.args.num_workers)
+        values, batch = {}, []
+        quiet = not self.accelerator.is_main_process
+        for _, items in tqdm(loader, desc=what, unit="clip", leave=False, disable=quiet):
+            for item in items:
+                if isinstance(item, str):
+                    tqdm.write(f"A clip cannot be shown: {item}")
+                else:
+                    batch += item.windows
+            while len(batch) >= self.args.batch_size:
+                self.show(batch[: self.args.batch_size], values)
+                batch = batch[self.args.batch_size :]
+        if batch:
+            self.show(batch, values)
+        return {name: np.stack(windows) for name, windows in values.items()}
+
+    @torch.no_grad()
+    def show(self, batch: list[Clip], values: dict[str, list[np.ndarray]]) -> None:
+        """Adds the values of some windows."""
+        inputs = collate(self.processor, batch, **self.flags, with_text=False)
+        inputs = {name: value.to(self.accelerator.device) for name, value in inputs.items()}
+        for window, value in zip(batch, self.function(inputs).float().cpu().numpy(), strict=True):
+            values.setdefault(window.video_id, []).append(value)
+
+
+def encode(model: FgmmModel, inputs: dict[str, torch.Tensor]) -> FgmmRegionOutput:
+    """The regions and embeddings of videos, or else of sounds."""
+    return (model.get_video_features if "pixel_values_videos" in inputs else model.get_audio_features)(**inputs)
+
+
+def mean_features(model: FgmmModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(windows, C) the encoder's features, averaged over regions."""
+    output = encode(model, inputs)
+    return masked_mean(output.last_hidden_state, output.region_mask)
+
+
+def embeddings(model: FgmmModel, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(windows, D) in the shared space."""
+    return encode(model, inputs).pooler_output
+
+
+def class_probabilities(classifier, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(windows, classes); of classes that do not exclude each other, each one's own."""
+    logits = classifier(**inputs).logits.float()
+    return logits.sigmoid() if classifier.config.problem_type == "multi_label_classification" else logits.softmax(-1)
+
+
+@torch.no_grad()
+def make_zero_shot(
+    model: FgmmModel, processor: FgmmProcessor, modality: str, names: list[str], templates: list[str]
+) -> Callable[[dict], torch.Tensor]:
+    """Model inputs to (windows, classes): the model's trained score of each class, averaged over the templates.
+
+    Raises:
+        CorpusError: when the model was not trained to compare texts with this modality.
+    """
+    if f"text_{modality}" not in model.objectives:
+        raise CorpusError(f"The model does not compare text with {modality}, which zero_shot needs.")
+    names = [spell(name) for name in names]
+    for name in names:
+        if processor.tokenizer.unk_token_id in processor.tokenizer(name)["input_ids"]:
+            tqdm.write(f"The tokenizer does not know every word of {name!r}.")
+    inputs = processor(text=[template.replace("{}", name) for template in templates for name in names])
+    queries = as_queries(model.get_text_features(**{name: value.to(model.device) for name, value in inputs.items()}))
+
+    def score(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        scores = model.objectives[f"text_{modality}"].scores(queries, as_keys(encode(model, inputs))).squeeze(-1)
+        return scores.T.unflatten(1, (len(templates), len(names))).mean(1)
+
+    return score
+
+
+def spell(name: str) -> str:
+    """A class name as it is said: BabyCrawling and baby_crawling are "baby crawling"."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])|[\W_]+", " ", name).strip().lower()

@@ -1,0 +1,313 @@
+"""Classification of the videos, images or sounds of a prepared corpus, by the protocols that papers report.
+
+    accelerate launch scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset data/esc10 \
+        --protocol linear --output results.json
+    accelerate launch scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset data/ucf101 \
+        --dataset_config split1 --protocol finetune --epochs 20
+
+The official splits or folds are the corpus' configurations. All of them are run, and their mean and spread reported,
+unless --dataset_config names some.
+
+linear     logistic regression (or --classifier svm) on the encoder's features, averaged over regions, of several
+           windows a clip; the regularisation is chosen on the training split alone. --few_shot: on the embeddings of 8
+           training clips a class, 10 draws, as MTEB's classification tasks.
+knn        the nearest training clips by the cosine of the embeddings vote for their classes
+zero_shot  the class names, put into phrase templates, are compared with the clips as a text would be
+finetune   the whole encoder and a linear layer are trained
+
+A clip's score is the mean over its windows. A test clip that cannot be shown (damaged, or silent where sound is
+classified) counts as an error; a training clip is left out. --random_init gives the floor of each protocol, and with
+finetune supervised training from scratch.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from classification.folds import HELD_OUT, Classes, Split, group_of, read_classes, read_fold, read_split
+from classification.metrics import count_confusions, draw_confusion_matrix, judge, summarize_runs
+from classification.probes import (
+    NUM_DRAWS,
+    SHOTS,
+    class_scores,
+    few_shot_scores,
+    fit_linear,
+    neighbour_scores,
+)
+from classification.training import TrainingSettings, finetune
+from classification.windows import (
+    WindowReader,
+    Windows,
+    class_probabilities,
+    embeddings,
+    make_zero_shot,
+    mean_features,
+)
+from evaluate_retrieval import load_model, read_training_record
+from records import describe_run
+
+from modeling_fgmm import FgmmConfig, FgmmForAudioClassification, FgmmForVideoClassification, FgmmModel
+from processing_fgmm import FgmmProcessor
+from processing_fgmm.corpora_fgmm import CorpusError, list_configs, load_corpus
+
+CLASSIFIERS = {"video": FgmmForVideoClassification, "audio": FgmmForAudioClassification}
+TEMPLATES = {
+    "video": ("{}", "a video of {}", "a person is {}", "this is {}"),
+    "audio": ("{}", "the sound of {}", "a recording of {}", "you can hear {}"),
+}
+
+
+def choose_modality(wanted: str | None, modalities: list[str], columns: list[str], dataset: str) -> str:
+    """What is classified: the wanted, else video (or images) where the corpus and the model have it, else sound.
+
+    Raises:
+        CorpusError: when the corpus or the model lacks it.
+    """
+    columns_of = {"video": {"video", "image"}, "audio": {"audio", "video"}}
+    possible = [name for name in columns_of if name in modalities and columns_of[name] & set(columns)]
+    if not possible or wanted not in (None, *possible):
+        raise CorpusError(
+            f"{(wanted or 'video or audio').capitalize()} cannot be classified: the model has encoders of "
+            f"{', '.join(modalities)}, and {dataset} the columns {', '.join(columns)}."
+        )
+    return wanted or possible[0]
+
+
+def linear(
+    train: Windows, labels: dict, test: Windows, classes: Classes, args: argparse.Namespace
+) -> Iterator[Windows]:
+    """Scores of the test clips' windows by a linear classifier of the training clips' windows."""
+    names = [name for name, windows in train.items() for _ in windows]
+    targets = classes.targets([labels[name] for name in names])
+    groups = [group_of(name) for name in names]
+    features = np.concatenate(list(train.values()))
+    try:
+        classifier = fit_linear(features, targets, groups, args.classifier, classes.multi_label, args.seed)
+    except ValueError as error:
+        raise CorpusError(f"No linear classifier could be fitted: {error}") from error
+    yield {name: class_scores(classifier, windows, len(classes.names)) for name, windows in test.items()}
+
+
+def few_shot(
+    train: Windows, labels: dict, test: Windows, classes: Classes, args: argparse.Namespace
+) -> Iterator[Windows]:
+    """Scores of the test clips, for each draw of a few training clips."""
+    targets = classes.targets([labels[name] for name in train])
+    for scores in few_shot_scores(clip_embeddings(train), targets, clip_embeddings(test), args.seed):
+        yield dict(zip(test, scores[:, None], strict=True))
+
+
+def knn(train: Windows, labels: dict, test: Windows, classes: Classes, args: argparse.Namespace) -> Iterator[Windows]:
+    """Scores of the test clips by the votes of the nearest training clips."""
+    targets = classes.targets([labels[name] for name in train])
+    scores = neighbour_scores(clip_embeddings(train), targets, clip_embeddings(test), args.num_neighbours)
+    yield dict(zip(test, scores[:, None], strict=True))
+
+
+def clip_embeddings(windows: Windows) -> np.ndarray:
+    """(clips, D) the mean of each clip's windows, L2-normalised."""
+    means = np.stack([embedding.mean(0) for embedding in windows.values()])
+    return means / np.linalg.norm(means, axis=1, keepdims=True).clip(min=1e-12)
+
+
+def train_classifier(
+    accelerator: Accelerator, modality: str, processor: FgmmProcessor, train: Split, classes: Classes, args
+) -> Callable[[dict], torch.Tensor]:
+    """Fine-tunes a classifier: model inputs to (windows, classes) probabilities."""
+    set_seed(args.seed)  # the same weights in every process, and for every fold
+    config = {
+        "id2label": dict(enumerate(classes.names)),
+        "label2id": {name: index for index, name in enumerate(classes.names)},
+        "problem_type": f"{'multi' if classes.multi_label else 'single'}_label_classification",
+    }
+    kind = CLASSIFIERS[modality]
+    if args.random_init:
+        classifier = kind(FgmmConfig.from_pretrained(args.model, **config))
+    else:
+        classifier = kind.from_pretrained(args.model, ignore_mismatched_sizes=True, **config)
+    fields = TrainingSettings.__dataclass_fields__
+    settings = TrainingSettings(**{name: getattr(args, name) for name in fields})
+    classifier = finetune(accelerator, classifier, train.corpus, len(train.labels), processor, classes, settings)
+    return partial(class_probabilities, classifier)
+
+
+def format_table(runs: dict[str, dict], means: dict, spread: dict) -> str:
+    """One line a run, their mean and their spread."""
+    columns = list(spread)
+    lines = [f"{'':24}" + "".join(f"{column:>14}" for column in columns)]
+    for name, values in {**runs, "mean": means, "spread": spread}.items():
+        cells = (f"{'':>14}" if values[column] is None else f"{values[column]:14.1f}" for column in columns)
+        lines.append(f"{name:24}" + "".join(cells))
+    return "\n".join(lines)
+
+
+def describe_protocol(args: argparse.Namespace, modality: str, clip_seconds: float, templates: list[str]) -> str:
+    """One line for the record."""
+    details = {
+        "linear": f"few-shot logistic regression on {modality} embeddings, {SHOTS} clips a class, {NUM_DRAWS} draws"
+        if args.few_shot
+        else f"linear ({args.classifier}) on frozen {modality} features",
+        "knn": f"{args.num_neighbours} nearest neighbours of {modality} embeddings",
+        "zero_shot": f"zero-shot, {modality}, templates {', '.join(map(repr, templates))}",
+        "finetune": f"{modality} encoder fine-tuned, {args.epochs} epochs, batch {args.batch_size}, learning rate "
+        f"{args.learning_rate:g}, weight decay {args.weight_decay:g}",
+    }[args.protocol]
+    start = "random weights, " if args.random_init else ""
+    return f"{start}{details}; mean over {args.num_windows} windows of {clip_seconds:g} s"
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A whole number that is not smaller."""
+
+    def whole_number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
+        return int(text)
+
+    return whole_number
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True, help="model folder or name on the Hub")
+    parser.add_argument("--dataset", required=True, help="folder of Parquet shards or a dataset on the Hub")
+    parser.add_argument("--protocol", required=True, choices=("linear", "knn", "zero_shot", "finetune"))
+    parser.add_argument("--dataset_config", nargs="+", help="official splits or folds, where not all of them")
+    parser.add_argument(
+        "--split",
+        default="test",
+        help=f"what is reported on; {HELD_OUT}: a fifth of the training split, not trained on, to choose settings by",
+    )
+    parser.add_argument("--modality", choices=("video", "audio"), help="where video (or images) is not what is meant")
+    parser.add_argument("--random_init", action="store_true", help="the model's architecture with random weights")
+    parser.add_argument("--num_windows", type=at_least(1), default=4, help="windows of each clip")
+    parser.add_argument("--classifier", choices=("logistic", "svm"), default="logistic", help="of linear")
+    parser.add_argument("--few_shot", action="store_true", help="of linear: 8 training clips a class, 10 draws")
+    parser.add_argument("--num_neighbours", type=at_least(1), default=20, help="of knn")
+    parser.add_argument("--template", action="append", help="of zero_shot, with {} for the class; may be repeated")
+    parser.add_argument("--epochs", type=at_least(1), default=60, help="of finetune")
+    parser.add_argument("--learning_rate", type=float, default=2e-3, help="of finetune")
+    parser.add_argument("--weight_decay", type=float, default=0.05, help="of finetune")
+    parser.add_argument("--batch_size", type=at_least(2), default=32, help="clips a step, windows encoded at once")
+    parser.add_argument("--num_workers", type=at_least(0), default=2, help="decoding processes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, help="JSON file; the confusion matrix is drawn beside it")
+    args = parser.parse_args()
+    if args.few_shot and args.protocol != "linear":
+        parser.error("--few_shot is for --protocol linear")
+    if args.protocol == "zero_shot" and (args.random_init or args.split == HELD_OUT):
+        parser.error("zero_shot trains nothing: --random_init and --split held_out are for the other protocols")
+    if any("{}" not in template for template in args.template or []):
+        parser.error("--template must hold {}, where the class name goes")
+    if args.learning_rate <= 0 or args.weight_decay < 0:
+        parser.error("--learning_rate must be positive, and --weight_decay not negative")
+    return args
+
+
+def choose_function(
+    args: argparse.Namespace,
+    model: FgmmModel,
+    processor: FgmmProcessor,
+    modality: str,
+    classes: Classes,
+    templates: list[str],
+) -> Callable[[dict], torch.Tensor]:
+    """What the protocols on a frozen model look at in windows."""
+    if args.protocol == "zero_shot":
+        return make_zero_shot(model, processor, modality, classes.names, templates)
+    return partial(mean_features if args.protocol == "linear" and not args.few_shot else embeddings, model)
+
+
+def score_fold(reader: WindowReader, train: Split | None, judged: Split, classes: Classes, args) -> Iterator[Windows]:
+    """The scores of the judged clips, (windows, classes) each, on the main process; few-shot: of every draw.
+
+    Raises:
+        CorpusError: when none of the clips can be shown, or a linear classifier cannot be fitted.
+    """
+    probes = {"linear": few_shot if args.few_shot else linear, "knn": knn}
+    shown = reader.read(judged, f"Showing {args.split}")
+    trained = reader.read(train, "Showing train") if args.protocol in probes else None
+    if not shown or trained == {}:
+        raise CorpusError(f"No clip of the split {'train' if shown else args.split!r} can be shown; see above.")
+    if not reader.accelerator.is_main_process:
+        return
+    if trained:
+        yield from probes[args.protocol](trained, train.labels, shown, classes, args)
+    else:
+        yield shown
+
+
+def main() -> None:
+    args = parse_arguments()
+    started = time.monotonic()
+    if args.output:
+        args.output.parent.mkdir(parents=True, exist_ok=True)
+    names = args.dataset_config or list_configs(args.dataset)
+    first = load_corpus(args.dataset, "train" if args.split == HELD_OUT else args.split, names[0])
+    classes = read_classes(first, args.dataset)
+    if args.few_shot and classes.multi_label:
+        raise CorpusError(f"--few_shot draws clips of one class, but those of {args.dataset} may be of several.")
+    model, processor = load_model(args.model)
+    modality = choose_modality(args.modality, model.config.modalities, first.column_names, args.dataset)
+    templates = args.template or TEMPLATES[modality]
+    if args.protocol == "zero_shot":
+        folds = {name: (None, read_split(args.dataset, args.split, name)) for name in names}
+    else:
+        folds = {name: read_fold(args.dataset, name, args.split, classes, args.seed) for name in names}
+
+    accelerator = Accelerator()
+    set_seed(args.seed)
+    if args.random_init:
+        model = FgmmModel(model.config).eval()
+    model.to(accelerator.device)
+    make_reader = partial(WindowReader, processor, modality, accelerator, args)
+    frozen = args.protocol != "finetune"
+    if frozen:
+        reader = make_reader(choose_function(args, model, processor, modality, classes, templates))
+
+    runs, confusion = {}, 0
+    for name, (train, judged) in folds.items():
+        if not frozen:
+            reader = make_reader(train_classifier(accelerator, modality, processor, train, classes, args))
+        for draw, windows in enumerate(score_fold(reader, train, judged, classes, args)):
+            run = f"{name}, draw {draw}" if args.few_shot else name
+            runs[run] = judge(windows, judged.labels, classes)
+            if not classes.multi_label:
+                confusion += count_confusions(windows, judged.labels, classes)
+    if accelerator.is_main_process:
+        means, spread = summarize_runs(list(runs.values()))
+        print(format_table(runs, means, spread))
+        if args.output:
+            record = {
+                "model": args.model,
+                "dataset": args.dataset,
+                "split": args.split,
+                "protocol": describe_protocol(args, modality, processor.clip_seconds, templates),
+                "metrics": means,
+                "spread": spread,
+                "runs": runs,
+                "seed": args.seed,
+                **describe_run(time.monotonic() - started),
+                "training": None if args.random_init else read_training_record(args.model),
+            }
+            args.output.write_text(json.dumps(record, indent=2) + "\n")
+            print(f"Wrote {args.output}.")
+            if not classes.multi_label:
+                draw_confusion_matrix(args.output.with_suffix(".png"), confusion, classes.names)
+                print(f"Drew {args.output.with_suffix('.png')}.")
+    accelerator.wait_for_everyone()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CorpusError as error:
+        sys.exit(str(error))
