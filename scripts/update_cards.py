@@ -4,8 +4,9 @@
     python scripts/update_cards.py --check
 
 A table stands between `<!-- results: NAME NAME ... -->` and `<!-- end of results -->`, each NAME a file in
-model_cards/results without its ending, or between `<!-- comparison: STUDY -->` and `<!-- end of comparison -->`, STUDY
-being one of scripts/compare_objectives.py.
+model_cards/results without its ending; between `<!-- comparison: STUDY -->` and `<!-- end of comparison -->`, STUDY
+being one of scripts/compare_objectives.py; or between `<!-- downstream: DATASET ... -->` and
+`<!-- end of downstream -->`, DATASET being one that scripts/measure_downstream.sh measured.
 """
 
 import argparse
@@ -19,6 +20,7 @@ import compare_objectives
 ROOT = Path(__file__).parent.parent
 PLACE = re.compile(r"(<!-- results: ([^>]+?) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 COMPARISON = re.compile(r"(<!-- comparison: (\w+) -->\n).*?(<!-- end of comparison -->)", re.DOTALL)
+DOWNSTREAM = re.compile(r"(<!-- downstream: ([^>]+?) -->\n).*?(<!-- end of downstream -->)", re.DOTALL)
 COLUMNS = ("R@1", "R@5", "R@10", "MedR")
 
 
@@ -73,8 +75,46 @@ def describe_record(record: dict) -> str:
     )
 
 
+def make_downstream_table(datasets: list[str]) -> str:
+    """Classification results as Markdown: a line for each protocol and start, over all seeds, and the commands.
+
+    Raises:
+        SystemExit: when a dataset has no results file.
+    """
+    lines = [
+        "| dataset | protocol | encoder begins | top-1 | mean over classes | spread over splits | seeds |",
+        "|---|---|---|---:|---:|---:|---:|",
+    ]
+    commands = []
+    for dataset in datasets:
+        groups: dict[tuple[str, str], list[dict]] = {}
+        for path in sorted((ROOT / "model_cards" / "results" / "downstream").glob(f"{dataset}-*.json")):
+            _, protocol, start, _ = path.stem.split("-")
+            groups.setdefault((protocol, start), []).append(json.loads(path.read_text()))
+        if not groups:
+            raise SystemExit(
+                f"A card asks for results of {dataset}, which scripts/measure_downstream.sh did not write."
+            )
+        for (protocol, start), records in groups.items():
+            top1, mean_class = (
+                compare_objectives.mean_and_spread([record["metrics"][name] for record in records])
+                for name in ("top1", "mean_class")
+            )
+            spread = sum(record["spread"]["top1"] for record in records) / len(records)
+            lines.append(
+                f"| {dataset} | {protocol} | {start} | {top1} | {mean_class} | {spread:.1f} | {len(records)} |"
+            )
+            seconds = sum(record["seconds"] for record in records) / len(records)
+            commands.append(
+                f"- {dataset}, {protocol}, {start}: `{records[0]['command']}` ({records[0]['protocol']}; "
+                f"{seconds:.0f} s on {records[0]['device']}, {records[0]['date']})."
+            )
+    return "\n".join([*lines, "", *commands])
+
+
 def fill(text: str) -> str:
     """The text with every table made anew."""
+    text = DOWNSTREAM.sub(lambda match: match[1] + make_downstream_table(match[2].split()) + "\n" + match[3], text)
     text = COMPARISON.sub(lambda match: match[1] + compare_objectives.make_table(match[2]) + "\n" + match[3], text)
     return PLACE.sub(
         lambda match: match[1] + make_table([read_record(name) for name in match[2].split()]) + "\n" + match[3], text
