@@ -30,6 +30,8 @@ from .media_fgmm import MediaError, probe_media, read_image, read_waveform
 from .processing_fgmm import FgmmProcessor
 
 MEDIA_COLUMNS = ("video", "image", "audio")
+# Of undecoded media that a training stream holds to permute, in each of its workers.
+BLOCK_BYTES = 512_000_000
 
 
 class CorpusError(ValueError):
@@ -245,6 +247,13 @@ class Batch:
     failures: list[str] = field(default_factory=list)
 
 
+def iterate_rows(corpus: IterableDataset) -> Iterator[dict]:
+    """All rows; the corpus' own iterator would share them out among a DataLoader's workers."""
+    for columns in corpus.iter(batch_size=8):
+        for index in range(len(columns["video_id"])):
+            yield {name: values[index] for name, values in columns.items()}
+
+
 class NarratedClips(TorchIterableDataset):
     """Endless training batches of a corpus; give it to a DataLoader with `batch_size=None`.
 
@@ -258,7 +267,7 @@ class NarratedClips(TorchIterableDataset):
         num_captions: candidate captions of a clip (K).
         with_video, with_audio: what to decode.
         seed: of order, windows and crops.
-        block_size: rows that are permuted together.
+        block_size: rows that are permuted together, fewer where their media have more than `BLOCK_BYTES`.
         min_crop_area, flip: see [`FgmmVideoProcessor.random_crop`].
         rank, world_size: this process and their number.
         epoch, position: the first batch, from a checkpoint.
@@ -301,10 +310,21 @@ class NarratedClips(TorchIterableDataset):
     def rows(self, epoch: int) -> Iterator[dict]:
         """Undecoded rows of one epoch, in its order."""
         self.corpus.set_epoch(epoch)
-        for block, columns in enumerate(self.corpus.iter(batch_size=self.block_size)):
-            number = len(columns["video_id"])
-            for index in np.random.default_rng([self.seed, epoch, self.rank, block]).permutation(number):
-                yield {name: values[index] for name, values in columns.items()}
+        for place, block in enumerate(self.blocks()):
+            for index in np.random.default_rng([self.seed, epoch, self.rank, place]).permutation(len(block)):
+                yield block[index]
+
+    def blocks(self) -> Iterator[list[dict]]:
+        """Neighbouring rows that are permuted together: `block_size` of them, fewer where their media are large."""
+        block, size = [], 0
+        for row in iterate_rows(self.corpus):
+            block.append(row)
+            size += sum(len(row[column]["bytes"] or b"") for column in MEDIA_COLUMNS if row.get(column))
+            if len(block) == self.block_size or size >= BLOCK_BYTES:
+                yield block
+                block, size = [], 0
+        if block:
+            yield block
 
     def row_batches(self) -> Iterator[tuple[int, int, list[dict]]]:
         """(epoch, position, rows) without end, from where this stream begins; an epoch's last rows may be left over."""
@@ -435,14 +455,10 @@ class FixedClips(TorchIterableDataset):
     def __iter__(self) -> Iterator[tuple[int, list[EvaluationItem | str]]]:
         worker = get_worker_info()
         worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        position = -1
-        for columns in self.corpus.iter(batch_size=64):
-            for index in range(len(columns["video_id"])):
-                position += 1
-                place, share = divmod(position, self.world_size)
-                if share == self.rank and place % num_workers == worker_id:
-                    row = {name: values[index] for name, values in columns.items()}
-                    yield position, self.decode_row(row)
+        for position, row in enumerate(iterate_rows(self.corpus)):
+            place, share = divmod(position, self.world_size)
+            if share == self.rank and place % num_workers == worker_id:
+                yield position, self.decode_row(row)
 
     def decode_row(self, row: dict) -> list[EvaluationItem | str]:
         """The items of a row, or why each could not be decoded."""

@@ -16,6 +16,9 @@ from tqdm import tqdm
 ROWS_PER_SHARD = 256
 # Of media in a shard on average: a worker holds one shard in memory.
 BYTES_PER_SHARD = 500_000_000
+# Of a row group, which a reader holds in memory.
+ROWS_PER_GROUP = 64
+BYTES_PER_GROUP = 100_000_000
 MEDIA = {"video": Video(decode=False), "image": Image(decode=False), "audio": AudioFeature(decode=False)}
 
 
@@ -31,7 +34,8 @@ def write_shard(path: Path, rows: list[dict], features: Features) -> None:
     partial = path.with_name(path.name + ".partial")
     # Not through Dataset: its encoding of sounds asks for torchcodec, even where nothing is decoded.
     table = pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
-    parquet.write_table(table, partial, row_group_size=64)
+    rows_per_group = min(ROWS_PER_GROUP, len(rows) * BYTES_PER_GROUP // max(table.nbytes, 1))
+    parquet.write_table(table, partial, row_group_size=max(1, rows_per_group))
     os.replace(partial, path)
 
 

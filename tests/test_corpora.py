@@ -2,6 +2,8 @@ import io
 import itertools
 
 import numpy as np
+import parquet_shards
+import pyarrow.parquet as parquet
 import pytest
 import torch
 import yaml
@@ -11,6 +13,7 @@ from parquet_shards import corpus_features, make_shards, write_shard
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from processing_fgmm import corpora_fgmm
 from processing_fgmm.corpora_fgmm import (
     CorpusError,
     FixedClips,
@@ -311,3 +314,23 @@ def test_shards_are_whole_or_absent(tmp_path, monkeypatch):
     make_shards(tmp_path, "train", ["a", "b", "c", "d"], row_maker, corpus_features("video"), 1)
     assert [row["video_id"] for row in load_corpus(str(tmp_path), "train")] == ["a", "b", "c", "d"]
     assert (tmp_path / "data" / "train-00000-of-00002.parquet").stat().st_mtime_ns == before
+
+
+def test_large_media_are_permuted_in_smaller_blocks(folder, processor, monkeypatch):
+    sizes = [len(block) for block in stream(folder, processor, block_size=5).blocks()]
+    assert sizes == [5, 5, 4]
+    whole = [row["video_id"] for row in stream(folder, processor, block_size=5).rows(0)]
+    one_clip = min(len(row["video"]["bytes"]) for row in load_corpus(str(folder), "train") if row["video"])
+    monkeypatch.setattr(corpora_fgmm, "BLOCK_BYTES", 2 * one_clip)
+    smaller = stream(folder, processor, block_size=5)
+    assert max(len(block) for block in smaller.blocks()) < 5
+    assert sorted(row["video_id"] for row in smaller.rows(0)) == sorted(whole)
+
+
+def test_row_groups_are_smaller_where_media_are_large(tmp_path, monkeypatch):
+    rows = [{"video_id": str(i), "video": {"bytes": bytes(1000), "path": None}, "captions": []} for i in range(10)]
+    write_shard(tmp_path / "one.parquet", rows, corpus_features("video"))
+    monkeypatch.setattr(parquet_shards, "BYTES_PER_GROUP", 3500)
+    write_shard(tmp_path / "several.parquet", rows, corpus_features("video"))
+    groups = [parquet.read_metadata(tmp_path / name).num_row_groups for name in ("one.parquet", "several.parquet")]
+    assert groups == [1, 4]
