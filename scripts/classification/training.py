@@ -11,7 +11,7 @@ from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from modeling_fgmm import FgmmForAudioClassification, FgmmForVideoClassification
-from processing_fgmm.corpora_fgmm import Batch, Clip, CorpusError, NarratedClips, collate
+from processing_fgmm.corpora_fgmm import Batch, Clip, CorpusError, NarratedClips, collate, row_duration
 from processing_fgmm.media_fgmm import MediaError
 
 # How far training clips are varied.
@@ -23,6 +23,8 @@ MAX_MASKED_FRAMES = 1 / 10  # of the frames, as one stripe
 BLOCK_SIZE = 4096
 # Of decoded clips that a process keeps.
 KEPT_BYTES = 1_000_000_000
+# In windows: what is no longer looks the same in each, but for the padding that codecs add.
+LONGEST_KEPT = 1.05
 WARMUP_SHARE = 0.05
 MAX_GRAD_NORM = 1.0
 
@@ -78,11 +80,11 @@ class LabelledClips(NarratedClips):
         return Batch(inputs, epoch, position + 1, len(clips), failures)
 
     def read(self, row: dict, start: float, end: float) -> Clip:
-        """One window of a row; where it is the whole row, it is decoded once and kept, as far as there is room."""
+        """One window of a row; where it is nearly all of the row, it is decoded once and kept, while there is room."""
         if row["video_id"] in self.kept:
             return replace(self.kept[row["video_id"]])
         clip = super().read(row, start, end)
-        if start == 0:  # of a longer row a window begins later
+        if row_duration(row) <= LONGEST_KEPT * self.processor.clip_seconds:
             size = sum(part.nbytes for part in (clip.frames, clip.waveform) if part is not None)
             if size <= self.room:
                 self.kept[row["video_id"]], self.room = replace(clip), self.room - size
