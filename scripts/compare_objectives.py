@@ -351,7 +351,7 @@ def describe(run: Run, study: Study) -> str:
     options = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in run.options)
     varied = [name for name, values in study.varied.items() if len(values) > 1 and name not in ("loss", "options")]
     parts = [f"{name.replace('_', ' ')} {getattr(run, name)}" for name in varied]
-    return ", ".join([run.loss, *(parts if study.x else []), *([options] if options else [])])
+    return ", ".join([run.loss, *parts, *([options] if options else [])])
 
 
 def mean_and_spread(values: list[float]) -> str:
