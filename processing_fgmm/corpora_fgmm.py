@@ -73,6 +73,10 @@ def list_configs(path_or_name: str) -> list[str]:
         CorpusError: when the corpus does not exist or cannot be opened.
     """
     folder = Path(path_or_name)
+    if (folder / "corpus.json").exists() and not (folder / "README.md").exists():
+        raise CorpusError(
+            f"The corpus {path_or_name!r} is not prepared to the end; run the command that makes it again."
+        )
     if folder.is_dir() and not any(folder.rglob("*.parquet")):
         raise CorpusError(f"The folder {path_or_name!r} holds no Parquet files, in itself or in a folder within.")
     with naming_the_corpus(path_or_name):

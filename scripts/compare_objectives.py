@@ -34,7 +34,7 @@ from pathlib import Path
 import matplotlib
 import torch
 from evaluate_retrieval import evaluate_retrieval, load_model, read_training_record
-from records import describe_run
+from records import describe_run, write_record
 from tqdm import tqdm
 
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
@@ -289,16 +289,9 @@ def train_and_measure(run: Run, config: str, fields: dict[str, object], threads:
     }
 
 
-def write_record(run: Run, record: dict) -> None:
-    """Writes a run's results file, whole or not at all."""
-    results_folder().mkdir(parents=True, exist_ok=True)
-    partial = results_folder() / f"{run.name}.json.partial"
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.rename(results_folder() / f"{run.name}.json")
-
-
 def run_all(runs: list[Run], args: argparse.Namespace) -> None:
     """Makes what the runs need, then trains and measures them, some at a time; models are deleted unless kept."""
+    results_folder().mkdir(parents=True, exist_ok=True)
     threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
     for run in tqdm({run.corpus: run for run in runs}.values(), desc="Making corpora", unit="corpus"):
         make_corpus(run, args)
@@ -314,7 +307,7 @@ def run_all(runs: list[Run], args: argparse.Namespace) -> None:
         for future in tqdm(as_completed(futures), total=len(futures), desc="Training", unit="run"):
             run = futures[future]
             try:
-                write_record(run, future.result())
+                write_record(results_folder() / f"{run.name}.json", future.result())
             except (RuntimeError, CorpusError) as error:
                 failures.append(f"{run.name}: {error}")
                 tqdm.write(failures[-1])

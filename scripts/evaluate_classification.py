@@ -21,7 +21,6 @@ finetune supervised training from scratch.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,6 +31,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
+from arguments import at_least
 from classification.folds import HELD_OUT, Classes, Split, group_of, read_classes, read_fold, read_split
 from classification.metrics import count_confusions, draw_confusion_matrix, judge, summarize_runs
 from classification.probes import (
@@ -52,7 +52,7 @@ from classification.windows import (
     mean_features,
 )
 from evaluate_retrieval import load_model, read_training_record
-from records import describe_run
+from records import claim_output, describe_run, write_record
 
 from modeling_fgmm import FgmmConfig, FgmmForAudioClassification, FgmmForVideoClassification, FgmmModel
 from processing_fgmm import FgmmProcessor
@@ -92,7 +92,7 @@ def linear(
     try:
         classifier = fit_linear(features, targets, groups, args.classifier, classes.multi_label, args.seed)
     except ValueError as error:
-        raise CorpusError(f"No linear classifier could be fitted: {error}") from error
+        raise CorpusError(f"No linear classifier could be fitted: {str(error).splitlines()[0]}") from error
     yield {name: class_scores(classifier, windows, len(classes.names)) for name, windows in test.items()}
 
 
@@ -164,17 +164,6 @@ def describe_protocol(args: argparse.Namespace, modality: str, clip_seconds: flo
     return f"{start}{details}; mean over {args.num_windows} windows of {clip_seconds:g} s"
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """A whole number that is not smaller."""
-
-    def whole_number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-        return int(text)
-
-    return whole_number
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True, help="model folder or name on the Hub")
@@ -203,10 +192,14 @@ def parse_arguments() -> argparse.Namespace:
     args = parser.parse_args()
     if args.few_shot and args.protocol != "linear":
         parser.error("--few_shot is for --protocol linear")
+    if args.few_shot and args.classifier == "svm":
+        parser.error("--few_shot is by logistic regression; leave out --classifier svm")
     if args.protocol == "zero_shot" and (args.random_init or args.split == HELD_OUT):
         parser.error("zero_shot trains nothing: --random_init and --split held_out are for the other protocols")
     if any("{}" not in template for template in args.template or []):
         parser.error("--template must hold {}, where the class name goes")
+    if args.output and args.output.suffix == ".png":
+        parser.error("--output is the JSON file; the confusion matrix is drawn beside it, with the ending .png")
     if args.learning_rate <= 0 or args.weight_decay < 0:
         parser.error("--learning_rate must be positive, and --weight_decay not negative")
     return args
@@ -249,7 +242,7 @@ def main() -> None:
     args = parse_arguments()
     started = time.monotonic()
     if args.output:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
+        claim_output(args.output)
     names = args.dataset_config or list_configs(args.dataset)
     first = load_corpus(args.dataset, "train" if args.split == HELD_OUT else args.split, names[0])
     classes = read_classes(first, args.dataset)
@@ -298,7 +291,7 @@ def main() -> None:
                 **describe_run(time.monotonic() - started),
                 "training": None if args.random_init else read_training_record(args.model),
             }
-            args.output.write_text(json.dumps(record, indent=2) + "\n")
+            write_record(args.output, record)
             print(f"Wrote {args.output}.")
             if not classes.multi_label:
                 draw_confusion_matrix(args.output.with_suffix(".png"), confusion, classes.names)

@@ -24,7 +24,8 @@ from pathlib import Path
 import evaluate
 import torch
 from accelerate import PartialState
-from records import describe_run
+from arguments import at_least
+from records import claim_output, describe_run, write_record
 from retrieval_scores import (
     BLOCK_SIZE,
     clock,
@@ -35,6 +36,7 @@ from retrieval_scores import (
     select,
     sounds_as_queries,
 )
+from safetensors import SafetensorError
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import AutoModel, AutoProcessor
@@ -64,31 +66,33 @@ class EncodedCorpus:
 
     parts: of "video" and "audio" the items' keys, of "text" all captions as queries; what no item has is left out.
     owners: (texts,) the item that each caption belongs to. kind: "video", or "image" where every item is one frame.
+    num_not_shown: items left out because they cannot be decoded.
     """
 
     parts: dict[str, Queries | Keys]
     owners: torch.Tensor
     kind: str
+    num_not_shown: int
 
 
-def read_items(clips: FixedClips, num_workers: int) -> Iterator[EvaluationItem]:
-    """The items of a corpus that can be decoded, in its order; the others are named.
+def read_items(clips: FixedClips, num_workers: int, failures: list[str]) -> Iterator[EvaluationItem]:
+    """The items of a corpus that can be decoded, in its order; the others are named and added to `failures`.
 
     Raises:
         CorpusError: when none can be decoded.
     """
     loader = DataLoader(clips, batch_size=None, num_workers=num_workers)
-    decoded, failed = 0, 0
+    empty = True
     for _, items in tqdm(in_order(loader), desc="Encoding clips", unit="row", leave=False):
         for item in items:
             if isinstance(item, str):
                 tqdm.write(f"Skipped a clip: {item}")
-                failed += 1
+                failures.append(item)
             else:
-                decoded += 1
+                empty = False
                 yield item
-    if not decoded:
-        raise CorpusError(f"No clip of the corpus could be decoded ({failed} failed).")
+    if empty:
+        raise CorpusError(f"No clip of the corpus could be decoded ({len(failures)} failed).")
 
 
 def in_batches(items: Iterator[EvaluationItem], batch_size: int) -> Iterator[list[EvaluationItem]]:
@@ -129,7 +133,8 @@ def encode_corpus(model: FgmmModel, processor: FgmmProcessor, clips: FixedClips,
     """Encodes all items that can be decoded, and all their captions; gives an [`EncodedCorpus`]."""
     pieces: dict[str, list[Keys]] = {}
     texts, owners, single_frames, number = [], [], True, 0
-    for batch in in_batches(read_items(clips, num_workers), batch_size):
+    failures: list[str] = []
+    for batch in in_batches(read_items(clips, num_workers, failures), batch_size):
         for name, keys in encode_windows(model, processor, batch).items():
             pieces.setdefault(name, []).append(keys)
         for item in batch:
@@ -141,7 +146,8 @@ def encode_corpus(model: FgmmModel, processor: FgmmProcessor, clips: FixedClips,
     parts = {name: keys for name, keys in parts.items() if keys.present.any()}
     if texts and "text" in model.config.modalities:
         parts["text"] = encode_texts(model, processor, texts)
-    return EncodedCorpus(parts, torch.tensor(owners, dtype=torch.long), "image" if single_frames else "video")
+    kind = "image" if single_frames else "video"
+    return EncodedCorpus(parts, torch.tensor(owners, dtype=torch.long), kind, len(failures))
 
 
 def pair_up(encoded: EncodedCorpus, ask: str, answer: str, skip_silent: bool) -> tuple[Queries, Keys, torch.Tensor]:
@@ -189,7 +195,8 @@ def evaluate_retrieval(
         seconds: the time is added to its stages: encoding (with decoding), coarse_scoring, fine_scoring.
 
     Returns:
-        {"text_to_video": {"R@1": percent, ...}, "video_to_text": ...}; image for video where clips are images.
+        {"text_to_video": {"R@1": percent, ...}, "video_to_text": ...}; image for video where clips are images. Clips
+        that cannot be decoded are neither queries nor items; num_not_shown counts them where there are any.
 
     Raises:
         CorpusError: when nothing can be decoded or compared, or a caption has no times of its own.
@@ -223,6 +230,8 @@ def evaluate_retrieval(
         results[f"{names[ask]}_to_{names[answer]}"] = found["text_to_item"]
         found = metric.compute(predictions=of_items.numpy(), references=owners.numpy())
         results[f"{names[answer]}_to_{names[ask]}"] = found["item_to_text"]
+    if encoded.num_not_shown:
+        results = {name: values | {"num_not_shown": encoded.num_not_shown} for name, values in results.items()}
     if not results:
         raise CorpusError(
             "The clips of the corpus share no two modalities with the model, so that nothing is to compare."
@@ -250,11 +259,16 @@ def load_model(name: str) -> tuple[FgmmModel, FgmmProcessor]:
     """A model for evaluation, and its processor.
 
     Raises:
-        CorpusError: when there is none of that name.
+        CorpusError: when there is none of that name, it is damaged, or it is no fgmm model.
     """
     try:
-        return AutoModel.from_pretrained(name).eval(), AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
+        model = AutoModel.from_pretrained(name).eval()
+        if model.config.model_type != "fgmm":
+            raise CorpusError(f"{name!r} is a model of the kind {model.config.model_type}, not fgmm.")
+        return model, AutoProcessor.from_pretrained(name)
+    except CorpusError:
+        raise
+    except (OSError, ValueError, SafetensorError) as error:
         raise CorpusError(f"The model {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
 
 
@@ -278,64 +292,55 @@ def main() -> None:
     parser.add_argument("--dataset_config", help="which of its official splits or folds, where it has several")
     parser.add_argument("--split", default="test")
     parser.add_argument("--score", choices=("trained", "fine", "coarse", "coarse_then_fine"), default="trained")
-    parser.add_argument("--rerank_k", type=int, default=100, help="how many coarse_then_fine scores finely")
-    parser.add_argument("--num_windows", type=int, default=1, help="windows shown of each item; 1: the middle")
+    parser.add_argument("--rerank_k", type=at_least(1), default=100, help="how many coarse_then_fine scores finely")
+    parser.add_argument("--num_windows", type=at_least(1), default=1, help="windows shown of each item; 1: the middle")
     parser.add_argument("--each_caption", action="store_true", help="each timed caption is an item, not each row")
     parser.add_argument("--skip_silent", action="store_true", help="clips without sound are left out, not errors")
-    parser.add_argument("--batch_size", type=int, default=32, help="windows encoded at once")
-    parser.add_argument("--num_workers", type=int, default=2, help="decoding processes")
+    parser.add_argument("--batch_size", type=at_least(1), default=32, help="windows encoded at once")
+    parser.add_argument("--num_workers", type=at_least(0), default=2, help="decoding processes")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
     args = parser.parse_args()
-    for name in ("rerank_k", "num_windows", "batch_size"):
-        if getattr(args, name) < 1:
-            parser.error(f"--{name} is {getattr(args, name)}, but must be at least 1")
 
     state = PartialState()
+    if not state.is_main_process:
+        return  # the whole evaluation is one process' work, and longer than others may wait for it
     started, seconds = time.monotonic(), Counter(encoding=0.0, coarse_scoring=0.0, fine_scoring=0.0)
     if args.output:
-        try:
-            args.output.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            parser.error(f"the folder of --output {args.output} cannot be made: {error.strerror}")
+        claim_output(args.output)
     corpus = load_corpus(args.dataset, args.split, args.dataset_config)
     model, processor = load_model(args.model)
     model.to(state.device)
-    # The whole evaluation is one process' work: with more of them, the others wait.
-    if state.is_main_process:
-        results = evaluate_retrieval(
-            model,
-            processor,
-            corpus,
-            args.score,
-            args.batch_size,
-            args.num_workers,
-            rerank_k=args.rerank_k,
-            num_windows=args.num_windows,
-            each_caption=args.each_caption,
-            skip_silent=args.skip_silent,
-            seconds=seconds,
-        )
-        print(format_table(results))
-        if args.output:
-            training = read_training_record(args.model)
-            with_sound = any("audio" in direction for direction in results)
-            record = {
-                "model": args.model,
-                "dataset": args.dataset,
-                "dataset_config": args.dataset_config,
-                "split": args.split,
-                "protocol": describe_protocol(args, processor.clip_seconds, with_sound),
-                "metrics": results,
-                "seed": training and training["seed"],
-                **describe_run(time.monotonic() - started),
-                "seconds_of_stages": {stage: round(value, 3) for stage, value in seconds.items()},
-                "training": training,
-            }
-            partial = args.output.with_name(f"{args.output.name}.partial")
-            partial.write_text(json.dumps(record, indent=2) + "\n")
-            partial.rename(args.output)
-            print(f"Wrote {args.output}.")
-    state.wait_for_everyone()
+    results = evaluate_retrieval(
+        model,
+        processor,
+        corpus,
+        args.score,
+        args.batch_size,
+        args.num_workers,
+        rerank_k=args.rerank_k,
+        num_windows=args.num_windows,
+        each_caption=args.each_caption,
+        skip_silent=args.skip_silent,
+        seconds=seconds,
+    )
+    print(format_table(results))
+    if args.output:
+        training = read_training_record(args.model)
+        with_sound = any("audio" in direction for direction in results)
+        record = {
+            "model": args.model,
+            "dataset": args.dataset,
+            "dataset_config": args.dataset_config,
+            "split": args.split,
+            "protocol": describe_protocol(args, processor.clip_seconds, with_sound),
+            "metrics": results,
+            "seed": training and training["seed"],
+            **describe_run(time.monotonic() - started),
+            "seconds_of_stages": {stage: round(value, 3) for stage, value in seconds.items()},
+            "training": training,
+        }
+        write_record(args.output, record)
+        print(f"Wrote {args.output}.")
 
 
 if __name__ == "__main__":

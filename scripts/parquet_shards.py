@@ -4,8 +4,10 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
 import yaml
@@ -14,7 +16,7 @@ from datasets import Features, Image, List, Value, Video
 from tqdm import tqdm
 
 ROWS_PER_SHARD = 256
-# Of media in a shard on average: a worker holds one shard in memory.
+# Of media in a shard, and at most one file more: a worker holds one shard in memory.
 BYTES_PER_SHARD = 500_000_000
 # Of a row group, which a reader holds in memory.
 ROWS_PER_GROUP = 64
@@ -43,17 +45,24 @@ def claim_folder(output: Path, arguments: dict) -> None:
     """Notes what a corpus is made of, so that a later run goes on only with the same.
 
     Raises:
-        SystemExit: when the folder holds a corpus made of something else, or cannot be written.
+        SystemExit: when the folder holds a corpus made of something else, or files that are no corpus', or cannot be
+            written.
     """
-    note = output / "corpus.json"
-    if note.exists() and json.loads(note.read_text()) != arguments:
+    note, text = output / "corpus.json", json.dumps(arguments)
+    if note.exists() and note.read_text() != text:
         raise SystemExit(
-            f"{output} holds a corpus made with other arguments ({note.read_text().strip()}); "
+            f"{output} holds a corpus made with other arguments or of another source ({note.read_text().strip()}); "
             "give another --output or delete the folder."
         )
+    taken = [name for name in ("README.md", "data") if (output / name).exists()]
+    if taken and not note.exists():
+        raise SystemExit(f"{output} has a {taken[0]} that is not a corpus'; give another --output.")
     try:
-        (output / "data").mkdir(parents=True, exist_ok=True)
-        note.write_text(json.dumps(arguments))
+        output.mkdir(parents=True, exist_ok=True)
+        partial = note.with_name(note.name + ".partial")
+        partial.write_text(text)
+        os.replace(partial, note)
+        (output / "data").mkdir(exist_ok=True)
     except OSError as error:
         raise SystemExit(f"{output} cannot be written: {error.strerror}; give another --output.") from error
 
@@ -65,7 +74,7 @@ def make_shards(
     make_rows: Callable[[list], list[dict]],
     features: Features,
     num_proc: int,
-    num_bytes: int = 0,
+    sizes: list[int] | None = None,
 ) -> None:
     """Makes the shards of a group of rows that are not there yet, several at a time, with a progress bar.
 
@@ -76,23 +85,40 @@ def make_shards(
         make_rows: items to rows, run in a worker process; items that cannot be used are left out.
         features: the schema.
         num_proc: worker processes.
-        num_bytes: size of all media, where it is known.
+        sizes: bytes of the media of each item, where they are known.
+
+    Raises:
+        SystemExit: when shards are there that were cut otherwise, as the media had other sizes then.
     """
-    number = min(len(items), max(-(-len(items) // ROWS_PER_SHARD), -(-num_bytes // BYTES_PER_SHARD)))
-    jobs = []
-    for index in range(number):
-        path = output / "data" / f"{group}-{index:05d}-of-{number:05d}.parquet"
-        part = items[index * len(items) // number : (index + 1) * len(items) // number]
-        if not path.exists():
-            jobs.append((path, part))
+    if not items:
+        return
+    parts = cut(items, sizes or [0] * len(items))
+    paths = [output / "data" / f"{group}-{index:05d}-of-{len(parts):05d}.parquet" for index in range(len(parts))]
+    others = set((output / "data").glob(f"{group}-*.parquet")) - set(paths)
+    if others:
+        raise SystemExit(f"{min(others)} was made of media of other sizes; give another --output or delete the folder.")
+    jobs = [(path, part) for path, part in zip(paths, parts, strict=True) if not path.exists()]
     if not jobs:
         return
     with tqdm(total=sum(len(part) for _, part in jobs), desc=f"Writing {group}", unit="clip") as bar:
         with ProcessPoolExecutor(num_proc) as pool:
             futures = [pool.submit(make_shard, path, part, make_rows, features) for path, part in jobs]
-            for future, (_, part) in zip(futures, jobs, strict=True):
-                future.result()
-                bar.update(len(part))
+            try:
+                for future, (_, part) in zip(futures, jobs, strict=True):
+                    future.result()
+                    bar.update(len(part))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # else all other shards would be made first
+                raise
+
+
+def cut(items: list, sizes: list[int]) -> list[list]:
+    """Runs of neighbouring items, a shard each, as equal as rows and bytes allow."""
+    shares = np.maximum(np.array(sizes) / BYTES_PER_SHARD, 1 / ROWS_PER_SHARD)
+    number = np.ceil(shares.sum())
+    shards = ((shares.cumsum() - shares / 2) * number / shares.sum()).astype(int)
+    bounds = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(items)]
+    return [items[first:last] for first, last in pairwise(bounds)]
 
 
 def make_shard(path: Path, part: list, make_rows: Callable[[list], list[dict]], features: Features) -> None:

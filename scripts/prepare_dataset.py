@@ -13,12 +13,14 @@ captions. The other splits stay as they are.
 """
 
 import argparse
+import hashlib
+import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from arguments import at_least
 from benchmarks import BENCHMARKS, CLASSIFICATION, PRETRAINING, RETRIEVAL
 from benchmarks.layout import SPLITS, Item, LayoutError, Reading, require
 from datasets import List, Value
@@ -112,11 +114,14 @@ LARGEST_FILE = 2**31 - 1
 
 
 def leave_out_unusable(items: list[Item], problems: list[str]) -> list[Item]:
-    """The items without those that stand there twice, or are too large for a cell; a problem is noted for each."""
+    """The items without those that stand there twice, cannot be read, or are too large for a cell; a problem is noted
+    for each."""
     kept: dict[str, Item] = {}
     for item in items:
         if item.video_id in kept:
             problems.append(f"{item.video_id} stands there twice")
+        elif not all(os.access(path, os.R_OK) for path in item.paths()):
+            problems.append(f"{item.video_id} has a file that cannot be read, or a link to nothing")
         elif item.num_bytes() > LARGEST_FILE:
             problems.append(f"{item.video_id} has more than 2 GB; cut it into pieces")
         else:
@@ -146,6 +151,16 @@ def choose_rows(reading: Reading, rows: Rows, noise: Noise, problems: list[str])
         raise LayoutError(f"{error} Lower --slides or --chatter.") from error
 
 
+def fingerprint(groups: dict[str, list[Item]]) -> str:
+    """What rows are made of as a short text: another source, or another version of its lists, gives another one."""
+    digest = hashlib.sha256()
+    for group, items in groups.items():
+        for item in items:
+            names = [path.name for path in item.paths()]
+            digest.update(repr((group, item.video_id, names, item.captions, item.label)).encode())
+    return digest.hexdigest()[:16]
+
+
 def prepare(name: str, source: Path, output: Path, rows: Rows, num_proc: int, noise: Noise) -> None:
     """Reads a benchmark and writes its corpus.
 
@@ -157,22 +172,25 @@ def prepare(name: str, source: Path, output: Path, rows: Rows, num_proc: int, no
     if noise.slides and benchmark.medium != "image":
         raise LayoutError(f"{benchmark.title} has no photographs to make slide shows of; leave out --slides.")
     problems: list[str] = []
-    reading = benchmark.read(require(source, f"--source is the folder of {benchmark.title}"), problems)
+    layout = f"--source is the folder of {benchmark.title}"
+    if not require(source, layout).is_dir():
+        raise LayoutError(f"{source} is not a folder; {layout}.")
+    reading = benchmark.read(source, problems)
     if "train" not in reading.groups and (rows.skip or noise.swapped):
         raise LayoutError(f"{benchmark.title} has no training split of its own; leave out --skip and --swapped.")
     groups = choose_rows(reading, rows, noise, problems)
     if not any(groups.values()):
         raise LayoutError(f"Nothing in {source} can be used; the first of {len(problems)} problems: {problems[:1]}.")
     sizes = {group: len(items) for group, items in groups.items()}
-    claim_folder(output, {"name": name, **rows.given(), **noise.given(), **sizes})
+    claim_folder(output, {"name": name, **rows.given(), **noise.given(), **sizes, "items": fingerprint(groups)})
     columns = ("video", "image") if noise.slides else (benchmark.medium,)
     extra = {"caption_slides": List(Value("int32"))} if noise.slides else {}
     extra |= {"label": reading.label} if reading.label else {}
     features = corpus_features(*columns, **extra)
     make_rows = RowMaker(columns, benchmark.medium, noise.slide_size or SLIDE_SIZE)
     for group, items in groups.items():
-        num_bytes = sum(item.num_bytes() for item in items)
-        make_shards(output, group, items, make_rows, features, num_proc, num_bytes)
+        sizes = [item.num_bytes() for item in items]
+        make_shards(output, group, items, make_rows, features, num_proc, sizes)
     configs = used_configs(reading.configs, groups)
     text = f"{benchmark.text}{noise.describe()} Made by `{make_command(name, rows, noise)}`."
     write_card(output, benchmark.title, text, configs, benchmark.license_id, ["fgmm"])
@@ -225,17 +243,6 @@ def even_number(text: str) -> int:
     return value
 
 
-def at_least(least: int) -> Callable[[str], int]:
-    """A whole number that is not smaller."""
-
-    def whole_number(text: str) -> int:
-        if int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is less than {least}")
-        return int(text)
-
-    return whole_number
-
-
 def list_benchmarks() -> str:
     """The names, for --help."""
     kinds = {"retrieval": RETRIEVAL, "classification": CLASSIFICATION, "pretraining": PRETRAINING}
@@ -267,6 +274,10 @@ def main() -> None:
         prepare(args.name, args.source, args.output, Rows(args.limit, args.skip), args.num_proc, noise)
     except LayoutError as error:
         sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"Stopped by an error of the file system: {error}; the same command goes on where it was.")
+    except KeyboardInterrupt:
+        sys.exit("Stopped; the same command goes on where it was.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What is written down beside every measured number: command, commit, machine, time."""
 
 import datetime
+import json
+import os
 import platform
 import shlex
 import subprocess
@@ -8,6 +10,8 @@ import sys
 from pathlib import Path
 
 import torch
+
+from processing_fgmm.corpora_fgmm import CorpusError
 
 
 def describe_run(seconds: float, launcher: str = "accelerate launch") -> dict:
@@ -50,3 +54,26 @@ def current_commit() -> str | None:
         ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=folder, capture_output=True, text=True
     )
     return answer.stdout.strip() or None
+
+
+def claim_output(path: Path) -> None:
+    """Makes the folder of a results file, before the work whose results it is for.
+
+    Raises:
+        CorpusError: when the file cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CorpusError(f"The folder of --output {path} cannot be made: {error.strerror}.") from error
+    if path.is_dir():
+        raise CorpusError(f"--output {path} is a folder; give the name of a JSON file.")
+    if not os.access(path.parent, os.W_OK):
+        raise CorpusError(f"--output {path} cannot be written, as its folder is not yours to write in.")
+
+
+def write_record(path: Path, record: dict) -> None:
+    """Writes a results file, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    partial.replace(path)

@@ -136,6 +136,33 @@ def test_captions_without_words_or_times_are_named(row, kept):
     assert len(problems) == (kept is None) and all("v7" in problem for problem in problems)
 
 
+@pytest.mark.parametrize(
+    ("name", "files", "named"),
+    [
+        ("msvd", ("YouTubeClips/a.avi", "AllVideoDescriptions.txt"), "AllVideoDescriptions.txt"),
+        ("flickr8k", ("Flicker8k_Dataset/a.jpg", "Flickr8k_text/Flickr8k.token.txt"), "Flickr8k.token.txt"),
+        ("speech_commands", ("yes/a.wav", "validation_list.txt"), "validation_list.txt"),
+        ("hmdb51", ("hit_test_split1.txt",), "hit_test_split1.txt"),
+    ],
+)
+def test_lists_that_are_no_text_are_named(name, files, named, tmp_path):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(b"\xff\xfe\x81")
+    with pytest.raises(LayoutError, match=f"{named} is not a text in UTF-8"):
+        read(name, tmp_path)
+
+
+def test_a_transcript_that_is_no_text_is_left_out(put, tmp_path):
+    put("s1/a.mp4")
+    put("s1/b.mp4")
+    put("align/s1/a.align", "0 10 hi\n")
+    (tmp_path / "source" / "align" / "s1" / "b.align").write_bytes(b"\xff\xfe\x81")
+    splits, _, problems = read("grid", tmp_path / "source")
+    assert [item.video_id for item in splits["default"]["train"]] == ["s1_a"]
+    assert len(problems) == 1 and "b.align is not a text" in problems[0]
+
+
 # ---------------------------------------------------------------- retrieval
 
 
@@ -178,6 +205,13 @@ def test_msrvtt_full_and_1k_a(put, tmp_path):
         assert len(rows) == 1 and len(rows[0]["captions"]) == number
 
 
+def test_msrvtt_without_a_training_list_trains_on_all_others(put, tmp_path):
+    write_msrvtt(put)
+    put("MSRVTT_JSFUSION_test.csv", [["video_id", "sentence"], ["video3", "the given one"]])
+    splits, _, _ = read("msrvtt", tmp_path / "source")
+    assert [item.video_id for item in splits["1k-A"]["train"]] == ["video0", "video1", "video2"]
+
+
 def test_msrvtt_in_two_files_and_damaged(put, tmp_path):
     write_msrvtt(put, "train_val_videodatainfo.json")
     assert sizes(read("msrvtt", tmp_path / "source")[0]["full"]) == {"train": 2, "validation": 1, "test": 1}
@@ -208,6 +242,7 @@ def test_youcook2_annotations(put, tmp_path):
         "gone": video("validation", (1, 2, "chop")),
         "wrong": video("training", (5, 2, "chop")),
     }
+    database["def"]["annotations"].append({"segment": [7], "id": 1, "sentence": "fry"})
     put("annotations/youcookii_annotations_trainval.json", {"database": database})
     put("raw_videos/training/101/abc_-1.mp4")
     put("raw_videos/validation/101/def.mp4")
@@ -218,6 +253,7 @@ def test_youcook2_annotations(put, tmp_path):
         "abc_-1 has a caption from 60 to 60 s",
         "wrong has a caption from 5 to 2 s",
         "wrong has no step that can be used",
+        "def has a caption from 7 to 7 s",
         "gone is not in source",
     ]
 
@@ -272,7 +308,7 @@ def test_karpathy_split(name, folder, put, tmp_path):
     images = []
     for index, split in enumerate(("train", "restval", "val", "test", "test", "test")):
         sentences = [
-            {"raw": f" Photo {index}, said {number}.", "tokens": []} for number in range(5 if index < 5 else 0)
+            {"raw": f" Photo {index}, said {number}.", "tokens": []} for number in range(6 if index < 5 else 0)
         ]
         images.append({"filename": f"{index}.jpg", "split": split, "sentences": sentences})
         if index != 4:
@@ -281,6 +317,7 @@ def test_karpathy_split(name, folder, put, tmp_path):
     splits, _, problems = read(name, tmp_path / "source")
     assert sizes(splits["default"]) == {"train": 2, "validation": 1, "test": 1}
     assert splits["default"]["test"][0].captions[4] == ("Photo 3, said 4.", None, None)
+    assert [len(splits["default"][split][0].captions) for split in ("train", "test")] == [6, 5]
     assert problems == ["4.jpg is not in source", "5.jpg has no caption"]
     put(f"dataset_{name}.json", {"images": [{"filename": "0.jpg", "split": "train"}]})
     with pytest.raises(LayoutError, match=r"KeyError: 'sentences'"):
@@ -300,6 +337,16 @@ def test_audiocaps_real_lists(real_data, tmp_path):
     first = next(item for item in splits["default"]["test"] if item.video_id == "7fmOlUlwoNg_20")
     assert ("Constant rattling noise and sharp vibrations", None, None) in first.captions
     assert len(problems) == 49838 + 495 + 1 and "{}_{} is not in source".format(*names[-1]) in problems
+
+
+def test_audiocaps_rows_without_a_time_are_named(put, tmp_path):
+    for part in ("train", "val", "test"):
+        rows = [("1", "abc", "30", "a bell"), ("2", "def", "soon", "a dog")]
+        put(f"{part}.csv", [("audiocap_id", "youtube_id", "start_time", "caption"), *rows])
+    put("abc_30.wav")
+    splits, _, problems = read("audiocaps", tmp_path / "source")
+    assert sizes(splits["default"]) == {"train": 1, "validation": 1, "test": 1}
+    assert problems[0] == "def of train.csv has no time to start at" and len(problems) == 3
 
 
 def test_clotho(put, tmp_path):
@@ -434,7 +481,8 @@ def write_audioset(put):
     head = "# Segments csv created Sun Mar  5 10:54:31 2017\n# num_ytids=2\n# YTID, start_seconds, end_seconds, ...\n"
     put("class_labels_indices.csv", 'index,mid,display_name\n0,/m/a,"Speech, male"\n1,/m/b,Dog\n2,/m/c,Rain\n')
     put("balanced_train_segments.csv", head + '--PJ, 30.000, 40.000, "/m/c,/m/a"\ngone, 0.000, 10.000, "/m/b"\n')
-    put("unbalanced_train_segments.csv", head + 'two, 10.000, 20.000, "/m/b"\nbad, 9.000, 4.000, "/m/b"\n')
+    rows = 'two, 10.000, 20.000, "/m/b"\nbad, 9.000, 4.000, "/m/b"\nworse, soon, 4.000, "/m/b"\n'
+    put("unbalanced_train_segments.csv", head + rows)
     put("eval_segments.csv", head + 'three, 0.000, 10.000, "/m/c"\nfour, 0.000, 10.000, "/m/b,/m/z"\n')
     put("audio/Y--PJ.wav")
     put("audio/two_10.000_20.000.wav")
@@ -446,7 +494,7 @@ def test_audioset_end_to_end(put, tmp_path, capsys):
     write_audioset(put)
     prepare("audioset", tmp_path / "source", tmp_path / "out")
     printed = capsys.readouterr().out
-    assert "balanced: 1 train, 1 test; full: 2 train, 1 test; 3 entries were skipped" in printed
+    assert "balanced: 1 train, 1 test; full: 2 train, 1 test; 4 entries were skipped" in printed
     assert "Skipped: gone_0 is not in source." in printed and "Skipped: bad has the times 9.000 to 4.000." in printed
     assert "four is of the class '/m/z', which class_labels_indices.csv lacks" in printed
     assert list_configs(str(tmp_path / "out")) == ["balanced", "full"]
@@ -606,6 +654,26 @@ def test_shards_are_smaller_where_media_are_large(put, tmp_path, media, monkeypa
     prepare("folder", tmp_path / "source", tmp_path / "out")
     assert len(list((tmp_path / "out" / "data").iterdir())) == 3
     assert len(list(load_corpus(str(tmp_path / "out"), "train"))) == 6
+
+
+def test_large_files_are_spread_over_shards(monkeypatch):
+    monkeypatch.setattr(parquet_shards, "BYTES_PER_SHARD", 100)
+    sizes = [90] * 4 + [1] * 396
+    parts = parquet_shards.cut(list(range(400)), sizes)
+    assert [item for part in parts for item in part] == list(range(400))
+    assert max(sum(sizes[item] for item in part) for part in parts) < 100 + 90 and len(parts) <= 8
+    assert [len(part) for part in parquet_shards.cut(list(range(512)), [0] * 512)] == [256, 256]
+    assert all(parquet_shards.cut([1, 2, 3], [1000, 1, 1000]))
+
+
+def test_media_of_other_sizes_are_not_written_beside_the_former(put, tmp_path, monkeypatch):
+    for index in range(2):
+        put(f"{index}.mp4")
+        put(f"{index}.srt", "1\n00:00:01,500 --> 00:00:03,000\nhi\n")
+    prepare("folder", tmp_path / "source", tmp_path / "out")
+    monkeypatch.setattr(parquet_shards, "BYTES_PER_SHARD", 10)
+    with pytest.raises(SystemExit, match="media of other sizes"):
+        prepare("folder", tmp_path / "source", tmp_path / "out")
 
 
 def test_official_splits_share_no_training_split_to_take_from(real_data, tmp_path):

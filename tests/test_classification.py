@@ -12,6 +12,7 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from classification import folds, metrics, probes, training, windows
 from conftest import write_video
 from datasets import ClassLabel, List
@@ -354,6 +355,7 @@ def test_damaged_clips_are_named_and_count_as_errors(saved, sounds, monkeypatch,
         ("linear", ["--dataset_config", "fold9"], "fold9"),
         ("linear", ["--split", "validation"], "no split 'validation'"),
         ("linear", ["--modality", "video"], "Video cannot be classified"),
+        ("knn", ["--output", "/"], "--output / is a folder"),
         ("knn", ["--model", "/nowhere/model"], "/nowhere/model"),
         ("knn", ["--dataset", "/nowhere/corpus"], "/nowhere/corpus"),
     ],
@@ -371,6 +373,7 @@ def test_mistakes_are_one_sentence(saved, sounds, monkeypatch, tmp_path, protoco
         ("zero_shot", ["--random_init"], "trains nothing"),
         ("zero_shot", ["--template", "a sound"], "must hold {}"),
         ("finetune", ["--epochs", "0"], "less than 1"),
+        ("knn", ["--output", "results.png"], "is the JSON file"),
         ("guess", [], "invalid choice"),
     ],
 )
@@ -425,6 +428,17 @@ def test_windows_are_averaged_and_confusions_counted():
     result = metrics.judge(scores, labels, classes)
     assert result["per_class"] == {"a": 0, "b": 50} and result["num_not_shown"] == 1
     assert metrics.count_confusions(scores, labels, classes).tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("protocol", ["linear", "knn"])
+def test_damaged_weights_are_one_sentence(saved, sounds, model, monkeypatch, tmp_path, protocol):
+    with torch.no_grad():
+        for weights in model.encoders["audio"].parameters():
+            weights.fill_(float("nan"))
+    model.save_pretrained(saved)
+    with pytest.raises(CorpusError, match="NaN") as error:
+        evaluate(monkeypatch, tmp_path, saved, sounds, protocol, "--dataset_config", "fold1")
+    assert "\n" not in str(error.value)
 
 
 def test_clips_that_are_not_shown_come_last():
@@ -530,6 +544,17 @@ def test_what_is_shown_whole_is_decoded_once_and_longer_clips_anew(sounds, proce
     assert show_twice(10.0, 10**9) == 3
     assert show_twice(0.2, 10**9) == 6
     assert show_twice(10.0, 0) == 6
+
+
+def test_a_trained_classifier_is_all_that_is_kept(sounds, config, processor):
+    corpus = load_corpus(str(sounds), "train", "fold1")
+    classes = folds.read_classes(corpus, str(sounds))
+    config.num_labels = len(classes.names)
+    accelerator = Accelerator()
+    settings = training.TrainingSettings(1, 15, 1e-3, 0.0, 0, 0)
+    classifier = FgmmForAudioClassification(config)
+    training.finetune(accelerator, classifier, corpus, 30, processor, classes, settings)
+    assert not accelerator._models and not accelerator._optimizers
 
 
 def test_sound_is_turned_round_and_scaled():

@@ -334,3 +334,14 @@ def test_row_groups_are_smaller_where_media_are_large(tmp_path, monkeypatch):
     write_shard(tmp_path / "several.parquet", rows, corpus_features("video"))
     groups = [parquet.read_metadata(tmp_path / name).num_row_groups for name in ("one.parquet", "several.parquet")]
     assert groups == [1, 4]
+
+
+def test_a_corpus_that_is_not_prepared_to_the_end_is_refused(tmp_path):
+    (tmp_path / "data").mkdir()
+    row = {"video_id": "a", "video": {"bytes": b"", "path": None}, "captions": []}
+    write_shard(tmp_path / "data/train-00000-of-00002.parquet", [row], corpus_features("video"))
+    (tmp_path / "corpus.json").write_text("{}")
+    with pytest.raises(CorpusError, match="not prepared to the end"):
+        load_corpus(str(tmp_path), "train")
+    (tmp_path / "README.md").write_text("done")
+    assert len(list(load_corpus(str(tmp_path), "train"))) == 1

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -15,6 +16,7 @@ from conftest import ROOT, TEXTS, write_video
 from parquet_shards import corpus_features, write_shard
 from PIL import Image
 from train_tokenizer import iterate_captions, train_word_tokenizer
+from transformers import BertConfig, BertModel
 
 from modeling_fgmm import FgmmConfig, FgmmModel
 from modeling_fgmm.loss_fgmm import OBJECTIVES, Keys, Queries
@@ -116,6 +118,7 @@ def test_every_option_is_in_the_protocol(saved, kitchen, tmp_path, monkeypatch):
     )
     assert record["dataset_config"] == "default" and record["seconds_of_stages"]["fine_scoring"] > 0
     sizes = {name: (values["num_queries"], values["num_items"]) for name, values in record["metrics"].items()}
+    assert all(values["num_not_shown"] == 1 for values in record["metrics"].values())  # the damaged one
     assert sizes["text_to_video"] == sizes["video_to_text"] == (4, 4)
     assert sizes["text_to_audio"] == sizes["audio_to_video"] == (2, 2)
 
@@ -361,7 +364,7 @@ def perfect_corpus(silent) -> script.EncodedCorpus:
         "audio": Keys((embeds * has_sound).unsqueeze(1), has_sound, embeds * has_sound),
         "text": Queries(texts.unsqueeze(1), mask, torch.zeros(24, 1, dtype=torch.long), texts.unsqueeze(1), mask),
     }
-    return script.EncodedCorpus(parts, torch.arange(12).repeat_interleave(2), "video")
+    return script.EncodedCorpus(parts, torch.arange(12).repeat_interleave(2), "video", 0)
 
 
 @pytest.mark.parametrize("name", ["coarse", "fine", "coarse_then_fine"])
@@ -407,11 +410,13 @@ def test_a_file_without_a_sound_stream_is_silent(saved, kitchen):
     assert encoded.parts["video"].present.all() and encoded.kind == "video"
 
 
-@pytest.mark.parametrize("option", ["--rerank_k", "--num_windows", "--batch_size"])
-def test_numbers_below_one_are_refused(option, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("option", "value"), [("--rerank_k", 0), ("--num_windows", 0), ("--batch_size", 0), ("--num_workers", -1)]
+)
+def test_too_small_numbers_are_refused(option, value, monkeypatch, capsys):
     with pytest.raises(SystemExit) as error:
-        run_main(monkeypatch, script, "--model", "a", "--dataset", "b", option, 0)
-    assert error.value.code == 2 and f"{option} is 0" in capsys.readouterr().err
+        run_main(monkeypatch, script, "--model", "a", "--dataset", "b", option, value)
+    assert error.value.code == 2 and f"{option}: {value} is less than" in capsys.readouterr().err
 
 
 def test_wrong_paths_are_one_sentence(saved, narrated, tmp_path, monkeypatch):
@@ -422,6 +427,35 @@ def test_wrong_paths_are_one_sentence(saved, narrated, tmp_path, monkeypatch):
     with pytest.raises(CorpusError, match="nowhere") as error:
         run_main(monkeypatch, script, "--model", tmp_path / "nowhere", "--dataset", narrated)
     assert "\n" not in str(error.value)
+
+
+def test_results_that_cannot_be_written_are_named_before_the_work(saved, narrated, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    command = ["--model", saved[0], "--dataset", narrated, "--output"]
+    for output, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "deep" / "a.json", "cannot be made")):
+        monkeypatch.setattr(script, "load_corpus", None)
+        with pytest.raises(CorpusError, match=message):
+            run_main(monkeypatch, script, *command, output)
+
+
+def test_other_and_damaged_models_are_named(saved, tmp_path):
+    BertModel(
+        BertConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
+    ).save_pretrained(tmp_path / "bert")
+    with pytest.raises(CorpusError, match="of the kind bert, not fgmm"):
+        script.load_model(str(tmp_path / "bert"))
+    shutil.copytree(saved[0], tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(CorpusError, match="damaged' could not be loaded"):
+        script.load_model(str(tmp_path / "damaged"))
+
+
+def test_other_processes_do_not_wait(monkeypatch):
+    class Other:
+        is_main_process = False
+
+    monkeypatch.setattr(script, "PartialState", Other)
+    run_main(monkeypatch, script, "--model", "nowhere", "--dataset", "nowhere")
 
 
 def test_attention_is_drawn(saved, narrated, tmp_path, monkeypatch):

@@ -105,6 +105,73 @@ def test_a_killed_run_goes_on_where_it_was(flickr8k, tmp_path):
     assert [row["video_id"] + ".jpg" for row in load_corpus(str(tmp_path / "out"), "train")] == names
 
 
+def make_videos(source, letter, number=3):
+    """A folder of videos with captions beside them."""
+    source.mkdir()
+    for index in range(number):
+        write_video(source / f"{letter}{index}.mp4", seconds=0.3)
+        (source / f"{letter}{index}.srt").write_text("1\n00:00:00,000 --> 00:00:00,300\nhi\n")
+    return source
+
+
+def test_a_corpus_of_another_source_is_left_alone(tmp_path):
+    first, second = make_videos(tmp_path / "first", "a"), make_videos(tmp_path / "second", "b")
+    assert prepare("folder", "--source", first, "--output", tmp_path / "out").returncode == 0
+    answer = prepare("folder", "--source", second, "--output", tmp_path / "out")
+    assert answer.returncode == 1 and "or of another source" in answer.stderr and "Traceback" not in answer.stderr
+    assert [row["video_id"] for row in load_corpus(str(tmp_path / "out"), "train")] == ["a0", "a1", "a2"]
+    assert prepare("folder", "--source", first, "--output", tmp_path / "out").returncode == 0
+
+
+def test_a_folder_of_other_files_is_left_alone(tmp_path):
+    source = make_videos(tmp_path / "source", "a", 1)
+    (source / "README.md").write_text("mine")
+    answer = prepare("folder", "--source", source, "--output", source)
+    assert answer.returncode == 1 and "has a README.md that is not a corpus'" in answer.stderr
+    assert (source / "README.md").read_text() == "mine" and not (source / "data").exists()
+    (source / "corpus.json").write_text("{")
+    answer = prepare("folder", "--source", source, "--output", source)
+    assert answer.returncode == 1 and "other arguments" in answer.stderr and "Traceback" not in answer.stderr
+
+
+def test_links_to_nothing_are_left_out(tmp_path):
+    source = make_videos(tmp_path / "source", "a", 2)
+    (source / "a0.mp4").unlink()
+    (source / "a0.mp4").symlink_to(tmp_path / "nothing.mp4")
+    answer = prepare("folder", "--source", source, "--output", tmp_path / "out")
+    assert answer.returncode == 0, answer.stderr
+    assert "a0 has a file that cannot be read" in answer.stdout and "1 train; 1 entries" in answer.stdout
+
+
+STOP_SCRIPT = """
+import sys, time
+from pathlib import Path
+import parquet_shards
+
+def make_rows(items):
+    time.sleep(0.2)
+    return [{"video_id": str(item), "video": {"bytes": b"x", "path": None}, "captions": []} for item in items]
+
+parquet_shards.ROWS_PER_SHARD = 1
+output = Path(sys.argv[1])
+(output / "data").mkdir(parents=True)
+parquet_shards.make_shards(output, "train", list(range(100)), make_rows, parquet_shards.corpus_features("video"), 1)
+"""
+
+
+def test_an_interrupted_run_stops_at_once(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "scripts")}
+    command = [sys.executable, "-c", STOP_SCRIPT, str(tmp_path / "out")]
+    restore = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
+    run = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, start_new_session=True, preexec_fn=restore)
+    until = time.monotonic() + 60
+    while not list((tmp_path / "out").glob("data/*.parquet")) and time.monotonic() < until:
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    run.communicate(timeout=60)
+    assert 1 <= len(list((tmp_path / "out" / "data").glob("*.parquet"))) < 50
+
+
 def test_help_lists_the_benchmarks():
     answer = prepare("--help")
     assert "classification: ucf101, hmdb51" in answer.stdout and "pretraining: howto100m, folder" in answer.stdout
@@ -117,6 +184,7 @@ def test_wrong_sources_are_one_sentence(flickr8k, grid, tmp_path):
         ("flickr8k", tmp_path / "nowhere", "nowhere"),
         ("flickr8k", tmp_path / "empty", "Flicker8k_Dataset"),
         ("grid", grid, "no folder of a speaker"),
+        ("esc10", grid / "align" / "s1" / "clip0.align", "is not a folder"),
     ):
         answer = prepare(name, "--source", source, "--output", tmp_path / "out")
         assert answer.returncode == 1 and named in answer.stderr and len(answer.stderr.splitlines()) == 1

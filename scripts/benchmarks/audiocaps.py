@@ -12,6 +12,7 @@ from .layout import (
     parsing,
     read_csv,
     require_file,
+    seconds,
     segment_names,
     whole_captions,
 )
@@ -30,10 +31,12 @@ def read(source: Path, problems: list[str]) -> Reading:
         texts: dict[tuple[str, float], list[str]] = {}
         with parsing(path, LAYOUT):
             for row in read_csv(path):
-                texts.setdefault((row["youtube_id"], float(row["start_time"])), []).append(row["caption"])
+                texts.setdefault((row["youtube_id"], seconds(row["start_time"])), []).append(row["caption"])
         for (video, start), captions in texts.items():
             names = segment_names(video, start, start + SECONDS)
-            if not whole_captions(captions):
+            if not 0 <= start < float("inf"):
+                problems.append(f"{video} of {path.name} has no time to start at")
+            elif not whole_captions(captions):
                 problems.append(f"{names[0]} has no caption")
             elif file := sounds.find(problems, *names):
                 splits[split].append(Item(names[0], file, whole_captions(captions)))

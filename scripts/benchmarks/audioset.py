@@ -16,6 +16,7 @@ from .layout import (
     parsing,
     read_csv,
     require_file,
+    seconds,
     segment_names,
     several_configs,
 )
@@ -59,9 +60,9 @@ def read_segments(path: Path, classes: dict[str, int], sounds: MediaFolder, prob
     with parsing(path, LAYOUT), path.open(encoding="utf-8", newline="") as file:
         lines = (line for line in file if not line.startswith("#"))
         for video, start, end, labels in csv.reader(lines, skipinitialspace=True):
-            first, last = float(start), float(end)
+            first, last = seconds(start), seconds(end)
             unknown = [label for label in labels.split(",") if label not in classes]
-            if not 0 <= first < last:
+            if not 0 <= first < last < float("inf"):
                 problems.append(f"{video} has the times {start} to {end}")
             elif unknown:
                 problems.append(f"{video} is of the class {unknown[0]!r}, which class_labels_indices.csv lacks")

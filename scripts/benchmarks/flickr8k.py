@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .layout import IMAGE, Benchmark, Item, MediaFolder, Reading, one_config, require, whole_captions
+from .layout import IMAGE, Benchmark, Item, MediaFolder, Reading, one_config, read_lines, require, whole_captions
 
 LAYOUT = "Flickr8k is published as the folders Flicker8k_Dataset and Flickr8k_text"
 
@@ -11,17 +11,16 @@ def read(source: Path, problems: list[str]) -> Reading:
     """Flicker8k_Dataset/*.jpg, Flickr8k_text/Flickr8k.token.txt and the official lists of images."""
     images = MediaFolder(require(source / "Flicker8k_Dataset", LAYOUT), IMAGE)
     texts: dict[str, list[str]] = {}
-    for line in require(source / "Flickr8k_text/Flickr8k.token.txt", LAYOUT).read_text(encoding="utf-8").splitlines():
-        name, tab, text = line.partition("\t")
-        if tab and text.strip():
+    for line in read_lines(require(source / "Flickr8k_text/Flickr8k.token.txt", LAYOUT)):
+        name, _, text = line.partition("\t")
+        if text:
             texts.setdefault(name.partition("#")[0], []).append(text)
-        elif line.strip():
+        else:
             problems.append(f"a caption line without text: {line[:60]!r}")
     splits = {}
     for split, part in (("train", "train"), ("validation", "dev"), ("test", "test")):
-        names = require(source / f"Flickr8k_text/Flickr_8k.{part}Images.txt", LAYOUT).read_text().split()
         splits[split] = []
-        for name in names:
+        for name in read_lines(require(source / f"Flickr8k_text/Flickr_8k.{part}Images.txt", LAYOUT)):
             if name not in texts:
                 problems.append(f"{name} has no caption")
             elif path := images.find(problems, name):

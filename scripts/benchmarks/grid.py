@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from .layout import VIDEO, Benchmark, Item, LayoutError, Reading, one_config, require
+from .layout import VIDEO, Benchmark, Item, LayoutError, Reading, one_config, read_lines, require
 
 LAYOUT = "GRID is published as folders s1, s2, ... of clips and a folder align with their transcripts"
 # Times in the transcripts are thousandths of a frame, at 25 frames a second.
@@ -17,7 +17,7 @@ def read(source: Path, problems: list[str]) -> Reading:
     if not speakers:
         raise LayoutError(f"{source} has no folder of a speaker; {LAYOUT}.")
     for speaker in speakers:
-        clips = sorted(path for path in speaker.iterdir() if path.suffix in VIDEO)
+        clips = sorted(path for path in speaker.iterdir() if path.suffix.lower() in VIDEO)
         for index, path in enumerate(clips):
             transcript = align / speaker.name / f"{path.stem}.align"
             if not transcript.exists():
@@ -33,7 +33,12 @@ def read(source: Path, problems: list[str]) -> Reading:
 def read_transcript(path: Path, problems: list[str]) -> tuple[str, float, float] | None:
     """The sentence with its start and end in seconds; None, and a problem noted, where it cannot be read."""
     words = []
-    for line in path.read_text().splitlines():
+    try:
+        lines = read_lines(path)
+    except LayoutError as error:
+        problems.append(str(error).rstrip("."))
+        return None
+    for line in lines:
         fields = line.split()
         if len(fields) != 3 or not (fields[0].isdigit() and fields[1].isdigit() and int(fields[0]) <= int(fields[1])):
             problems.append(f"{path.name} has a line that is not 'start end word': {line!r}")

@@ -20,6 +20,9 @@ from .layout import (
 # Photographs of COCO's validation part that are neither for validation nor for testing are trained on.
 SPLIT_NAMES = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
 
+# Captions of an image for validation or testing: some images of COCO have more, which the field leaves out.
+CAPTIONS_JUDGED = 5
+
 
 def read(source: Path, problems: list[str], annotations: str) -> Reading:
     """The annotations' JSON file and folders of photographs.
@@ -33,11 +36,13 @@ def read(source: Path, problems: list[str], annotations: str) -> Reading:
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
     with parsing(path, layout):
         for image in json.loads(path.read_text(encoding="utf-8"))["images"]:
-            captions = whole_captions(sentence["raw"] for sentence in image["sentences"])
+            split = SPLIT_NAMES[image["split"]]
+            sentences = image["sentences"] if split == "train" else image["sentences"][:CAPTIONS_JUDGED]
+            captions = whole_captions(sentence["raw"] for sentence in sentences)
             if not captions:
                 problems.append(f"{image['filename']} has no caption")
             elif file := images.find(problems, image["filename"]):
-                splits[SPLIT_NAMES[image["split"]]].append(Item(file.stem, file, captions))
+                splits[split].append(Item(file.stem, file, captions))
     return one_config(splits)
 
 

@@ -40,10 +40,13 @@ class Item:
     caption_slides: tuple[int, ...] | None = None
     label: int | tuple[int, ...] | None = None
 
+    def paths(self) -> tuple[Path, ...]:
+        """Its media files."""
+        return self.path if isinstance(self.path, tuple) else (self.path,)
+
     def num_bytes(self) -> int:
         """Size of its media files."""
-        paths = self.path if isinstance(self.path, tuple) else (self.path,)
-        return sum(path.stat().st_size for path in paths)
+        return sum(path.stat().st_size for path in self.paths())
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,8 @@ def parsing(path: Path, layout: str) -> Iterator[None]:
     """Whatever a damaged file gives becomes a [`LayoutError`] that names the file."""
     try:
         yield
+    except LayoutError:
+        raise
     except Exception as error:
         problem = " ".join(f"{type(error).__name__}: {error}".split())
         raise LayoutError(f"{path} cannot be read as published ({problem}); {layout}.") from error
@@ -159,8 +164,24 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file that are not empty."""
-    return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    """The lines of a text file that are not empty.
+
+    Raises:
+        LayoutError: when the file is not a text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise LayoutError(f"{path} is not a text in UTF-8; get it again.") from error
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def seconds(value: object) -> float:
+    """A time, not a number (NaN) where it is none."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def find_files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
@@ -229,10 +250,7 @@ def timed_captions(name: str, rows: Iterable[tuple], problems: list[str]) -> tup
     captions = []
     for text, start, end in rows:
         words = str(text or "").split()
-        try:
-            first, last = float(start), float(end)
-        except (TypeError, ValueError):
-            first = last = float("nan")
+        first, last = seconds(start), seconds(end)
         if not words:
             problems.append(f"{name} has a caption without text at {start} s")
         elif not 0 <= first < last < float("inf"):

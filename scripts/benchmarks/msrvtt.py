@@ -46,7 +46,9 @@ def read(source: Path, problems: list[str]) -> Reading:
     training: dict[str, set[str]] = {}
     if test_list:
         lists = {config: find_file(source, name) for config, name in TRAINING_LISTS.items()}
-        training = {config: read_list(path) for config, path in lists.items() if path or config == "1k-A"}
+        training = {config: read_list(path) for config, path in lists.items() if path}
+        tested = {name for name, _ in read_test_list(test_list)}
+        training = {"1k-A": set(splits) - tested} | training
     for name in sorted(set().union(*training.values()) - set(splits)):
         problems.append(f"{name} of a training list has no captions")
 

@@ -50,7 +50,7 @@ def read_annotations(path: Path) -> dict[str, Steps]:
     with parsing(path, LAYOUT):
         for name, video in json.loads(path.read_text(encoding="utf-8"))["database"].items():
             steps[SPLIT_NAMES[video["subset"]]][name] = [
-                (step["sentence"], *step["segment"]) for step in video["annotations"]
+                (step["sentence"], step["segment"][0], step["segment"][-1]) for step in video["annotations"]
             ]
     return steps
 

@@ -173,4 +173,6 @@ def finetune(
         scheduler.step()
         optimizer.zero_grad()
         bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-    return accelerator.unwrap_model(model).eval()
+    classifier = accelerator.unwrap_model(model).eval()
+    accelerator.free_memory()  # it would keep the model and optimizer of every fold
+    return classifier

@@ -88,10 +88,18 @@ class WindowReader:
 
     @torch.no_grad()
     def show(self, batch: list[Clip], values: dict[str, list[np.ndarray]]) -> None:
-        """Adds the values of some windows."""
+        """Adds the values of some windows.
+
+        Raises:
+            CorpusError: when one is not a number.
+        """
         inputs = collate(self.processor, batch, **self.flags, with_text=False)
         inputs = {name: value.to(self.accelerator.device) for name, value in inputs.items()}
         for window, value in zip(batch, self.function(inputs).float().cpu().numpy(), strict=True):
+            if np.isnan(value).any():
+                raise CorpusError(
+                    f"What the model finds in {window.video_id!r} is not a number (NaN); its weights are damaged."
+                )
             values.setdefault(window.video_id, []).append(value)
 
 
