@@ -76,7 +76,7 @@ def describe_record(record: dict) -> str:
 
 
 def make_downstream_table(datasets: list[str]) -> str:
-    """Classification results as Markdown: a line for each protocol and start, over all seeds, and the commands.
+    """Classification results as Markdown: a line for each protocol and start, over all seeds, and how they came about.
 
     Raises:
         SystemExit: when a dataset has no results file.
@@ -85,7 +85,7 @@ def make_downstream_table(datasets: list[str]) -> str:
         "| dataset | protocol | encoder begins | top-1 | mean over classes | spread over splits | seeds |",
         "|---|---|---|---:|---:|---:|---:|",
     ]
-    commands = []
+    notes = []
     for dataset in datasets:
         groups: dict[tuple[str, str], list[dict]] = {}
         for path in sorted((ROOT / "model_cards" / "results" / "downstream").glob(f"{dataset}-*.json")):
@@ -104,12 +104,20 @@ def make_downstream_table(datasets: list[str]) -> str:
             lines.append(
                 f"| {dataset} | {protocol} | {start} | {top1} | {mean_class} | {spread:.1f} | {len(records)} |"
             )
-            seconds = sum(record["seconds"] for record in records) / len(records)
-            commands.append(
-                f"- {dataset}, {protocol}, {start}: `{records[0]['command']}` ({records[0]['protocol']}; "
-                f"{seconds:.0f} s on {records[0]['device']}, {records[0]['date']})."
-            )
-    return "\n".join([*lines, "", *commands])
+        notes.append(describe_downstream(dataset, [record for records in groups.values() for record in records]))
+    return "\n".join([*lines, "", *notes])
+
+
+def describe_downstream(name: str, records: list[dict]) -> str:
+    """One line: how a dataset's numbers came about."""
+    first = records[0]
+    protocols = dict.fromkeys(record["protocol"].removeprefix("random weights, ") for record in records)
+    minutes = sum(record["seconds"] for record in records) / 60
+    command = f"bash scripts/measure_downstream.sh {first['model']} {name} {first['dataset']}"
+    return (
+        f"- {name}: `{command}` ({'; '.join(protocols)}); {len(records)} runs, {minutes:.0f} min in all on "
+        f"{first['device']}, {first['date']}; each run's own command and the values of each split are in its file."
+    )
 
 
 def fill(text: str) -> str:
