@@ -98,7 +98,7 @@ class FgmmTextConfig(PreTrainedConfig):
         num_attention_heads (`int`): heads of each transformer layer.
         max_position_embeddings (`int`): longest input of the transformer layers, in tokens.
         dropout (`float`): probability of dropping a component of a word embedding in training.
-        pad_token_id (`int`): id of the padding token.
+        pad_token_id (`int`): id of the padding token; None: every id is a word.
     """
 
     model_type = "fgmm_text"

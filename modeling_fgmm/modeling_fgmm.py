@@ -263,7 +263,8 @@ class FgmmModel(FgmmPreTrainedModel):
         """
         encoder = self._encoder("text")
         if attention_mask is None:
-            attention_mask = (input_ids != self.config.text_config.pad_token_id).long()
+            padding = self.config.text_config.pad_token_id
+            attention_mask = torch.ones_like(input_ids) if padding is None else (input_ids != padding).long()
         if phrase_spans is None:
             # The first token and one past the last, on whichever side the padding is.
             places = torch.arange(input_ids.shape[1], device=input_ids.device)

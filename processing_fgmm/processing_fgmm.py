@@ -29,16 +29,25 @@ class FgmmProcessor(ProcessorMixin):
         tokenizer: any fast tokenizer (phrases are found through its offsets).
         max_phrase_words: the most words in a phrase.
         clip_seconds: length of the window that training showed of each item, and that evaluation shows.
+        caption_length: None, or the tokens that each caption is cut or padded to, which are then one phrase, with the
+            padding (converted MIL-NCE weights, whose maximum over words takes the padding in).
     """
 
     def __init__(
-        self, video_processor, feature_extractor, tokenizer, max_phrase_words: int = 4, clip_seconds: float = 10.0
+        self,
+        video_processor,
+        feature_extractor,
+        tokenizer,
+        max_phrase_words: int = 4,
+        clip_seconds: float = 10.0,
+        caption_length: int | None = None,
     ):
         super().__init__(video_processor, feature_extractor, tokenizer)
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer, which offsets of phrases need.")
         self.max_phrase_words = max_phrase_words
         self.clip_seconds = clip_seconds
+        self.caption_length = caption_length
 
     def __call__(
         self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[FgmmProcessorKwargs]
@@ -101,13 +110,15 @@ class FgmmProcessor(ProcessorMixin):
         captions = [caption for item in items for caption in item]
         if not all(isinstance(caption, str) for caption in captions):
             raise ValueError("text must be a string, a list of strings, or a list of lists of candidate captions.")
-        encoded = self.tokenizer(captions, truncation=truncation, max_length=max_length, return_offsets_mapping=True)
+        options = {"truncation": truncation, "max_length": max_length}
+        if self.caption_length is not None:
+            options = {"truncation": True, "max_length": self.caption_length, "padding": "max_length"}
+        encoded = self.tokenizer(captions, return_offsets_mapping=True, **options)
         rows, caption = [], 0
         for item in items:
             token_ids, spans, owners = [], [], []
             for place in range(len(item)):
-                phrases = find_phrases(captions[caption], self.max_phrase_words)
-                token_spans = to_token_spans(phrases, encoded["offset_mapping"][caption])
+                token_spans = self._find_token_spans(captions[caption], encoded["offset_mapping"][caption])
                 spans += [(first + len(token_ids), last + len(token_ids)) for first, last in token_spans]
                 owners += [place] * len(token_spans)
                 token_ids += encoded["input_ids"][caption]
@@ -130,6 +141,11 @@ class FgmmProcessor(ProcessorMixin):
                 tensors["phrase_captions"][row, : len(spans)] = torch.tensor(owners)
                 tensors["phrase_mask"][row, : len(spans)] = True
         return tensors
+
+    def _find_token_spans(self, caption: str, offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        if self.caption_length is not None:
+            return [(0, self.caption_length)]
+        return to_token_spans(find_phrases(caption, self.max_phrase_words), offsets)
 
     # Two places where the mixin goes through classes that refuse to work without torchvision, which is not needed here.
     def check_argument_for_proper_class(self, argument_name, argument):
