@@ -5,6 +5,7 @@ from all processes, the region maps stay where they were computed.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
@@ -57,7 +58,7 @@ class Keys:
         return self.mask.any(1)
 
 
-class PairObjective(nn.Module):
+class PairObjective(nn.Module, ABC):
     """One pair of modalities: its scores and its loss. `config.objective` names the subclass, see `OBJECTIVES`.
 
     A subclass says which scores it trains (`scores`), what they make of a pair (`pair_logits`), by which contrast
@@ -144,6 +145,7 @@ class PairObjective(nn.Module):
             return -torch.expm1(q * log_probabilities.clamp(max=0)).mean(0) / q
         return -log_probabilities.mean(0)
 
+    @abstractmethod
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
         """
         Args:
@@ -152,7 +154,6 @@ class PairObjective(nn.Module):
             present: (Bk,) items of this process that have both modalities.
             offset: place of this process's first item among the queries.
         """
-        raise NotImplementedError
 
 
 class FineObjective(PairObjective):
