@@ -201,7 +201,7 @@ KEYS = ("seconds", "peak_extra_bytes")
 
 
 def format_table(results: dict[str, dict]) -> str:
-    """One line a variant, beside the plain version."""
+    """One line a variant, beside the plain version; small shapes can leave it without any extra memory to measure."""
     plain_result = results.get("plain", {})
     limit = results["product"]["flops_per_s"]
     lines = [f"{'':24}{'seconds':>9}{'of plain':>10}{'extra MB':>10}{'of plain':>10}{'of the limit':>14}"]
@@ -210,7 +210,7 @@ def format_table(results: dict[str, dict]) -> str:
             lines.append(f"{name:24}  not measured: {result['failed']}")
         elif name != "product":
             ratios = [
-                f"{result[key] / plain_result[key]:10.2f}" if key in plain_result else f"{'-':>10}" for key in KEYS
+                f"{result[key] / plain_result[key]:10.2f}" if plain_result.get(key) else f"{'-':>10}" for key in KEYS
             ]
             lines.append(
                 f"{name:24}{result['seconds']:9.4f}{ratios[0]}{result['peak_extra_bytes'] / 1e6:10.0f}"

@@ -94,6 +94,13 @@ def test_the_table_and_the_record_hold_what_was_run(tmp_path):
     assert {"commit", "device", "seconds", "date"} <= record.keys()
 
 
+def test_a_plain_version_too_small_to_measure_has_no_ratio():
+    plain, tiled = ({"seconds": seconds, "peak_extra_bytes": 0, "flops_per_s": 1.0} for seconds in (2.0, 1.0))
+    results = {"product": {"seconds": 1.0, "flops_per_s": 2.0}, "plain": plain, "tiled": tiled}
+    _, _, line, _ = benchmark_scoring.format_table(results).splitlines()
+    assert line.split() == ["tiled", "1.0000", "0.50", "0", "-", "50%"]
+
+
 def test_without_a_gpu_cuda_is_refused_in_one_sentence():
     answer = run_benchmark("--device", "cuda", env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
     assert answer.returncode == 1 and answer.stdout == ""
