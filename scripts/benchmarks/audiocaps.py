@@ -11,6 +11,7 @@ from .layout import (
     one_config,
     parsing,
     read_csv,
+    reading_row,
     require_file,
     seconds,
     segment_names,
@@ -30,7 +31,9 @@ def read(source: Path, problems: list[str]) -> Reading:
         path = require_file(source, LAYOUT, f"{part}.csv")
         texts: dict[tuple[str, float], list[str]] = {}
         with parsing(path, LAYOUT):
-            for row in read_csv(path):
+            rows = read_csv(path)
+        for number, row in enumerate(rows, start=2):
+            with reading_row(f"line {number} of {path.name}", problems):
                 texts.setdefault((row["youtube_id"], seconds(row["start_time"])), []).append(row["caption"])
         for (video, start), captions in texts.items():
             names = segment_names(video, start, start + SECONDS)

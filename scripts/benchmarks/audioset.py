@@ -26,6 +26,8 @@ LAYOUT = (
     "unbalanced_train_segments.csv (which may be left out), with the sounds in folders beside them"
 )
 
+COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
+
 
 def read(source: Path, problems: list[str]) -> Reading:
     """Configuration `balanced` trains on the balanced list, `full` on both; the evaluation list is for testing."""
@@ -52,22 +54,26 @@ def read(source: Path, problems: list[str]) -> Reading:
 
 
 def read_segments(path: Path, classes: dict[str, int], sounds: MediaFolder, problems: list[str]) -> Iterator[Item]:
-    """The rows of a list: `YTID, start_seconds, end_seconds, "class,class"`, after lines of comment.
+    """The rows of a list, its COLUMNS after lines of comment.
 
     Args:
         classes: index of each class id.
     """
     with parsing(path, LAYOUT), path.open(encoding="utf-8", newline="") as file:
-        lines = (line for line in file if not line.startswith("#"))
-        for video, start, end, labels in csv.reader(lines, skipinitialspace=True):
-            first, last = seconds(start), seconds(end)
-            unknown = [label for label in labels.split(",") if label not in classes]
-            if not 0 <= first < last < float("inf"):
-                problems.append(f"{video} has the times {start} to {end}")
-            elif unknown:
-                problems.append(f"{video} is of the class {unknown[0]!r}, which class_labels_indices.csv lacks")
-            elif sound := sounds.find(problems, *segment_names(video, first, last)):
-                yield Item(video, sound, label=tuple(classes[label] for label in labels.split(",")))
+        rows = list(csv.reader((line for line in file if not line.startswith("#")), skipinitialspace=True))
+    for row in rows:
+        if len(row) != len(COLUMNS):
+            problems.append(f"{row} of {path.name} does not hold {', '.join(COLUMNS)}")
+            continue
+        video, start, end, labels = row
+        first, last = seconds(start), seconds(end)
+        unknown = [label for label in labels.split(",") if label not in classes]
+        if not 0 <= first < last < float("inf"):
+            problems.append(f"{video} has the times {start} to {end}")
+        elif unknown:
+            problems.append(f"{video} is of the class {unknown[0]!r}, which class_labels_indices.csv lacks")
+        elif sound := sounds.find(problems, *segment_names(video, first, last)):
+            yield Item(video, sound, label=tuple(classes[label] for label in labels.split(",")))
 
 
 AUDIOSET = Benchmark(

@@ -13,6 +13,7 @@ from .layout import (
     Reading,
     one_config,
     parsing,
+    reading_row,
     require_file,
     timed_captions,
     whole_captions,
@@ -36,7 +37,7 @@ def read(source: Path, problems: list[str], moments: bool) -> Reading:
     splits = {}
     for split, part in (("train", "train"), ("validation", "val"), ("test", "test")):
         splits[split] = []
-        for name, rows in read_sentences(require_file(source, LAYOUT, f"{part}_data.json")).items():
+        for name, rows in read_sentences(require_file(source, LAYOUT, f"{part}_data.json"), problems).items():
             if moments:
                 captions = timed_captions(name, rows, problems)
             else:
@@ -48,11 +49,13 @@ def read(source: Path, problems: list[str], moments: bool) -> Reading:
     return one_config(splits)
 
 
-def read_sentences(path: Path) -> dict[str, list[tuple]]:
+def read_sentences(path: Path, problems: list[str]) -> dict[str, list[tuple]]:
     """(text, start, end) of each video's sentences; the time is what most of its annotators chose."""
     sentences: dict[str, list[tuple]] = {}
     with parsing(path, LAYOUT):
-        for entry in json.loads(path.read_text(encoding="utf-8")):
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    for number, entry in enumerate(entries, start=1):
+        with reading_row(f"entry {number} of {path.name}", problems):
             (first, last), _ = Counter(map(tuple, entry["times"])).most_common(1)[0]
             moment = (entry["description"].strip(), first * SEGMENT_SECONDS, (last + 1) * SEGMENT_SECONDS)
             sentences.setdefault(entry["video"], []).append(moment)

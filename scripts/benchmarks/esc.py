@@ -16,6 +16,7 @@ from .layout import (
     parsing,
     read_csv,
     readable_class,
+    reading_row,
     require,
     require_file,
 )
@@ -52,14 +53,19 @@ def read_list(source: Path, path: Path, layout: str, problems: list[str], only_e
     """The rows of meta/esc50.csv; classes are in the order of their targets."""
     sounds = MediaFolder(require(source / "audio", layout), AUDIO)
     with parsing(path, layout):
-        chosen = [row for row in read_csv(path) if row["esc10"] == "True" or not only_esc10]
-        names = {int(row["target"]): row["category"] for row in chosen}
-        targets = sorted(names)
-        rows = [
-            (row["fold"], targets.index(int(row["target"])), sounds.stem(row["filename"]), file)
-            for row in chosen
-            if (file := sounds.find(problems, row["filename"]))
-        ]
+        listed = read_csv(path)
+    found: list[tuple[str, int, str, Path]] = []
+    names: dict[int, str] = {}
+    for number, row in enumerate(listed, start=2):
+        with reading_row(f"line {number} of {path.name}", problems):
+            if row["esc10"] != "True" and only_esc10:
+                continue
+            target = int(row["target"])
+            names.setdefault(target, row["category"])
+            if file := sounds.find(problems, row["filename"]):
+                found.append((row["fold"], target, sounds.stem(row["filename"]), file))
+    targets = sorted(names)
+    rows = [(fold, targets.index(target), name, file) for fold, target, name, file in found]
     return make_reading(rows, [readable_class(names[target]) for target in targets], problems)
 
 

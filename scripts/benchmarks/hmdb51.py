@@ -11,9 +11,9 @@ from .layout import (
     LayoutError,
     MediaFolder,
     Reading,
-    parsing,
     read_lines,
     readable_class,
+    reading_row,
     several_configs,
 )
 
@@ -31,11 +31,12 @@ def read(source: Path, problems: list[str]) -> Reading:
     splits_of: dict[str, list[str | None]] = {}
     for path in lists:
         class_name, _, number = path.stem.rpartition("_test_split")
-        with parsing(path, LAYOUT):
-            for line in read_lines(path):
+        for line in read_lines(path):
+            with reading_row(f"{line!r} of {path.name}", problems):
                 file, flag = line.split()
+                split = FLAGS[flag]
                 class_of[file] = class_name
-                splits_of.setdefault(file, [None] * NUM_SPLITS)[int(number) - 1] = FLAGS[flag]
+                splits_of.setdefault(file, [None] * NUM_SPLITS)[int(number) - 1] = split
 
     videos = MediaFolder(source, VIDEO)
     classes = sorted(set(class_of.values()))

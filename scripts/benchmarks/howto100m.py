@@ -17,6 +17,7 @@ from .layout import (
     one_config,
     parsing,
     read_csv,
+    reading_row,
     timed_captions,
 )
 
@@ -32,7 +33,7 @@ def read(source: Path, problems: list[str]) -> Reading:
     """The captions of the videos that are there; the whole of it is for training."""
     videos = MediaFolder(source, VIDEO)
     path = find_file(source, *CAPTION_FILES)
-    captions = read_json_captions(path) if path else read_csv_captions(source)
+    captions = read_json_captions(path, problems) if path else read_csv_captions(source, problems)
     items, without = [], dict(videos.paths)
     for name, rows in tqdm(captions, desc="Reading captions", unit="video", leave=False):
         without.pop(name, None)
@@ -47,21 +48,26 @@ def read(source: Path, problems: list[str]) -> Reading:
     return one_config({"train": items})
 
 
-def read_json_captions(path: Path) -> Iterator[tuple[str, list[tuple]]]:
+def read_json_captions(path: Path, problems: list[str]) -> Iterator[tuple[str, list[tuple]]]:
     """(video, its (text, start, end)), a video at a time: the file has gigabytes."""
     with parsing(path, LAYOUT), path.open("rb") as file:
         for name, captions in ijson.kvitems(file, "", use_float=True):
-            yield name, list(zip(captions["text"], captions["start"], captions["end"], strict=True))
+            rows = []
+            with reading_row(name, problems):
+                rows = list(zip(captions["text"], captions["start"], captions["end"], strict=True))
+            yield name, rows
 
 
-def read_csv_captions(source: Path) -> Iterator[tuple[str, list[tuple]]]:
+def read_csv_captions(source: Path, problems: list[str]) -> Iterator[tuple[str, list[tuple]]]:
     """The same from a CSV file a video."""
     files = {name: path for name, path in MediaFolder(source, (".csv",)).paths.items() if name not in OTHER_LISTS}
     if not files:
         raise LayoutError(f"{source} has no captions; {LAYOUT}.")
     for name, path in files.items():
-        with parsing(path, LAYOUT):
-            yield name, [(row["text"], row["start"], row["end"]) for row in read_csv(path)]
+        rows = []
+        with reading_row(path.name, problems):
+            rows = [(row["text"], row["start"], row["end"]) for row in read_csv(path)]
+        yield name, rows
 
 
 HOWTO100M = Benchmark(

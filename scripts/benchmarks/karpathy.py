@@ -13,6 +13,7 @@ from .layout import (
     Reading,
     one_config,
     parsing,
+    reading_row,
     require_file,
     whole_captions,
 )
@@ -35,7 +36,9 @@ def read(source: Path, problems: list[str], annotations: str) -> Reading:
     images = MediaFolder(source, IMAGE)
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
     with parsing(path, layout):
-        for image in json.loads(path.read_text(encoding="utf-8"))["images"]:
+        listed = json.loads(path.read_text(encoding="utf-8"))["images"]
+    for number, image in enumerate(listed, start=1):
+        with reading_row(f"image {number} of {path.name}", problems):
             split = SPLIT_NAMES[image["split"]]
             sentences = image["sentences"] if split == "train" else image["sentences"][:CAPTIONS_JUDGED]
             captions = whole_captions(sentence["raw"] for sentence in sentences)

@@ -157,6 +157,19 @@ def parsing(path: Path, layout: str) -> Iterator[None]:
         raise LayoutError(f"{path} cannot be read as published ({problem}); {layout}.") from error
 
 
+@contextmanager
+def reading_row(row: str, problems: list[str]) -> Iterator[None]:
+    """Whatever a damaged row gives becomes a problem; the others are read on.
+
+    Args:
+        row: what it is called in the problem.
+    """
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, csv.Error) as error:
+        problems.append(f"{row} is not as published ({type(error).__name__}: {error})")
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file with a header."""
     with path.open(encoding="utf-8-sig", newline="") as file:

@@ -14,6 +14,7 @@ from .layout import (
     one_config,
     parsing,
     read_csv,
+    reading_row,
     timed_captions,
 )
 
@@ -37,18 +38,20 @@ def read(source: Path, problems: list[str]) -> Reading:
         raise LayoutError(f"{source} has no annotations; {LAYOUT}.")
     steps: dict[str, Steps] = {"train": {}, "validation": {}}
     if annotations:
-        steps = read_annotations(annotations)
+        steps = read_annotations(annotations, problems)
     if validation_list:
         steps["validation"] = read_validation_list(validation_list)
     videos = MediaFolder(source, VIDEO)
     return one_config({split: make_items(videos, part, problems) for split, part in steps.items()})
 
 
-def read_annotations(path: Path) -> dict[str, Steps]:
+def read_annotations(path: Path, problems: list[str]) -> dict[str, Steps]:
     """The steps of each split."""
     steps: dict[str, Steps] = {"train": {}, "validation": {}}
     with parsing(path, LAYOUT):
-        for name, video in json.loads(path.read_text(encoding="utf-8"))["database"].items():
+        videos = json.loads(path.read_text(encoding="utf-8"))["database"]
+    for name, video in videos.items():
+        with reading_row(name, problems):
             steps[SPLIT_NAMES[video["subset"]]][name] = [
                 (step["sentence"], step["segment"][0], step["segment"][-1]) for step in video["annotations"]
             ]
