@@ -89,7 +89,20 @@ def duration_of(container) -> float:
     for packet in container.demux():
         if packet.pts is not None:
             last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    rewind(container)
     return max(0.0, last - start_of(container))
+
+
+def rewind(container) -> None:
+    """Goes back to the beginning.
+
+    Raises:
+        MediaError: for a raw stream, which cannot be entered at a time.
+    """
+    try:
+        container.seek(0)
+    except av.PermissionError as error:
+        raise MediaError("it is a raw stream without times; put it into a container such as MP4.") from error
 
 
 def probe_media(source, name: str | None = None) -> MediaInfo:
@@ -159,8 +172,8 @@ def read_frames(
         end = check_window(start, end, duration)
         origin = start_of(container)
         times = [start + (index + 0.5) * (end - start) / num_frames for index in range(num_frames)]
-        seek_before(container, stream, times[0] + origin)
-        frames = frames_at(container.decode(stream), [time + origin for time in times])
+        decoded = decode_from(container, stream, times[0] + origin)
+        frames = frames_at(decoded, [time + origin for time in times])
         reformatter = VideoReformatter()  # one, because setting up a scaler costs more than scaling a small frame
         pictures = [to_rgb(frame, size, reformatter) for frame in frames]
         return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
@@ -185,11 +198,23 @@ def check_window(start: float, end: float | None, duration: float) -> float:
     return end if end is not None else max(duration, start + 1e-3)
 
 
-def seek_before(container, stream, time: float) -> None:
-    """Goes to the keyframe at or before a time (s); at the beginning of a file there is nothing to seek."""
+def decode_from(container, stream, time: float) -> Iterator:
+    """Decoded frames, the first at or before a time (s) where there is one.
+
+    It enters at the last keyframe before the time. Containers without an index (MPEG-TS) can be entered too late, or
+    after their end; they are then decoded from their beginning.
+    """
     target = int((time - SEEK_MARGIN) / stream.time_base)
+    decoded = container.decode(stream)
     if time > SEEK_MARGIN and target > (stream.start_time or 0):
         container.seek(target, stream=stream, backward=True)
+        first = next(decoded, None)
+        if first is not None and (first.time is None or first.time <= time):
+            yield first
+        else:
+            rewind(container)
+            decoded = container.decode(stream)
+    yield from decoded
 
 
 def frames_at(decoded, times: list[float]) -> list:
@@ -269,8 +294,8 @@ def read_waveform(
         end = check_window(start, end, duration_of(container))
         origin = start_of(container)
         waveform = torch.zeros(max(1, round((end - start) * sampling_rate)))
-        seek_before(container, stream, start + origin)
-        for time, samples in resampled(container.decode(stream), sampling_rate, end + origin):
+        decoded = decode_from(container, stream, start + origin)
+        for time, samples in resampled(decoded, sampling_rate, end + origin):
             place = round((time - origin - start) * sampling_rate)
             skip = max(0, -place)
             piece = samples[skip : skip + max(0, len(waveform) - max(place, 0))]

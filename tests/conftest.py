@@ -42,6 +42,7 @@ def write_video(
     sound_rate=16000,
     still=False,
     options=None,
+    container_options=None,
 ):
     """Writes a file whose frame at time t has the grey value 20 + 40·t, with a sine of `sound` seconds.
 
@@ -52,7 +53,7 @@ def write_video(
         still: the same moving pattern of colours in place of grey.
     """
     times = [index / rate for index in range(max(1, round(seconds * rate)))] if times is None else times
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options or {}) as container:
         if times:
             stream = container.add_stream(codec, rate=rate, options=options or {})
             stream.width, stream.height, stream.pix_fmt = *size, pixel_format

@@ -52,6 +52,23 @@ def note(seen: list):
     return keep
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [("a.ts", "libx264", {}), ("a.webm", "libvpx", {"live": "1"}), ("a.mp4", "libx264", {"movflags": "frag_keyframe"})],
+)
+def test_containers_without_a_duration_or_an_index(tmp_path, name, codec, options):
+    path = write_video(tmp_path / name, seconds=3, codec=codec, container_options=options)
+    assert probe_media(path).duration == pytest.approx(3, abs=0.11)
+    assert shown_times(read_frames(path, 3)) == pytest.approx([0.5, 1.5, 2.5], abs=0.12)
+    assert shown_times(read_frames(path, 2, start=1.0, end=2.0)) == pytest.approx([1.2, 1.7], abs=0.12)
+
+
+def test_raw_stream_is_refused_with_the_remedy(tmp_path):
+    path = write_video(tmp_path / "a.h264")
+    with pytest.raises(MediaError, match="raw stream without times; put it into a container such as MP4"):
+        read_frames(path, 2)
+
+
 def test_variable_frame_rate_goes_by_presentation_time(tmp_path):
     times = [0.0, 0.1, 0.2, 0.3, 2.0, 2.1, 3.0]
     path = write_video(tmp_path / "variable.mp4", times=times)
