@@ -24,13 +24,14 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import InitProcessGroupKwargs, set_seed
 from arguments import at_least
 from classification.folds import HELD_OUT, Classes, Split, group_of, read_classes, read_fold, read_split
 from classification.metrics import count_confusions, draw_confusion_matrix, judge, summarize_runs
@@ -59,6 +60,7 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import CorpusError, list_configs, load_corpus
 
 CLASSIFIERS = {"video": FgmmForVideoClassification, "audio": FgmmForAudioClassification}
+LONGEST_FIT = timedelta(hours=6)
 TEMPLATES = {
     "video": ("{}", "a video of {}", "a person is {}", "this is {}"),
     "audio": ("{}", "the sound of {}", "a recording of {}", "you can hear {}"),
@@ -256,7 +258,8 @@ def main() -> None:
     else:
         folds = {name: read_fold(args.dataset, name, args.split, classes, args.seed) for name in names}
 
-    accelerator = Accelerator()
+    # The others wait while the main process fits the probes.
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_FIT)])
     set_seed(args.seed)
     if args.random_init:
         model = FgmmModel(model.config).eval()
@@ -266,18 +269,21 @@ def main() -> None:
     if frozen:
         reader = make_reader(choose_function(args, model, processor, modality, classes, templates))
 
-    runs, confusion = {}, 0
+    draws, confusion = {}, 0  # few-shot: several results a fold, else one
     for name, (train, judged) in folds.items():
         if not frozen:
             reader = make_reader(train_classifier(accelerator, modality, processor, train, classes, args))
-        for draw, windows in enumerate(score_fold(reader, train, judged, classes, args)):
-            run = f"{name}, draw {draw}" if args.few_shot else name
-            runs[run] = judge(windows, judged.labels, classes)
+        for windows in score_fold(reader, train, judged, classes, args):
+            draws.setdefault(name, []).append(judge(windows, judged.labels, classes))
             if not classes.multi_label:
                 confusion += count_confusions(windows, judged.labels, classes)
     if accelerator.is_main_process:
+        runs = {name: summarize_runs(results)[0] for name, results in draws.items()}
         means, spread = summarize_runs(list(runs.values()))
         print(format_table(runs, means, spread))
+        if args.few_shot:
+            deviations = [summarize_runs(results)[1]["top1"] for results in draws.values()]
+            print(f"Between draws of the same split top1 varies by {np.mean(deviations):.1f}.")
         if args.output:
             record = {
                 "model": args.model,
@@ -287,6 +293,7 @@ def main() -> None:
                 "metrics": means,
                 "spread": spread,
                 "runs": runs,
+                **({"draws": draws} if args.few_shot else {}),
                 "seed": args.seed,
                 **describe_run(time.monotonic() - started),
                 "training": None if args.random_init else read_training_record(args.model),
