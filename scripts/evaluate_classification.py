@@ -151,7 +151,7 @@ def format_table(runs: dict[str, dict], means: dict, spread: dict) -> str:
     return "\n".join(lines)
 
 
-def describe_protocol(args: argparse.Namespace, modality: str, clip_seconds: float, templates: list[str]) -> str:
+def describe_protocol(args: argparse.Namespace, modality: str, processor: FgmmProcessor, templates: list[str]) -> str:
     """One line for the record."""
     details = {
         "linear": f"few-shot logistic regression on {modality} embeddings, {SHOTS} clips a class, {NUM_DRAWS} draws"
@@ -163,7 +163,8 @@ def describe_protocol(args: argparse.Namespace, modality: str, clip_seconds: flo
         f"{args.learning_rate:g}, weight decay {args.weight_decay:g}",
     }[args.protocol]
     start = "random weights, " if args.random_init else ""
-    return f"{start}{details}; mean over {args.num_windows} windows of {clip_seconds:g} s"
+    frames = f" in {args.num_frames} frames" if args.num_frames else ""
+    return f"{start}{details}; mean over {args.num_windows} windows of {processor.clip_seconds:g} s{frames}"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -180,6 +181,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--modality", choices=("video", "audio"), help="where video (or images) is not what is meant")
     parser.add_argument("--random_init", action="store_true", help="the model's architecture with random weights")
     parser.add_argument("--num_windows", type=at_least(1), default=4, help="windows of each clip")
+    parser.add_argument("--clip_seconds", type=float, help="length of a window, where not the model's own")
+    parser.add_argument("--num_frames", type=at_least(1), help="frames of a window, where not the model's own")
     parser.add_argument("--classifier", choices=("logistic", "svm"), default="logistic", help="of linear")
     parser.add_argument("--few_shot", action="store_true", help="of linear: 8 training clips a class, 10 draws")
     parser.add_argument("--num_neighbours", type=at_least(1), default=20, help="of knn")
@@ -202,6 +205,8 @@ def parse_arguments() -> argparse.Namespace:
         parser.error("--template must hold {}, where the class name goes")
     if args.output and args.output.suffix == ".png":
         parser.error("--output is the JSON file; the confusion matrix is drawn beside it, with the ending .png")
+    if args.clip_seconds is not None and args.clip_seconds <= 0:
+        parser.error("--clip_seconds must be positive")
     if args.learning_rate <= 0 or args.weight_decay < 0:
         parser.error("--learning_rate must be positive, and --weight_decay not negative")
     return args
@@ -251,6 +256,9 @@ def main() -> None:
     if args.few_shot and classes.multi_label:
         raise CorpusError(f"--few_shot draws clips of one class, but those of {args.dataset} may be of several.")
     model, processor = load_model(args.model)
+    processor.clip_seconds = args.clip_seconds or processor.clip_seconds
+    if args.num_frames:
+        processor.video_processor.num_frames = args.num_frames
     modality = choose_modality(args.modality, model.config.modalities, first.column_names, args.dataset)
     templates = args.template or TEMPLATES[modality]
     if args.protocol == "zero_shot":
@@ -289,7 +297,7 @@ def main() -> None:
                 "model": args.model,
                 "dataset": args.dataset,
                 "split": args.split,
-                "protocol": describe_protocol(args, modality, processor.clip_seconds, templates),
+                "protocol": describe_protocol(args, modality, processor, templates),
                 "metrics": means,
                 "spread": spread,
                 "runs": runs,

@@ -283,6 +283,14 @@ def test_images_are_classified(saved, pictures, monkeypatch, tmp_path, protocol,
 
 
 def test_videos_are_classified_by_picture_or_sound(saved, tmp_path, monkeypatch):
+    shown, encode_video = set(), FgmmModel.get_video_features
+    monkeypatch.setattr(
+        FgmmModel,
+        "get_video_features",
+        lambda self, pixel_values_videos, **masks: (
+            shown.add(tuple(pixel_values_videos.shape[1:])) or encode_video(self, pixel_values_videos, **masks)
+        ),
+    )
     rows = []
     for number in range(8):
         label = number % 2
@@ -290,8 +298,10 @@ def test_videos_are_classified_by_picture_or_sound(saved, tmp_path, monkeypatch)
         rows.append({"video_id": f"v{number}", "video": {"bytes": path.read_bytes()}, "label": label})
     configs = {"default": {"train": ["a"], "test": ["a"]}}
     folder = write_corpus(tmp_path / "corpus", {"a": rows}, configs, label=ClassLabel(names=["grey", "colourful"]))
-    record = evaluate(monkeypatch, tmp_path, saved, folder, "knn", "--num_neighbours", "1")
+    window = ["--clip_seconds", "0.5", "--num_frames", "2", "--num_windows", "1"]
+    record = evaluate(monkeypatch, tmp_path, saved, folder, "knn", "--num_neighbours", "1", *window)
     assert record["metrics"]["top1"] == 100
+    assert record["protocol"].endswith("1 windows of 0.5 s in 2 frames") and shown == {(2, 3, 32, 32)}
     # A silent clip counts as an error, and silent clips are not trained on.
     record = evaluate(monkeypatch, tmp_path, saved, folder, "knn", "--modality", "audio")
     assert record["metrics"]["num_not_shown"] == 4 and record["metrics"]["per_class"] == {"grey": 0, "colourful": 100}
