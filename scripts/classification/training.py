@@ -16,6 +16,8 @@ from processing_fgmm.media_fgmm import MediaError
 
 # How far training clips are varied.
 MIN_CROP_AREA = 0.4  # share of the picture
+MAX_COLOUR_CHANGE = 0.4  # of brightness, contrast and saturation, up and down
+GREY_SHARE = 0.2  # of the clips, which lose their colours
 MAX_GAIN = 10.0  # dB, up and down
 MAX_MASKED_BANDS = 1 / 8  # of the mel bands, as one stripe
 MAX_MASKED_FRAMES = 1 / 10  # of the frames, as one stripe
@@ -91,10 +93,12 @@ class LabelledClips(NarratedClips):
         return clip
 
     def sample(self, row: dict, generator: np.random.Generator) -> Clip:
-        """One random window of a row, its sound varied."""
+        """One random window of a row, its sound and its colours varied."""
         clip = super().sample(row, generator)
         if clip.waveform is not None:
             clip.waveform = vary_sound(clip.waveform, generator)
+        if clip.frames is not None:
+            clip.frames = vary_colours(clip.frames, generator)
         return clip
 
 
@@ -104,9 +108,23 @@ def vary_sound(waveform: torch.Tensor, generator: np.random.Generator) -> torch.
     return gain * waveform.roll(int(generator.integers(len(waveform))))
 
 
+def vary_colours(frames: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
+    """(T, 3, H, W) uint8 with another brightness, contrast and saturation, the same in all frames; some turn grey."""
+    brightness, contrast, saturation = generator.uniform(1 - MAX_COLOUR_CHANGE, 1 + MAX_COLOUR_CHANGE, 3)
+    if generator.random() < GREY_SHARE:
+        saturation = 0.0
+    frames = frames.float() * brightness
+    frames = frames.mean() + contrast * (frames - frames.mean())
+    grey = frames.mean(1, keepdim=True)
+    return (grey + saturation * (frames - grey)).round().clamp(0, 255).to(torch.uint8)
+
+
 def mask_stripes(features: torch.Tensor, generator: np.random.Generator) -> None:
-    """Sets one stripe of frames and one of mel bands of (frames, mel) to 0, in place (SpecAugment)."""
-    for axis, share in ((0, MAX_MASKED_FRAMES), (1, MAX_MASKED_BANDS)):
+    """Sets one stripe of frames and one of mel bands of (frames, mel) to 0, in place (SpecAugment).
+
+    Of a waveform (samples,) it is one stripe of samples.
+    """
+    for axis, share in ((0, MAX_MASKED_FRAMES), (1, MAX_MASKED_BANDS))[: features.ndim]:
         length = features.shape[axis]
         width = int(generator.integers(int(share * length) + 1))
         features.narrow(axis, int(generator.integers(length - width + 1)), width).zero_()
