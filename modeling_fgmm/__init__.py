@@ -1,6 +1,12 @@
 """fgmm: small video, audio and text encoders that share one space. Importing registers the Auto classes."""
 
-from transformers import AutoConfig, AutoModel, AutoModelForAudioClassification, AutoModelForVideoClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForAudioClassification,
+    AutoModelForVideoClassification,
+    AutoModelForZeroShotImageClassification,
+)
 
 from .configuration_fgmm import FgmmAudioConfig, FgmmConfig, FgmmTextConfig, FgmmVideoConfig
 from .modeling_fgmm import (
@@ -13,9 +19,11 @@ from .modeling_fgmm import (
     FgmmTextOutput,
 )
 from .scoring_fgmm import attended_similarity, caption_scores, pair_scores
+from .zero_shot_fgmm import zero_shot_video_classification
 
 AutoConfig.register("fgmm", FgmmConfig)
 AutoModel.register(FgmmConfig, FgmmModel)
+AutoModelForZeroShotImageClassification.register(FgmmConfig, FgmmModel)
 AutoModelForVideoClassification.register(FgmmConfig, FgmmForVideoClassification)
 AutoModelForAudioClassification.register(FgmmConfig, FgmmForAudioClassification)
 FgmmConfig.register_for_auto_class()
@@ -38,4 +46,5 @@ __all__ = [
     "attended_similarity",
     "caption_scores",
     "pair_scores",
+    "zero_shot_video_classification",
 ]

@@ -4,8 +4,29 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import ResNetBackbone, ResNetConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.models.resnet.modeling_resnet import ResNetStage
 
 from .configuration_fgmm import FgmmAudioConfig
+
+
+class AudioStage(GradientCheckpointingLayer, ResNetStage):
+    """A stage whose activations can be computed again in the backward pass."""
+
+
+class AudioBackbone(ResNetBackbone):
+    """transformers' ResNet, with hidden states after each stage and gradient checkpointing."""
+
+    _can_record_outputs = {"hidden_states": AudioStage}
+    # Without attention, whatever implementation the joint model is given will do.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+
+    def __init__(self, config: ResNetConfig):
+        super().__init__(config)
+        for stage in self.encoder.stages:
+            stage.__class__ = AudioStage  # the same layers; ResNet's encoder takes no class of its stages
 
 
 class FgmmAudioEncoder(nn.Module):
@@ -14,13 +35,14 @@ class FgmmAudioEncoder(nn.Module):
     def __init__(self, config: FgmmAudioConfig):
         super().__init__()
         self.config = config
-        self.backbone = ResNetBackbone(
+        self.backbone = AudioBackbone(
             ResNetConfig(
                 num_channels=1,
                 embedding_size=config.embedding_size,
                 hidden_sizes=config.hidden_sizes,
                 depths=config.depths,
                 layer_type=config.layer_type,
+                attn_implementation=config._attn_implementation,
             )
         )
         self.out_channels = config.hidden_sizes[-1]

@@ -1,9 +1,22 @@
 """Configuration of the video, audio and text encoders and of the joint model."""
 
+import copy
 import math
 
 from huggingface_hub.dataclasses import strict
+from transformers import CONFIG_MAPPING
 from transformers.configuration_utils import PreTrainedConfig
+
+# Of transformers' encoders: no layer or input is left out at random in training. A contrast is noisy enough, and layers
+# without gradient or a second pass that differs from the first would break distributed training and gradient caching.
+# Heads and poolers that regions have no part in are left out as well.
+ENCODER_SETTINGS = {
+    "layerdrop": 0.0,
+    "encoder_layerdrop": 0.0,
+    "mask_time_prob": 0.0,
+    "mask_feature_prob": 0.0,
+    "vision_use_head": False,
+}
 
 
 @strict
@@ -127,7 +140,12 @@ class FgmmConfig(PreTrainedConfig):
     Configuration of [`FgmmModel`].
 
     Args:
-        video_config, audio_config, text_config (`dict`): the encoders.
+        video_config, audio_config, text_config (`dict` or a configuration): the encoders: ours, or with another
+            `model_type` one of transformers' (see `transformers_fgmm`). Of a model of pictures and text, such as CLIP,
+            it is the part for this modality.
+        frozen (`list[str]`): which of the encoders an [`FgmmModel`] does not train; classifiers train them all.
+        audio_padding_value (`float`): what stands in the frames after a sound's end: 0 but for encoders whose feature
+            extractor normalises its padding (the Audio Spectrogram Transformer's).
         modalities (`list[str]`): which encoders the model has, out of `"video"`, `"audio"`, `"text"`.
         projection_dim (`int`): dimensions of the shared space (D).
         objective (`str`): `"fine"` (regions against phrases), or a baseline: `"coarse"`, `"mil_nce"`, `"filip"`,
@@ -154,6 +172,8 @@ class FgmmConfig(PreTrainedConfig):
             `scoring_fgmm.attended_similarity`.
         classifier_dropout (`float`): probability of dropping a component of the mean region before the linear layer of
             [`FgmmForVideoClassification`] and [`FgmmForAudioClassification`].
+        num_frames (`int`): frames of a video that transformers' video-classification pipeline shows; None: as many as
+            the video processor takes.
     """
 
     model_type = "fgmm"
@@ -166,6 +186,8 @@ class FgmmConfig(PreTrainedConfig):
     video_config: dict | PreTrainedConfig | None = None
     audio_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
+    frozen: list[str] | tuple[str, ...] = ()
+    audio_padding_value: float | int = 0.0
     modalities: list[str] | tuple[str, ...] = ("video", "audio", "text")
     projection_dim: int = 512
     objective: str = "fine"
@@ -184,13 +206,19 @@ class FgmmConfig(PreTrainedConfig):
     coarse_loss_weight: float | int = 0.2
     scoring_implementation: str = "auto"
     classifier_dropout: float | int = 0.5
+    num_frames: int | None = None
 
     def __post_init__(self, **kwargs):
-        self.modalities = list(self.modalities)
+        self.modalities, self.frozen = list(self.modalities), list(self.frozen)
+        for modality in ("video", "audio", "text"):
+            name = f"{modality}_config"
+            setattr(self, name, encoder_config(modality, getattr(self, name), type(self).sub_configs[name].model_type))
         super().__post_init__(**kwargs)
 
     def validate_modalities(self):
         """Check that the model has at least one pair of known modalities to compare."""
+        if not set(self.frozen) <= set(self.modalities):
+            raise ValueError(f"frozen={self.frozen} must be among modalities={self.modalities}.")
         if len(set(self.modalities)) < 2 or not set(self.modalities) <= {"video", "audio", "text"}:
             raise ValueError(f"modalities={self.modalities} must be at least two of 'video', 'audio', 'text'.")
 
@@ -219,6 +247,33 @@ class FgmmConfig(PreTrainedConfig):
         """Check that the dropout is a probability."""
         if not 0 <= self.classifier_dropout < 1:
             raise ValueError(f"classifier_dropout={self.classifier_dropout} must be at least 0 and below 1.")
+
+
+def encoder_config(modality: str, config: dict | PreTrainedConfig | None, own_type: str):
+    """
+    Args:
+        modality: `"video"`, `"audio"` or `"text"`.
+        config: of any encoder; a dict without `model_type`, or None, is one of ours.
+        own_type: the model type of our encoder.
+
+    Returns:
+        The same where it is one of ours, else transformers' configuration of this modality's encoder.
+
+    Raises:
+        ValueError: for a model type that transformers does not know.
+    """
+    if isinstance(config, dict) and config.get("model_type", own_type) != own_type:
+        if config["model_type"] not in CONFIG_MAPPING:
+            raise ValueError(f"{modality}_config has model_type {config['model_type']!r}, which transformers lacks.")
+        config = CONFIG_MAPPING[config["model_type"]].from_dict(config)
+    if not isinstance(config, PreTrainedConfig) or config.model_type == own_type:
+        return config
+    config = copy.deepcopy(getattr(config, {"video": "vision_config", "text": "text_config"}.get(modality, ""), config))
+    config.dtype = None  # that of the whole model
+    for name, value in ENCODER_SETTINGS.items():
+        if hasattr(config, name):
+            setattr(config, name, value)
+    return config
 
 
 __all__ = ["FgmmAudioConfig", "FgmmConfig", "FgmmTextConfig", "FgmmVideoConfig"]

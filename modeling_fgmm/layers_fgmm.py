@@ -13,6 +13,7 @@ from .configuration_fgmm import FgmmConfig
 AUTO_MAP = {
     "AutoConfig": "configuration_fgmm.FgmmConfig",
     "AutoModel": "modeling_fgmm.FgmmModel",
+    "AutoModelForZeroShotImageClassification": "modeling_fgmm.FgmmModel",
     "AutoModelForVideoClassification": "modeling_fgmm.FgmmForVideoClassification",
     "AutoModelForAudioClassification": "modeling_fgmm.FgmmForAudioClassification",
 }
@@ -26,6 +27,13 @@ class FgmmPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values_videos"
     input_modalities = ("video", "audio", "text")
     supports_gradient_checkpointing = True
+    # What a device map keeps together.
+    _no_split_modules = ["Stem", "InceptionBlock", "AudioStage", "TextLayer"]
+    # Of the text encoder's transformer layers.
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
 
     def save_pretrained(self, save_directory, **kwargs):
         """As in transformers; a classifier can start from the folder of an [`FgmmModel`] by its Auto class, too."""

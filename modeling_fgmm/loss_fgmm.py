@@ -6,7 +6,7 @@ from all processes, the region maps stay where they were computed.
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 import torch.distributed as dist
@@ -24,8 +24,16 @@ MAX_LOGIT_SCALE = 4.6052
 GATE_SCALE = 10.0
 
 
+class Side:
+    """Tensors of one side of a pair, which accelerate takes to the device of the objective."""
+
+    def to(self, *args, **kwargs) -> "Side":
+        """As of a tensor."""
+        return type(self)(**{field.name: getattr(self, field.name).to(*args, **kwargs) for field in fields(self)})
+
+
 @dataclass
-class Queries:
+class Queries(Side):
     """The side that asks.
 
     phrases (B, M, D) and their mask (B, M); captions (B, M), the index of each phrase's candidate caption in 0..K-1;
@@ -45,7 +53,7 @@ class Queries:
 
 
 @dataclass
-class Keys:
+class Keys(Side):
     """The side that answers: regions (B, N, D), their mask (B, N), and embeds (B, D), one pooled vector an item."""
 
     regions: torch.Tensor
@@ -121,12 +129,14 @@ class PairObjective(nn.Module, ABC):
         """That of a score of -1."""
         return -scale(self.logit_scale)
 
-    def forward(self, queries: Queries, keys: Keys) -> torch.Tensor:
+    def forward(self, queries: Queries, keys: Keys, return_loss: bool = True) -> torch.Tensor:
         """Loss of the B items on this process, against all items of all processes: a number, 0 if no item has both.
 
         Its mean over processes (which is what DistributedDataParallel makes of gradients) is the loss of the whole
-        batch.
+        batch. Without `return_loss`, the logits: parameters that a device map keeps elsewhere are brought by a call.
         """
+        if not return_loss:
+            return self.logits(queries, keys)
         present = queries.present & keys.present
         if not self.needs_phrases:
             queries = without_phrases(queries)  # they need not travel

@@ -5,17 +5,27 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import ASTFeatureExtractor, AutoConfig, PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
-from transformers.utils import ModelOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
+from transformers.utils.output_capturing import capture_outputs
 
 from .audio_fgmm import FgmmAudioEncoder, region_mask
 from .configuration_fgmm import FgmmConfig
+from .encoding_fgmm import FgmmEncodeMixin
 from .layers_fgmm import FgmmPreTrainedModel, masked_mean
 from .loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries, mean_over_processes
-from .text_fgmm import FgmmTextEncoder
-from .video_fgmm import FgmmVideoEncoder
+from .text_fgmm import FgmmTextEncoder, TextLayer
+from .transformers_fgmm import (
+    TransformersAudioEncoder,
+    TransformersTextEncoder,
+    TransformersVideoEncoder,
+    from_name,
+)
+from .video_fgmm import FgmmVideoEncoder, VideoStage
 
 # Which modality asks and which answers, in each pair.
 PAIRS = (("text", "video"), ("text", "audio"), ("audio", "video"))
@@ -31,6 +41,8 @@ class FgmmRegionOutput(ModelOutput):
         regions: (B, N, D) L2-normalised regions in the shared space.
         region_mask: (B, N) bool, False for padding.
         grid: (t, h, w) for video, (frequency, time) for audio; N is its product.
+        hidden_states: with `output_hidden_states`, the feature map that enters the first stage and those that leave
+            each stage, (B, C, t, h, w) or (B, C, frequency, time), of the items that have the modality.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -38,6 +50,7 @@ class FgmmRegionOutput(ModelOutput):
     regions: torch.FloatTensor | None = None
     region_mask: torch.BoolTensor | None = None
     grid: tuple[int, ...] | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
 
 
 @dataclass
@@ -52,6 +65,9 @@ class FgmmTextOutput(ModelOutput):
         phrase_captions: (B, M) index of each phrase's candidate caption.
         caption_embeds: (B, K, D) one L2-normalised embedding a candidate caption.
         caption_mask: (B, K) bool, False where an item has no such caption or it has no phrase.
+        hidden_states: with `output_hidden_states`, (B, L, C) before the first and after each transformer layer; with
+            `caption_lengths`, of every caption alone.
+        attentions: with `output_attentions` and eager attention, (B, heads, L, L) weights of each transformer layer.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -61,6 +77,8 @@ class FgmmTextOutput(ModelOutput):
     phrase_captions: torch.LongTensor | None = None
     caption_embeds: torch.FloatTensor | None = None
     caption_mask: torch.BoolTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
 @dataclass
@@ -93,26 +111,35 @@ class FgmmOutput(ModelOutput):
     audio_output: FgmmRegionOutput | None = None
     text_output: FgmmTextOutput | None = None
 
+    @property
+    def logits_per_image(self) -> torch.FloatTensor | None:
+        """`logits_per_video`, by the name that transformers' pipelines ask for: an image is a clip of one frame."""
+        return self.logits_per_video
 
-def present_only(encoder: nn.Module, inputs: torch.Tensor, present: torch.Tensor) -> tuple[torch.Tensor, tuple]:
+
+def present_only(encoder: nn.Module, present: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, tuple]:
     """Encodes the items that have the modality; the others' features are 0.
 
     So an absent item costs nothing and has no part in batch normalisation's statistics.
 
     Args:
         encoder: gives features (B, N, C) and the grid of the regions.
-        inputs: (B, ...).
         present: (B,) bool.
+        inputs: (B, ...) each.
     """
+    if torch.compiler.is_compiling() and not encoder.training:
+        # A graph's shapes cannot depend on values: everything is encoded, and without statistics no item sees another.
+        features, grid = encoder(*inputs)
+        return features.masked_fill(~present.view(-1, 1, 1), 0.0), grid
     if bool(present.all()):
-        return encoder(inputs)
+        return encoder(*inputs)
     if bool(present.any()):
-        kept, (features, grid) = present, encoder(inputs[present])
+        kept, (features, grid) = present, encoder(*(values[present] for values in inputs))
     else:
         # One is encoded and dropped, so that shapes are known and parameters take part in DDP; no statistics count it.
         kept = torch.arange(len(present), device=present.device) == 0
         training = [module for module in encoder.modules() if module.training]
-        features, grid = encoder.eval()(inputs[kept])
+        features, grid = encoder.eval()(*(values[kept] for values in inputs))
         for module in training:
             module.training = True
     everything = features.new_zeros(len(present), *features.shape[1:])
@@ -120,10 +147,22 @@ def present_only(encoder: nn.Module, inputs: torch.Tensor, present: torch.Tensor
     return everything.masked_fill(~present.view(-1, 1, 1), 0.0), grid
 
 
+# The encoders of each modality: ours, by their model type, and transformers'.
+OWN_ENCODERS = {"fgmm_video": FgmmVideoEncoder, "fgmm_audio": FgmmAudioEncoder, "fgmm_text": FgmmTextEncoder}
+
+
 def make_encoder(modality: str, config: FgmmConfig) -> nn.Module:
-    """The encoder of one modality, with random weights."""
-    encoders = {"video": FgmmVideoEncoder, "audio": FgmmAudioEncoder, "text": FgmmTextEncoder}
-    return encoders[modality](getattr(config, f"{modality}_config"))
+    """The encoder of one modality, with random weights.
+
+    Raises:
+        ValueError: for a kind of encoder that cannot stand in this place.
+    """
+    part = getattr(config, f"{modality}_config")
+    if part.model_type in OWN_ENCODERS:
+        return OWN_ENCODERS[part.model_type](part)
+    if modality == "audio":
+        return TransformersAudioEncoder(part, config.audio_padding_value)
+    return {"video": TransformersVideoEncoder, "text": TransformersTextEncoder}[modality](part)
 
 
 def encode_video(
@@ -139,8 +178,9 @@ def encode_video(
         The features of the regions (B, N, C), their mask (B, N) and their grid (t, h, w).
     """
     if video_mask is None:
-        video_mask = torch.ones(len(pixel_values_videos), dtype=torch.bool, device=pixel_values_videos.device)
-    features, grid = present_only(encoder, pixel_values_videos, video_mask.bool())
+        features, grid = encoder(pixel_values_videos)
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device), grid
+    features, grid = present_only(encoder, video_mask.bool(), pixel_values_videos)
     return features, video_mask.bool().unsqueeze(1).expand(features.shape[:2]), grid
 
 
@@ -150,26 +190,37 @@ def encode_audio(
     """
     Args:
         encoder: of sound.
-        input_features: (B, time, mel) log-mel frames.
-        input_features_mask: (B, time) False for padding; an item without audio is all padding. None: all sound.
+        input_features: (B, time, mel) log-mel frames, or (B, samples) for encoders of waveforms.
+        input_features_mask: (B, time) or (B, samples) False for padding; an item without audio is all padding. None:
+            all sound.
 
     Returns:
         The features of the regions (B, N, C), their mask (B, N) and their grid (frequency, time).
     """
+    if isinstance(encoder, TransformersAudioEncoder):
+        if input_features_mask is None:
+            input_features_mask = torch.ones(input_features.shape[:2], dtype=torch.bool, device=input_features.device)
+        keep = input_features_mask.bool()
+        features, grid = present_only(encoder, keep.any(1), input_features, keep)
+        return features, encoder.region_mask(keep, grid), grid
     if input_features_mask is None:
-        input_features_mask = torch.ones(input_features.shape[:2], dtype=torch.bool, device=input_features.device)
+        features, grid = encoder(input_features)
+        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device), grid
     keep = input_features_mask.bool()
     # What stands in the padding must not leak into its neighbours through the convolutions.
-    features, grid = present_only(encoder, input_features.masked_fill(~keep.unsqueeze(-1), 0.0), keep.any(1))
+    features, grid = present_only(encoder, keep.any(1), input_features.masked_fill(~keep.unsqueeze(-1), 0.0))
     return features, region_mask(keep, grid), grid
 
 
-class FgmmModel(FgmmPreTrainedModel):
+class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
     """Small video, audio and text encoders in one space, compared region by phrase.
 
     Each encoder's features are projected into D dimensions and L2-normalised; see [`PairObjective`] for how two
     modalities are scored.
     """
+
+    # The text encoder and the audio encoder's backbone record their own.
+    _can_record_outputs = {"hidden_states": VideoStage, "attentions": TextLayer}
 
     def __init__(self, config: FgmmConfig):
         super().__init__(config)
@@ -181,6 +232,7 @@ class FgmmModel(FgmmPreTrainedModel):
         self.objectives = nn.ModuleDict(
             {f"{ask}_{answer}": objective(config) for ask, answer in PAIRS if {ask, answer} <= set(self.encoders)}
         )
+        self.train()
         self.post_init()
 
     @torch.no_grad()
@@ -190,18 +242,80 @@ class FgmmModel(FgmmPreTrainedModel):
             for name, value in module.initial_values().items():
                 init.constant_(getattr(module, name), value)
 
+    @classmethod
+    def from_encoders(
+        cls, video=None, audio=None, text=None, frozen: tuple[str, ...] = (), **config_kwargs
+    ) -> "FgmmModel":
+        """A model of given encoders, with new projections and objectives.
+
+        Args:
+            video, audio, text: a name on the Hub, a folder, or a configuration (then its weights are random); None: no
+                such encoder. The encoders of an fgmm model can be taken, and transformers' (see `transformers_fgmm`);
+                of a model of pictures and text, such as CLIP, its part for this modality.
+            frozen: which of them training leaves as they are, out of `"video"`, `"audio"`, `"text"`.
+            **config_kwargs: of [`FgmmConfig`], for example `projection_dim`.
+
+        Raises:
+            ValueError: for a kind of encoder that cannot stand in its place, or fewer than two encoders.
+            OSError: for a name that cannot be loaded.
+        """
+        given = {"video": video, "audio": audio, "text": text}
+        given = {name: encoder for name, encoder in given.items() if encoder is not None}
+        parts = {f"{name}_config": load_config(name, encoder) for name, encoder in given.items()}
+        kind = getattr(parts.get("audio_config"), "model_type", None)
+        if kind == "audio-spectrogram-transformer" and "audio_padding_value" not in config_kwargs:
+            config_kwargs["audio_padding_value"] = normalised_silence(audio)
+        model = cls(FgmmConfig(**parts, modalities=list(given), frozen=list(frozen), **config_kwargs))
+        for name, encoder in given.items():
+            if isinstance(encoder, PreTrainedConfig):
+                continue
+            part = getattr(model.config, f"{name}_config")
+            if part.model_type in OWN_ENCODERS:
+                start = cls.from_pretrained(encoder, dtype=torch.float32).encoders[name].state_dict()
+                model.encoders[name].load_state_dict(start)
+            else:
+                model.encoders[name].model.load_state_dict(from_name(encoder, part).state_dict())
+        return model.eval()
+
+    def train(self, mode: bool = True) -> "FgmmModel":
+        """As in torch; frozen encoders stay in evaluation mode, and without gradients, which loading gives them."""
+        super().train(mode)
+        for name in self.config.frozen:
+            self.encoders[name].requires_grad_(False).eval()
+        return self
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The word embedding.
+
+        Raises:
+            NotImplementedError: for a model without a text encoder.
+        """
+        return (
+            self.encoders["text"].get_input_embeddings() if "text" in self.encoders else super().get_input_embeddings()
+        )
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self._encoder("text").set_input_embeddings(value)
+
     def _encoder(self, modality: str) -> nn.Module:
         if modality not in self.encoders:
             raise ValueError(f"This model has no {modality} encoder, only {', '.join(self.encoders)}.")
         return self.encoders[modality]
 
+    @capture_outputs(tie_last_hidden_states=False)
     def get_video_features(
-        self, pixel_values_videos: torch.Tensor, video_mask: torch.Tensor | None = None
+        self,
+        pixel_values_videos: torch.Tensor,
+        video_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> FgmmRegionOutput:
         """
         Args:
             pixel_values_videos: (B, T, 3, H, W) normalised pixels.
             video_mask: (B,) False for items without video, or None.
+            output_hidden_states: give them too; left out, what the configuration says.
+            output_attentions: of this encoder there are none.
 
         Returns:
             [`FgmmRegionOutput`], with a grid of (t, h, w).
@@ -211,23 +325,33 @@ class FgmmModel(FgmmPreTrainedModel):
         """
         return self._project_regions("video", *encode_video(self._encoder("video"), pixel_values_videos, video_mask))
 
-    def get_image_features(self, pixel_values: torch.Tensor) -> FgmmRegionOutput:
+    def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> FgmmRegionOutput:
         """
         Args:
             pixel_values: (B, 3, H, W) normalised pixels; each image is a clip of one frame.
+            **kwargs: see [`~FgmmModel.get_video_features`].
 
         Returns:
-            [`FgmmRegionOutput`], with a grid of (1, h, w).
+            [`FgmmRegionOutput`], with a grid of (1, h, w); of encoders that need a whole clip, (t, h, w) of one that
+            stands still.
         """
-        return self.get_video_features(pixel_values.unsqueeze(1))
+        return self.get_video_features(pixel_values.unsqueeze(1), **kwargs)
 
+    @capture_outputs(tie_last_hidden_states=False)
     def get_audio_features(
-        self, input_features: torch.Tensor, input_features_mask: torch.Tensor | None = None
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> FgmmRegionOutput:
         """
         Args:
-            input_features: (B, time, mel) log-mel frames.
-            input_features_mask: (B, time) False for padding; an item without audio is all padding. None: all sound.
+            input_features: (B, time, mel) log-mel frames, or (B, samples) for encoders of waveforms.
+            input_features_mask: (B, time) or (B, samples) False for padding; an item without audio is all padding.
+                None: all sound.
+            output_hidden_states: give them too; left out, what the configuration says.
+            output_attentions: of this encoder there are none.
 
         Returns:
             [`FgmmRegionOutput`], with a grid of (frequency, time).
@@ -239,6 +363,7 @@ class FgmmModel(FgmmPreTrainedModel):
             "audio", *encode_audio(self._encoder("audio"), input_features, input_features_mask)
         )
 
+    @capture_outputs(tie_last_hidden_states=False)
     def get_text_features(
         self,
         input_ids: torch.Tensor,
@@ -246,6 +371,9 @@ class FgmmModel(FgmmPreTrainedModel):
         phrase_spans: torch.Tensor | None = None,
         phrase_captions: torch.Tensor | None = None,
         phrase_mask: torch.Tensor | None = None,
+        caption_lengths: torch.Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> FgmmTextOutput:
         """
         Args:
@@ -254,6 +382,9 @@ class FgmmModel(FgmmPreTrainedModel):
             phrase_spans: (B, M, 2) first token and one past the last of each phrase. None: each item is one phrase.
             phrase_captions: (B, M) the candidate caption that a phrase belongs to. None: one caption an item.
             phrase_mask: (B, M) False for padding. None: every span that is not empty.
+            caption_lengths: (B, K) tokens of each candidate caption, 0 for padding: words attend within their own
+                caption. None: an item is one text.
+            output_hidden_states, output_attentions: give them too; left out, what the configuration says.
 
         Returns:
             [`FgmmTextOutput`].
@@ -273,24 +404,30 @@ class FgmmModel(FgmmPreTrainedModel):
             phrase_spans = torch.stack([torch.minimum(first, last), last], dim=-1).unsqueeze(1)
         if phrase_mask is None:
             phrase_mask = phrase_spans[..., 1] > phrase_spans[..., 0]
-        if phrase_captions is None:
-            phrase_captions = torch.zeros_like(phrase_mask, dtype=torch.long)
         phrase_mask = phrase_mask.bool()
         phrase_spans = phrase_spans.masked_fill(~phrase_mask.unsqueeze(-1), 0)
-        phrase_captions = phrase_captions.masked_fill(~phrase_mask, 0)
-        features = encoder(input_ids, attention_mask, phrase_spans)
+        if phrase_captions is None:
+            phrase_captions, num_captions = torch.zeros_like(phrase_mask, dtype=torch.long), 1
+        else:
+            phrase_captions = phrase_captions.masked_fill(~phrase_mask, 0)
+            num_captions = int(phrase_captions.max()) + 1 if phrase_captions.numel() else 1
+        features = encoder(input_ids, attention_mask, phrase_spans, caption_lengths)
 
         # A caption's words are its phrases' words, so that its maximum is the maximum over its phrases.
-        num_captions = int(phrase_captions.max()) + 1 if phrase_captions.numel() else 1
         membership = F.one_hot(phrase_captions, num_captions).bool() & phrase_mask.unsqueeze(-1)  # (B, M, K)
         index = phrase_captions.unsqueeze(-1).expand_as(features)
-        per_caption = features.new_zeros(len(features), num_captions, features.shape[2])
-        per_caption = per_caption.scatter_reduce(1, index, features, reduce="amax")
+        lowest = torch.finfo(features.dtype).min
+        shape = (features.shape[0], num_captions, features.shape[2])  # len(features) would fix B in an exported graph
+        per_caption = features.new_full(shape, lowest)
+        words = features.masked_fill(~phrase_mask.unsqueeze(-1), lowest)
+        per_caption = per_caption.scatter_reduce(1, index, words, reduce="amax")
         caption_mask = membership.any(1)
+        whole = per_caption.amax(1).masked_fill(~caption_mask.any(1, keepdim=True), 0.0)
+        per_caption = per_caption.masked_fill(~caption_mask.unsqueeze(-1), 0.0)
         project = self.projections["text"]
         return FgmmTextOutput(
             last_hidden_state=features,
-            pooler_output=F.normalize(project(per_caption.amax(1)), dim=-1) * caption_mask.any(1, keepdim=True),
+            pooler_output=F.normalize(project(whole), dim=-1) * caption_mask.any(1, keepdim=True),
             phrases=F.normalize(project(features), dim=-1),
             phrase_mask=phrase_mask,
             phrase_captions=phrase_captions,
@@ -322,7 +459,10 @@ class FgmmModel(FgmmPreTrainedModel):
         phrase_spans: torch.Tensor | None = None,
         phrase_captions: torch.Tensor | None = None,
         phrase_mask: torch.Tensor | None = None,
+        caption_lengths: torch.Tensor | None = None,
         return_loss: bool = False,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
     ) -> FgmmOutput:
         """
         Scores every given item against every other, for each pair of modalities given.
@@ -330,10 +470,12 @@ class FgmmModel(FgmmPreTrainedModel):
         Args:
             pixel_values_videos, video_mask: see [`~FgmmModel.get_video_features`].
             input_features, input_features_mask: see [`~FgmmModel.get_audio_features`].
-            input_ids, attention_mask, phrase_spans, phrase_captions, phrase_mask: see
+            input_ids, attention_mask, phrase_spans, phrase_captions, phrase_mask, caption_lengths: see
                 [`~FgmmModel.get_text_features`].
             return_loss: give the loss (item i of one modality belongs to item i of the others) in place of the
                 logits; across processes the negatives come from all of them.
+            output_hidden_states, output_attentions: give them in `video_output`, `audio_output` and `text_output`;
+                None: what the configuration says.
 
         Returns:
             [`FgmmOutput`].
@@ -342,6 +484,7 @@ class FgmmModel(FgmmPreTrainedModel):
             ValueError: when nothing is given, a shape is wrong, or for a loss fewer than two modalities or different
                 numbers of items are given.
         """
+        recorded = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         outputs = self.encode_inputs(
             pixel_values_videos,
             input_features,
@@ -352,6 +495,8 @@ class FgmmModel(FgmmPreTrainedModel):
             phrase_spans,
             phrase_captions,
             phrase_mask,
+            caption_lengths,
+            **{name: value for name, value in recorded.items() if value is not None},
         )
         scored = {"loss": self.contrast(outputs)} if return_loss else self._logits(outputs)
         return FgmmOutput(
@@ -373,6 +518,8 @@ class FgmmModel(FgmmPreTrainedModel):
         phrase_spans: torch.Tensor | None = None,
         phrase_captions: torch.Tensor | None = None,
         phrase_mask: torch.Tensor | None = None,
+        caption_lengths: torch.Tensor | None = None,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> dict[str, FgmmRegionOutput | FgmmTextOutput]:
         """
         Encodes every given modality; the arguments are those of [`~FgmmModel.forward`].
@@ -383,14 +530,21 @@ class FgmmModel(FgmmPreTrainedModel):
         Raises:
             ValueError: when nothing is given, or a shape is wrong.
         """
+        kwargs["return_dict"] = True
         outputs = {}
         if pixel_values_videos is not None:
-            outputs["video"] = self.get_video_features(pixel_values_videos, video_mask)
+            outputs["video"] = self.get_video_features(pixel_values_videos, video_mask, **kwargs)
         if input_features is not None:
-            outputs["audio"] = self.get_audio_features(input_features, input_features_mask)
+            outputs["audio"] = self.get_audio_features(input_features, input_features_mask, **kwargs)
         if input_ids is not None:
             outputs["text"] = self.get_text_features(
-                input_ids, attention_mask, phrase_spans, phrase_captions, phrase_mask
+                input_ids,
+                attention_mask,
+                phrase_spans,
+                phrase_captions,
+                phrase_mask,
+                caption_lengths,
+                **kwargs,
             )
         if not outputs:
             raise ValueError("Give at least one of pixel_values_videos, input_features and input_ids.")
@@ -398,8 +552,10 @@ class FgmmModel(FgmmPreTrainedModel):
 
     def _logits(self, outputs: dict[str, ModelOutput]) -> dict[str, torch.Tensor | None]:
         logits = {
-            pair: self.objectives["_".join(pair)].logits(as_queries(outputs[pair[0]]), as_keys(outputs[pair[1]]))
-            for pair in given_pairs(outputs)
+            (ask, answer): self.objectives[f"{ask}_{answer}"](
+                as_queries(outputs[ask]), as_keys(outputs[answer]), return_loss=False
+            )
+            for ask, answer in given_pairs(outputs)
         }
         per_video, per_audio = logits.get(("text", "video")), logits.get(("text", "audio"))
         return {
@@ -435,6 +591,25 @@ class FgmmModel(FgmmPreTrainedModel):
         return torch.stack(losses).sum() / number.clamp(min=1)
 
 
+def load_config(modality: str, encoder: str | PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of a named encoder, that of its modality where it is an fgmm model's; a configuration is
+    taken as it is."""
+    config = encoder
+    if not isinstance(config, PreTrainedConfig):
+        values, _ = PreTrainedConfig.get_config_dict(encoder)
+        kind = FgmmConfig if values.get("model_type") == FgmmConfig.model_type else AutoConfig
+        config = kind.from_pretrained(encoder)
+    return getattr(config, f"{modality}_config") if config.model_type == FgmmConfig.model_type else config
+
+
+def normalised_silence(encoder: str | PreTrainedConfig) -> float:
+    """What the Audio Spectrogram Transformer's feature extractor puts after a sound's end: 0, normalised."""
+    extractor = ASTFeatureExtractor()
+    if not isinstance(encoder, PreTrainedConfig):
+        extractor = ASTFeatureExtractor.from_pretrained(encoder)
+    return float(extractor.normalize(0.0)) if extractor.do_normalize else 0.0
+
+
 def given_pairs(outputs: dict[str, ModelOutput]) -> list[tuple[str, str]]:
     """The pairs of modalities, which asks and which answers, of which both are given."""
     return [(ask, answer) for ask, answer in PAIRS if ask in outputs and answer in outputs]
@@ -467,6 +642,7 @@ class RegionClassifier(FgmmPreTrainedModel):
     """
 
     modality: str
+    _can_record_outputs = {"hidden_states": VideoStage}  # the audio encoder's backbone records its own
 
     def __init__(self, config: FgmmConfig):
         super().__init__(config)
@@ -478,24 +654,19 @@ class RegionClassifier(FgmmPreTrainedModel):
         self.post_init()
 
     def classify(
-        self, features: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor | None, output_hidden_states: bool
-    ) -> dict[str, torch.Tensor | tuple | None]:
+        self, features: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor | None
+    ) -> dict[str, torch.Tensor | None]:
         """
         Args:
             features: (B, N, C) of the regions.
             mask: (B, N) False for padding.
             labels: (B,) classes, (B, num_labels) 0 or 1 where an item may be of several, or None.
-            output_hidden_states: give the features too.
 
         Returns:
             The fields of the output.
         """
         logits = self.classifier(self.dropout(masked_mean(features, mask)))
-        return {
-            "loss": None if labels is None else self.loss_function(labels, logits, self.config),
-            "logits": logits,
-            "hidden_states": (features,) if output_hidden_states else None,
-        }
+        return {"loss": None if labels is None else self.loss_function(labels, logits, self.config), "logits": logits}
 
 
 class FgmmForVideoClassification(RegionClassifier):
@@ -505,13 +676,13 @@ class FgmmForVideoClassification(RegionClassifier):
     input_modalities = ("video",)
     _keys_to_ignore_on_load_unexpected = [r"^encoders\.(audio|text)\.", r"^projections\.", r"^objectives\."]
 
-    @can_return_tuple
+    @capture_outputs
     def forward(
         self,
         pixel_values_videos: torch.Tensor,
         video_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
+        output_hidden_states: bool | None = None,
     ) -> ImageClassifierOutput:
         """
         Args:
@@ -519,7 +690,7 @@ class FgmmForVideoClassification(RegionClassifier):
             video_mask: (B,) False for items without video, or None.
             labels: (B,) class indices, or (B, num_labels) floats 0 or 1 where an item may be of several classes; which
                 of them is `config.problem_type`, taken from the first labels where it is not set.
-            output_hidden_states: give the features of the regions (B, N, C) as the one hidden state.
+            output_hidden_states: give them too, see [`FgmmRegionOutput`]; left out, what the configuration says.
 
         Returns:
             transformers' `ImageClassifierOutput`: loss (with labels), logits (B, num_labels), hidden_states.
@@ -528,7 +699,7 @@ class FgmmForVideoClassification(RegionClassifier):
             ValueError: for a wrong shape.
         """
         features, mask, _ = encode_video(self.encoders["video"], pixel_values_videos, video_mask)
-        return ImageClassifierOutput(**self.classify(features, mask, labels, output_hidden_states))
+        return ImageClassifierOutput(**self.classify(features, mask, labels))
 
 
 class FgmmForAudioClassification(RegionClassifier):
@@ -539,13 +710,13 @@ class FgmmForAudioClassification(RegionClassifier):
     input_modalities = ("audio",)
     _keys_to_ignore_on_load_unexpected = [r"^encoders\.(video|text)\.", r"^projections\.", r"^objectives\."]
 
-    @can_return_tuple
+    @capture_outputs
     def forward(
         self,
         input_features: torch.Tensor,
         input_features_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        output_hidden_states: bool = False,
+        output_hidden_states: bool | None = None,
     ) -> SequenceClassifierOutput:
         """
         Args:
@@ -560,7 +731,7 @@ class FgmmForAudioClassification(RegionClassifier):
             ValueError: for a wrong shape.
         """
         features, mask, _ = encode_audio(self.encoders["audio"], input_features, input_features_mask)
-        return SequenceClassifierOutput(**self.classify(features, mask, labels, output_hidden_states))
+        return SequenceClassifierOutput(**self.classify(features, mask, labels))
 
 
 __all__ = [

@@ -1,18 +1,51 @@
 """Words to phrases: the text tower of MIL-NCE applied to each phrase, optionally after transformer layers."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_fgmm import FgmmTextConfig
+from .layers_fgmm import FgmmPreTrainedModel
+
+
+def eager_attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float,
+    **kwargs,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention in plain steps, with the signature of transformers' other implementations.
+
+    Args:
+        query, key, value: (B, heads, L, C / heads).
+        attention_mask: (B, 1, L, L), added to the logits; None: every token attends to all.
+
+    Returns:
+        (B, L, heads, C / heads), and the weights (B, heads, L, L).
+    """
+    logits = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        logits = logits + attention_mask
+    weights = logits.softmax(-1, dtype=torch.float32).to(query.dtype)
+    return (weights @ value).transpose(1, 2), weights
 
 
 class TextLayer(GradientCheckpointingLayer):
     """A pre-norm transformer layer (Vaswani et al., 2017)."""
 
+    is_causal = False  # what transformers' attention implementations ask for
+
     def __init__(self, config: FgmmTextConfig):
         super().__init__()
+        self.config = config
         self.num_heads = config.num_attention_heads
         self.attention_norm = nn.LayerNorm(config.hidden_size)
         self.qkv = nn.Linear(config.hidden_size, 3 * config.hidden_size)
@@ -21,22 +54,32 @@ class TextLayer(GradientCheckpointingLayer):
         self.mlp_input = nn.Linear(config.hidden_size, 4 * config.hidden_size)
         self.mlp_output = nn.Linear(4 * config.hidden_size, config.hidden_size)
 
-    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(B, L, C) with a boolean mask (B, 1, 1, L) of what may be attended to -> (B, L, C)."""
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """(B, L, C) and the mask that the implementation takes -> (B, L, C), and weights (B, heads, L, L) or None."""
         batch, length, width = hidden_states.shape
         qkv = self.qkv(self.attention_norm(hidden_states)).view(batch, length, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask)
-        hidden_states = hidden_states + self.attention_output(attended.transpose(1, 2).reshape(batch, length, width))
-        return hidden_states + self.mlp_output(F.gelu(self.mlp_input(self.mlp_norm(hidden_states))))
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        attended, weights = attention(
+            self, query, key, value, attention_mask, scaling=(width // self.num_heads) ** -0.5, dropout=0.0
+        )
+        hidden_states = hidden_states + self.attention_output(attended.reshape(batch, length, width))
+        return hidden_states + self.mlp_output(F.gelu(self.mlp_input(self.mlp_norm(hidden_states)))), weights
 
 
-class FgmmTextEncoder(nn.Module):
+class FgmmTextEncoder(FgmmPreTrainedModel):
     """Words to one vector a phrase, before the projection; `out_channels` are its dimensions."""
 
+    config_class = FgmmTextConfig
+    main_input_name = "input_ids"
+    input_modalities = ("text",)
+    _input_embed_layer = "word_embedding"
+    _can_record_outputs = {"hidden_states": TextLayer, "attentions": TextLayer}
+
     def __init__(self, config: FgmmTextConfig):
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         self.word_embedding = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList([TextLayer(config) for _ in range(config.num_hidden_layers)])
@@ -47,7 +90,11 @@ class FgmmTextEncoder(nn.Module):
         self.out_channels = config.intermediate_size
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, phrase_spans: torch.Tensor
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        phrase_spans: torch.Tensor,
+        caption_lengths: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """
         Args:
@@ -55,13 +102,23 @@ class FgmmTextEncoder(nn.Module):
             attention_mask: (B, L) 1 for tokens, 0 for padding.
             phrase_spans: (B, M, 2) first token and one past the last token of each phrase; phrases do not overlap,
                 and an empty span is padding.
+            caption_lengths: (B, K) tokens of each candidate caption, each a text of its own to the transformer layers;
+                0 for padding. None: an item is one text.
 
         Returns:
             (B, M, C) the maximum over each phrase's words, 0 for padding.
 
         Raises:
-            ValueError: when the text is longer than the transformer layers' positions.
+            ValueError: when a text is longer than the transformer layers' positions.
         """
+        if self.layers:
+            words = encode_each_caption(self.encode_words, input_ids, attention_mask, caption_lengths)
+        else:
+            words = self.encode_words(input_ids, attention_mask)
+        return max_over_spans(words, phrase_spans)
+
+    def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        """(S, l) ids and mask, 1 for tokens, to word vectors (S, l, C)."""
         hidden_states = self.dropout(self.word_embedding(input_ids))
         if self.layers:
             length = input_ids.shape[1]
@@ -70,27 +127,61 @@ class FgmmTextEncoder(nn.Module):
                     f"The text has {length} tokens, but max_position_embeddings is "
                     f"{self.config.max_position_embeddings}; pass truncation=True and max_length to the processor."
                 )
-            hidden_states = hidden_states + self.position_embedding.weight[:length]
+            hidden_states = hidden_states + self.position_embedding(torch.arange(length, device=input_ids.device))
+            attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
             for layer in self.layers:
-                hidden_states = layer(hidden_states, attention_mask.bool()[:, None, None, :])
+                hidden_states, _ = layer(hidden_states, attention_mask)
             hidden_states = self.norm(hidden_states)
-        return max_over_spans(F.relu(self.linear(hidden_states)), phrase_spans)
+        return F.relu(self.linear(hidden_states))
+
+
+def encode_each_caption(
+    encode: Callable, input_ids: torch.Tensor, attention_mask: torch.Tensor, caption_lengths: torch.Tensor | None
+) -> torch.Tensor:
+    """Word vectors of every candidate caption for itself: an item's captions are alternatives, not one text.
+
+    Args:
+        encode: ids (S, l) and mask (S, l), 1 for tokens, to word vectors (S, l, C).
+        input_ids: (B, L) candidate captions end to end.
+        attention_mask: (B, L) 0 for padding.
+        caption_lengths: (B, K) tokens of each; None: an item is one text.
+
+    Returns:
+        (B, L, C).
+    """
+    if caption_lengths is None or not bool(caption_lengths.any()):
+        # A softmax over nothing is no number: an item without a token attends to its padding, which is in no phrase.
+        return encode(input_ids, attention_mask.masked_fill(~attention_mask.bool().any(1, keepdim=True), 1))
+    batch, length = input_ids.shape
+    item, caption = caption_lengths.nonzero(as_tuple=True)  # (S,)
+    lengths = caption_lengths[item, caption]
+    first = item * length + caption_lengths.cumsum(1)[item, caption] - lengths
+    offsets = torch.arange(int(lengths.max()), device=input_ids.device)
+    inside = offsets < lengths.unsqueeze(1)
+    places = (first.unsqueeze(1) + offsets).clamp(max=batch * length - 1)  # (S, l)
+    words = encode(input_ids.flatten()[places], inside.long())
+    rows = words.new_zeros(batch * length, words.shape[-1])
+    rows[places[inside]] = words[inside]
+    return rows.view(batch, length, -1)
 
 
 def max_over_spans(words: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
-    """Maximum of non-negative word vectors over each span.
+    """Maximum of word vectors over each span.
+
+    No shape depends on the spans' values, so that graphs can be compiled and exported.
 
     Args:
-        words: (B, L, C), not negative.
-        spans: (B, M, 2) first and one past the last word.
+        words: (B, L, C).
+        spans: (B, M, 2) first and one past the last word; they do not overlap.
 
     Returns:
         (B, M, C); an empty span gives 0.
     """
     batch, length, channels = words.shape
-    lengths = spans[..., 1] - spans[..., 0]
-    offsets = torch.arange(max(1, int(lengths.max()) if lengths.numel() else 1), device=words.device)
-    rows = torch.arange(batch, device=words.device)[:, None, None] * length
-    places = rows + (spans[..., :1] + offsets).clamp(max=length - 1)  # (B, M, W)
-    pooled = words.flatten(0, 1).index_select(0, places.flatten()).view(*places.shape, channels)
-    return pooled.masked_fill((offsets >= lengths.unsqueeze(-1)).unsqueeze(-1), 0.0).amax(2)
+    places = torch.arange(length, device=words.device).unsqueeze(-1)
+    inside = (places >= spans[:, None, :, 0]) & (places < spans[:, None, :, 1])  # (B, L, M)
+    # Words of no span go to one place more, which is dropped.
+    span = torch.where(inside.any(2), inside.int().argmax(2), spans.shape[1])
+    pooled = words.new_full((batch, spans.shape[1] + 1, channels), torch.finfo(words.dtype).min)
+    pooled = pooled.scatter_reduce(1, span.unsqueeze(-1).expand_as(words), words, reduce="amax")[:, :-1]
+    return pooled.masked_fill((spans[..., 1] <= spans[..., 0]).unsqueeze(-1), 0.0)

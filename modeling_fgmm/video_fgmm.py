@@ -49,7 +49,7 @@ class TemporalConv3d(nn.Conv3d):
         return super().forward(hidden_states)
 
 
-class ConvBlock(GradientCheckpointingLayer):
+class ConvBlock(nn.Module):
     """Convolution, batch normalisation, ReLU; a k x k x k kernel is separated into space (1,k,k) and time (k,1,1)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, temporal_padding: str):
@@ -125,6 +125,18 @@ class InceptionBlock(GradientCheckpointingLayer):
         return torch.cat(outputs, dim=1)
 
 
+class VideoStage(nn.Sequential):
+    """Maximum pooling, then inception blocks."""
+
+    def __init__(self, blocks: list[InceptionBlock], kernel: tuple, stride: tuple):
+        super().__init__(*blocks)
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, C, t, h, w) -> (B, C', t', h', w')."""
+        return super().forward(max_pool_same(hidden_states, self.kernel, self.stride))
+
+
 class Stem(GradientCheckpointingLayer):
     """From pixels to a map at 1/4 of the height and width and half of the frames."""
 
@@ -156,9 +168,15 @@ class Stem(GradientCheckpointingLayer):
         pixels = pixels.permute(0, 3, 5, 7, 1, 2, 4, 6).flatten(1, 4)
         return F.pad(pixels, (1, 2, 1, 2))
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, H, W) -> (B, C', T/2, H/4, W/4)."""
-        hidden_states = self.conv(self.fold(pixels) if self.space_to_depth else pixels)
+    def convolve(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(B, C, T, H, W) -> (B, C', T/2, H/2, W/2), what `forward` goes on from.
+
+        Not in it, for reentrant checkpointing gives no gradient to weights of a layer whose input needs none.
+        """
+        return self.conv(self.fold(pixels) if self.space_to_depth else pixels)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """(B, C, t, h, w) -> (B, C', t, h/2, w/2)."""
         hidden_states = F.relu(self.norm(hidden_states))
         hidden_states = max_pool_same(hidden_states, (1, 3, 3), (1, 2, 2))
         return self.gate(self.conv_block(self.point_conv(hidden_states)))
@@ -176,14 +194,14 @@ class FgmmVideoEncoder(nn.Module):
         self.stem = Stem(config)
         channels = self.stem.out_channels
         self.stages = nn.ModuleList()
-        for stage, depth in zip(INCEPTION_STAGES, config.depths, strict=False):
-            blocks = nn.ModuleList()
+        for stage, pooling, depth in zip(INCEPTION_STAGES, STAGE_POOLING, config.depths, strict=False):
+            blocks = []
             for sizes in stage[:depth]:
                 blocks.append(
                     InceptionBlock(channels, tuple(scaled(size, config.width_multiplier) for size in sizes), config)
                 )
                 channels = blocks[-1].out_channels
-            self.stages.append(blocks)
+            self.stages.append(VideoStage(blocks, *pooling))
         self.out_channels = channels
 
     def forward(self, pixel_values_videos: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int]]:
@@ -210,11 +228,9 @@ class FgmmVideoEncoder(nn.Module):
         batch, frames = pixel_values_videos.shape[:2]
         if self.config.frame_by_frame:
             pixel_values_videos = pixel_values_videos.flatten(0, 1).unsqueeze(1)
-        hidden_states = self.stem(pixel_values_videos.transpose(1, 2))
-        for blocks, (kernel, stride) in zip(self.stages, STAGE_POOLING, strict=False):
-            hidden_states = max_pool_same(hidden_states, kernel, stride)
-            for block in blocks:
-                hidden_states = block(hidden_states)
+        hidden_states = self.stem(self.stem.convolve(pixel_values_videos.transpose(1, 2)))
+        for stage in self.stages:
+            hidden_states = stage(hidden_states)
         if self.config.frame_by_frame:
             hidden_states = hidden_states.squeeze(2).unflatten(0, (batch, frames)).transpose(1, 2)
         grid = tuple(hidden_states.shape[2:])

@@ -82,7 +82,10 @@ class FgmmFeatureExtractor(SequenceFeatureExtractor):
         batch = raw_speech if isinstance(raw_speech, (list, tuple)) else [raw_speech]
         if len(batch) and isinstance(batch[0], (int, float)):
             batch = [raw_speech]
-        frames = [None if sound is None else self.log_mel(self.to_mono(sound, sampling_rate)) for sound in batch]
+        frames = [
+            None if sound is None else self.log_mel(to_mono(sound, sampling_rate, self.sampling_rate))
+            for sound in batch
+        ]
         longest = max((len(item) for item in frames if item is not None), default=1)
         features = torch.full((len(batch), longest, self.feature_size), float(self.padding_value))
         mask = torch.zeros(len(batch), longest, dtype=torch.bool)
@@ -93,19 +96,18 @@ class FgmmFeatureExtractor(SequenceFeatureExtractor):
         data = {"input_features": features, "input_features_mask": mask}
         return BatchFeature(data, tensor_type=return_tensors)
 
-    def to_mono(self, sound, sampling_rate: int | None) -> torch.Tensor:
-        """(samples,) or (channels, samples) at any rate to (samples,) at this extractor's rate."""
-        waveform = torch.as_tensor(np.asarray(sound) if not isinstance(sound, torch.Tensor) else sound)
-        waveform = waveform.to(torch.float32)
-        if waveform.ndim == 2:
-            waveform = waveform.mean(0)
-        if waveform.ndim != 1 or not len(waveform):
-            raise ValueError(
-                f"A waveform of shape {tuple(waveform.shape)} is neither (samples,) nor (channels, samples)."
-            )
-        if sampling_rate is not None and sampling_rate != self.sampling_rate:
-            waveform = torchaudio_functional.resample(waveform, sampling_rate, self.sampling_rate)
-        return waveform
+
+def to_mono(sound, sampling_rate: int | None, own_rate: int) -> torch.Tensor:
+    """(samples,) or (channels, samples) at any rate to (samples,) at `own_rate`; rates in Hz, None: it is that one."""
+    waveform = torch.as_tensor(np.asarray(sound) if not isinstance(sound, torch.Tensor) else sound)
+    waveform = waveform.to(torch.float32)
+    if waveform.ndim == 2:
+        waveform = waveform.mean(0)
+    if waveform.ndim != 1 or not len(waveform):
+        raise ValueError(f"A waveform of shape {tuple(waveform.shape)} is neither (samples,) nor (channels, samples).")
+    if sampling_rate is not None and sampling_rate != own_rate:
+        waveform = torchaudio_functional.resample(waveform, sampling_rate, own_rate)
+    return waveform
 
 
 __all__ = ["FgmmFeatureExtractor"]

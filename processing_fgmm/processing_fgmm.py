@@ -3,20 +3,27 @@
 import os
 
 import torch
+from transformers import AutoFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .feature_extraction_fgmm import FgmmFeatureExtractor
+from .encoder_processors_fgmm import (
+    extract_features,
+    make_feature_extractor,
+    make_tokenizer,
+    make_video_processor,
+)
+from .feature_extraction_fgmm import FgmmFeatureExtractor, to_mono
 from .media_fgmm import read_waveform
 from .phrases_fgmm import find_phrases, to_token_spans
-from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideosKwargs, image_to_frame
+from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs
 
 
 class FgmmProcessorKwargs(ProcessingKwargs, total=False):
     """Keyword arguments of a call, by modality, and their defaults."""
 
-    videos_kwargs: FgmmVideosKwargs
+    videos_kwargs: FgmmVideoProcessorKwargs
     _defaults = {"text_kwargs": {"truncation": True, "max_length": 256}}
 
 
@@ -25,13 +32,15 @@ class FgmmProcessor(ProcessorMixin):
 
     Args:
         video_processor: [`FgmmVideoProcessor`].
-        feature_extractor: [`FgmmFeatureExtractor`].
+        feature_extractor: [`FgmmFeatureExtractor`], or an encoder's own, see [`~FgmmProcessor.from_encoders`].
         tokenizer: any fast tokenizer (phrases are found through its offsets).
         max_phrase_words: the most words in a phrase.
         clip_seconds: length of the window that training showed of each item, and that evaluation shows.
         caption_length: None, or the tokens that each caption is cut or padded to, which are then one phrase, with the
             padding (converted MIL-NCE weights, whose maximum over words takes the padding in).
     """
+
+    valid_processor_kwargs = FgmmProcessorKwargs
 
     def __init__(
         self,
@@ -49,6 +58,24 @@ class FgmmProcessor(ProcessorMixin):
         self.clip_seconds = clip_seconds
         self.caption_length = caption_length
 
+    @classmethod
+    def from_encoders(cls, video=None, audio=None, text=None, tokenizer=None, **kwargs) -> "FgmmProcessor":
+        """The processor of a model that [`FgmmModel.from_encoders`] made of the same encoders.
+
+        Args:
+            video, audio: a name on the Hub or a folder, whose own image or video processor and feature extractor say
+                what is done; or a configuration, to which sizes are fitted; None: our defaults.
+            text: a name on the Hub or a folder, of which the tokenizer is taken.
+            tokenizer: a name, a folder or a tokenizer, in place of that of `text`.
+            **kwargs: of [`FgmmProcessor`].
+
+        Raises:
+            ValueError: where there is no tokenizer, or none that is fast, or something of an unknown kind.
+            OSError: for a name that cannot be loaded.
+        """
+        tokenizer = make_tokenizer(text if tokenizer is None else tokenizer)
+        return cls(make_video_processor(video), make_feature_extractor(audio), tokenizer, **kwargs)
+
     def __call__(
         self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[FgmmProcessorKwargs]
     ) -> BatchFeature:
@@ -59,13 +86,15 @@ class FgmmProcessor(ProcessorMixin):
             videos: see [`FgmmVideoProcessor.preprocess`].
             audio: one or a list of: path, bytes or file of sound or video; array or tensor (samples,) or (channels,
                 samples) at `sampling_rate`; None, or a file without sound, is an item without sound.
-            **kwargs: `start` and `end` of the window in seconds, `num_frames`, `sampling_rate` in Hz, `max_length` in
-                tokens a caption, `return_tensors`.
+            **kwargs: `start` and `end` of the window in seconds, `num_frames` and other settings of
+                [`FgmmVideoProcessor`], `sampling_rate` in Hz, `max_length` in tokens a caption, `padding="max_length"`
+                for items of at least that many, `return_tensors`; or in `videos_kwargs`, `audio_kwargs`, `text_kwargs`.
 
         Returns:
             What was asked for of: `pixel_values_videos` (B, T, 3, H, W) and `video_mask` (B,); `input_features` (B,
-            time, mel) and `input_features_mask` (B, time); `input_ids` and `attention_mask` (B, L), `phrase_spans` (B,
-            M, 2), `phrase_captions` and `phrase_mask` (B, M).
+            time, mel), or (B, samples) for encoders of waveforms, and `input_features_mask` (B, time); `input_ids` and
+            `attention_mask` (B, L), `phrase_spans` (B, M, 2), `phrase_captions` and `phrase_mask` (B, M),
+            `caption_lengths` (B, K).
 
         Raises:
             MediaError: for a file that cannot be decoded. ValueError: when nothing, or both images and videos, or
@@ -76,12 +105,12 @@ class FgmmProcessor(ProcessorMixin):
         if images is None and text is None and videos is None and audio is None:
             raise ValueError("Give at least one of images, text, videos and audio.")
         kwargs.setdefault("return_tensors", "pt")
-        merged = self._merge_kwargs(FgmmProcessorKwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs)
+        merged = self._merge_kwargs(
+            self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
+        )
         data = {}
         if images is not None:
-            single = not isinstance(images, (list, tuple))
-            frames = [None if image is None else image_to_frame(image) for image in ([images] if single else images)]
-            data.update(self.video_processor(frames, num_frames=1))
+            data.update(self.video_processor.preprocess_images(images))
         if videos is not None:
             data.update(self.video_processor(videos, **merged["videos_kwargs"]))
         if audio is not None:
@@ -89,7 +118,11 @@ class FgmmProcessor(ProcessorMixin):
             data.update(self._process_sounds(audio, merged["audio_kwargs"].get("sampling_rate"), **window))
         if text is not None:
             text_kwargs = merged["text_kwargs"]
-            data.update(self._process_captions(text, text_kwargs["truncation"], text_kwargs["max_length"]))
+            data.update(
+                self._process_captions(
+                    text, text_kwargs["truncation"], text_kwargs["max_length"], text_kwargs.get("padding")
+                )
+            )
         return BatchFeature(data)
 
     def _process_sounds(self, audio, sampling_rate, start=0.0, end=None) -> BatchFeature:
@@ -101,41 +134,47 @@ class FgmmProcessor(ProcessorMixin):
             elif sound is None:
                 waveforms.append(None)
             else:
-                waveforms.append(self.feature_extractor.to_mono(sound, sampling_rate))
-        return self.feature_extractor(waveforms)
+                waveforms.append(to_mono(sound, sampling_rate, own_rate))
+        return extract_features(self.feature_extractor, waveforms)
 
-    def _process_captions(self, text, truncation: bool, max_length: int) -> dict[str, torch.Tensor]:
+    def _process_captions(
+        self, text, truncation: bool, max_length: int, padding: bool | str | None
+    ) -> dict[str, torch.Tensor]:
         items = [text] if isinstance(text, str) else list(text)
         items = [[item] if isinstance(item, str) else list(item) for item in items]
         captions = [caption for item in items for caption in item]
         if not all(isinstance(caption, str) for caption in captions):
             raise ValueError("text must be a string, a list of strings, or a list of lists of candidate captions.")
-        options = {"truncation": truncation, "max_length": max_length}
+        options = {"truncation": truncation, "max_length": min(max_length, self.tokenizer.model_max_length)}
         if self.caption_length is not None:
             options = {"truncation": True, "max_length": self.caption_length, "padding": "max_length"}
         encoded = self.tokenizer(captions, return_offsets_mapping=True, **options)
         rows, caption = [], 0
         for item in items:
-            token_ids, spans, owners = [], [], []
+            token_ids, spans, owners, lengths = [], [], [], []
             for place in range(len(item)):
                 token_spans = self._find_token_spans(captions[caption], encoded["offset_mapping"][caption])
                 spans += [(first + len(token_ids), last + len(token_ids)) for first, last in token_spans]
                 owners += [place] * len(token_spans)
                 token_ids += encoded["input_ids"][caption]
+                lengths.append(len(encoded["input_ids"][caption]))
                 caption += 1
-            rows.append((token_ids, spans, owners))
-        length = max(1, *(len(token_ids) for token_ids, _, _ in rows)) if rows else 1
-        phrases = max(1, *(len(spans) for _, spans, _ in rows)) if rows else 1
+            rows.append((token_ids, spans, owners, lengths))
+        shortest = max_length if padding == "max_length" else 1
+        length = max([shortest, *(len(token_ids) for token_ids, *_ in rows)])
+        phrases = max([1, *(len(spans) for _, spans, *_ in rows)])
         tensors = {
             "input_ids": torch.full((len(rows), length), self.tokenizer.pad_token_id),
             "attention_mask": torch.zeros(len(rows), length, dtype=torch.long),
             "phrase_spans": torch.zeros(len(rows), phrases, 2, dtype=torch.long),
             "phrase_captions": torch.zeros(len(rows), phrases, dtype=torch.long),
             "phrase_mask": torch.zeros(len(rows), phrases, dtype=torch.bool),
+            "caption_lengths": torch.zeros(len(rows), max([1, *map(len, items)]), dtype=torch.long),
         }
-        for row, (token_ids, spans, owners) in enumerate(rows):
+        for row, (token_ids, spans, owners, lengths) in enumerate(rows):
             tensors["input_ids"][row, : len(token_ids)] = torch.tensor(token_ids, dtype=torch.long)
             tensors["attention_mask"][row, : len(token_ids)] = 1
+            tensors["caption_lengths"][row, : len(lengths)] = torch.tensor(lengths, dtype=torch.long)
             if spans:
                 tensors["phrase_spans"][row, : len(spans)] = torch.tensor(spans)
                 tensors["phrase_captions"][row, : len(spans)] = torch.tensor(owners)
@@ -158,18 +197,29 @@ class FgmmProcessor(ProcessorMixin):
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
+        settings, _ = FgmmFeatureExtractor.get_feature_extractor_dict(pretrained_model_name_or_path, **kwargs)
+        own = settings.get("feature_extractor_type") == FgmmFeatureExtractor.__name__
+        extractor = FgmmFeatureExtractor if own else AutoFeatureExtractor
         return [
             FgmmVideoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs),
-            FgmmFeatureExtractor.from_pretrained(pretrained_model_name_or_path, **kwargs),
+            extractor.from_pretrained(pretrained_model_name_or_path, **kwargs),
             cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs),
         ]
+
+    def to_dict(self) -> dict:
+        """As in transformers, with what AutoImageProcessor looks for; it loads the video processor's settings."""
+        image_processor = {
+            "image_processor_type": "FgmmImageProcessor",
+            "auto_map": {"AutoImageProcessor": "video_processing_fgmm.FgmmImageProcessor"},
+        }
+        return {**super().to_dict(), "image_processor": image_processor}
 
     @property
     def model_input_names(self) -> list[str]:
         return [
             *self.video_processor.model_input_names,
-            *self.feature_extractor.model_input_names,
-            *("input_ids", "attention_mask", "phrase_spans", "phrase_captions", "phrase_mask"),
+            *("input_features", "input_features_mask"),
+            *("input_ids", "attention_mask", "phrase_spans", "phrase_captions", "phrase_mask", "caption_lengths"),
         ]
 
 

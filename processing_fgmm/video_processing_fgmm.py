@@ -7,20 +7,33 @@ import torch
 import torch.nn.functional as F
 from PIL import Image, ImageOps
 from transformers.feature_extraction_utils import BatchFeature
+from transformers.image_processing_utils import get_size_dict
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from .media_fgmm import read_frames, read_image
 
+# What a call may change, beside the frames and their times.
+SETTINGS = (
+    "size",
+    "crop_size",
+    "resample",
+    "do_rescale",
+    "rescale_factor",
+    "do_normalize",
+    "image_mean",
+    "image_std",
+)
 
-class FgmmVideosKwargs(VideosKwargs, total=False):
+
+class FgmmVideoProcessorKwargs(VideosKwargs, total=False):
     """What a call may change.
 
     start, end: the window that is shown, in seconds; end None is the end of the file.
     """
 
-    start: float
-    end: float | None
+    start: float | int
+    end: float | int | None
 
 
 class FgmmVideoProcessor(VideoProcessorMixin):
@@ -28,27 +41,39 @@ class FgmmVideoProcessor(VideoProcessorMixin):
 
     Args:
         num_frames: frames taken from a clip (T).
-        size: `{"shortest_edge": pixels}` before the crop.
+        size: before the crop: `{"shortest_edge": pixels}`, or `{"height": pixels, "width": pixels}`, to which a picture
+            is stretched.
         crop_size: `{"height": pixels, "width": pixels}` of the result.
-        image_mean, image_std: of each channel, on values in [0, 1].
+        resample: `"bilinear"`, `"bicubic"` or `"nearest"`.
+        do_rescale, rescale_factor: whether values are multiplied, and by what.
+        do_normalize, image_mean, image_std: whether the mean of each channel is taken off and its deviation divided by,
+            after rescaling.
     """
 
     model_input_names = ["pixel_values_videos", "video_mask"]
-    valid_kwargs = FgmmVideosKwargs
+    valid_kwargs = FgmmVideoProcessorKwargs
 
     def __init__(
         self,
         num_frames: int = 8,
         size: dict[str, int] | None = None,
         crop_size: dict[str, int] | None = None,
+        resample: str = "bilinear",
+        do_rescale: bool = True,
+        rescale_factor: float = 1 / 255,
+        do_normalize: bool = True,
         image_mean: list[float] | tuple[float, ...] = (0.45, 0.45, 0.45),
         image_std: list[float] | tuple[float, ...] = (0.225, 0.225, 0.225),
         **kwargs,
     ):
         super().__init__(**kwargs)
         self.num_frames = num_frames
-        self.size = size or {"shortest_edge": 224}
-        self.crop_size = crop_size or {"height": 224, "width": 224}
+        self.size = get_size_dict(size or 224, default_to_square=False)
+        self.crop_size = get_size_dict(crop_size or 224, param_name="crop_size")
+        self.resample = resample
+        self.do_rescale = do_rescale
+        self.rescale_factor = rescale_factor
+        self.do_normalize = do_normalize
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
 
@@ -80,9 +105,13 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         Raises:
             MediaError: for a file that cannot be decoded. ValueError: for anything that is no video or image.
         """
+        changed = {name: kwargs[name] for name in SETTINGS if kwargs.get(name) is not None}
+        if changed:
+            settings = {name: getattr(self, name) for name in SETTINGS} | changed
+            return type(self)(**settings).preprocess(videos, num_frames or self.num_frames, start, end, return_tensors)
         batch = videos if isinstance(videos, (list, tuple)) else [videos]
-        if len(batch) and all(isinstance(item, Image.Image) for item in batch) and isinstance(videos, tuple):
-            batch = [list(batch)]
+        if isinstance(videos, (list, tuple)) and len(videos) and all(is_frame(item) for item in videos):
+            batch = [videos]
         num_frames = num_frames or self.num_frames
         clips = [None if item is None else self.load(item, num_frames, start, end) for item in batch]
         clips = [None if clip is None else self.normalize(self.resize_and_crop(clip)) for clip in clips]
@@ -94,6 +123,12 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         mask = torch.tensor([clip is not None for clip in clips], dtype=torch.bool)
         return BatchFeature({"pixel_values_videos": pixels, "video_mask": mask}, tensor_type=return_tensors)
 
+    def preprocess_images(self, images) -> BatchFeature:
+        """As `preprocess`, of images alone: one or a list of PIL images, arrays, paths, bytes, binary files or None."""
+        batch = images if isinstance(images, (list, tuple)) else [images]
+        frames = [None if image is None else image_to_frame(image) for image in batch]
+        return self.preprocess(frames, num_frames=1)
+
     def load(
         self, item, num_frames: int, start: float = 0.0, end: float | None = None, name: str | None = None
     ) -> torch.Tensor:
@@ -101,22 +136,30 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         if is_image(item):
             return image_to_frame(item)
         if isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read"):
-            return read_frames(item, num_frames, start, end, self.size["shortest_edge"], name)
+            return read_frames(item, num_frames, start, end, self.decoded_size, name)
         if isinstance(item, (list, tuple)):
             return torch.cat([image_to_frame(image) for image in item])[spread(len(item), num_frames)]
         frames = array_to_frames(item)
         return frames[spread(len(frames), num_frames)]
 
+    @property
+    def decoded_size(self) -> int | tuple[int, int]:
+        """Pixels of the shorter side, or (height, width), to which files are scaled while they are decoded."""
+        return self.size.get("shortest_edge") or (self.size["height"], self.size["width"])
+
     def resize_and_crop(self, frames: torch.Tensor) -> torch.Tensor:
-        """(T, 3, H, W) uint8 to the crop's size: the shorter side scaled to `size`, then the centre."""
+        """(T, 3, H, W) uint8 to the crop's size: scaled to `size`, then the centre; frames of the crop's size stay."""
         height, width = frames.shape[-2:]
         crop = (self.crop_size["height"], self.crop_size["width"])
         if (height, width) == crop:
             return frames
-        ratio = self.size["shortest_edge"] / min(height, width)
+        target = self.decoded_size
+        if isinstance(target, int):
+            ratio = target / min(height, width)
+            target = (round(height * ratio), round(width * ratio))
         # Never smaller than the crop, whatever `size` says.
-        target = (max(round(height * ratio), crop[0]), max(round(width * ratio), crop[1]))
-        frames = resize(frames, target)
+        target = (max(target[0], crop[0]), max(target[1], crop[1]))
+        frames = resize(frames, target, self.resample)
         top, left = (target[0] - crop[0]) // 2, (target[1] - crop[1]) // 2
         return frames[..., top : top + crop[0], left : left + crop[1]]
 
@@ -139,21 +182,32 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         top = int(generator.integers(height - crop_height + 1))
         left = int(generator.integers(width - crop_width + 1))
         frames = frames[..., top : top + crop_height, left : left + crop_width]
-        frames = resize(frames, (self.crop_size["height"], self.crop_size["width"]))
+        frames = resize(frames, (self.crop_size["height"], self.crop_size["width"]), self.resample)
         return frames.flip(-1) if flip and generator.random() < 0.5 else frames
 
     def normalize(self, frames: torch.Tensor) -> torch.Tensor:
         """(T, 3, H, W) uint8 to float32 of about mean 0 and variance 1."""
-        mean = torch.tensor(self.image_mean).view(3, 1, 1)
-        std = torch.tensor(self.image_std).view(3, 1, 1)
-        return (frames.float() / 255 - mean) / std
+        frames = frames.float()
+        if self.do_rescale:
+            frames = frames * self.rescale_factor
+        if self.do_normalize:
+            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.image_mean, self.image_std))
+            frames = (frames - mean) / std
+        return frames
 
 
-def resize(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """(T, 3, H, W) uint8 to (T, 3, *size) uint8, bilinear with antialiasing."""
+class FgmmImageProcessor(FgmmVideoProcessor):
+    """The video processor as transformers' pipelines for images call it; it is loaded from the same settings."""
+
+    def __call__(self, images, **kwargs) -> BatchFeature:
+        return self.preprocess_images(images)
+
+
+def resize(frames: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
+    """(T, 3, H, W) uint8 to (T, 3, *size) uint8, by `resample`, with antialiasing where it interpolates."""
     if tuple(frames.shape[-2:]) == tuple(size):
         return frames
-    return F.interpolate(frames, size=size, mode="bilinear", antialias=True)
+    return F.interpolate(frames, size=size, mode=resample, antialias=resample != "nearest")
 
 
 def spread(length: int, number: int) -> torch.Tensor:
@@ -165,6 +219,11 @@ def is_image(item) -> bool:
     """PIL images, arrays of three axes, and paths with the name of an image."""
     if isinstance(item, (str, os.PathLike)):
         return os.path.splitext(item)[1].lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+    return is_frame(item)
+
+
+def is_frame(item) -> bool:
+    """PIL images and arrays of three axes."""
     return isinstance(item, Image.Image) or (hasattr(item, "ndim") and item.ndim == 3)
 
 
@@ -197,4 +256,4 @@ def array_to_frames(array) -> torch.Tensor:
     return frames.to(torch.uint8).contiguous()
 
 
-__all__ = ["FgmmVideoProcessor"]
+__all__ = ["FgmmImageProcessor", "FgmmVideoProcessor"]

@@ -67,10 +67,10 @@ class PretrainConfig:
     max_phrase_words: int = 4  # words in a phrase at most
 
     # Model, see FgmmConfig, FgmmVideoProcessor, FgmmFeatureExtractor
-    init_from: str = ""  # model whose tokenizer, encoders and projections are gone on from; the objective begins anew
+    init_from: str = ""  # model whose processor, encoders and projections are gone on from; the objective begins anew
     model: dict = field(default_factory=dict)
-    video_processor: dict = field(default_factory=dict)
-    feature_extractor: dict = field(default_factory=dict)
+    video_processor: dict = field(default_factory=dict)  # empty: that of init_from
+    feature_extractor: dict = field(default_factory=dict)  # empty: that of init_from
 
     # Optimisation
     batch_size: int = 64  # clips a process and batch
@@ -190,7 +190,8 @@ def make_config(values: dict) -> PretrainConfig:
     model = values.get("model") or {}
     check_names(model, field_names(FgmmConfig), "model.")
     for part, kind in FgmmConfig.sub_configs.items():
-        check_names(model.get(part) or {}, field_names(kind), f"model.{part}.")
+        if "model_type" not in (model.get(part) or {}):  # else it is one of transformers' encoders
+            check_names(model.get(part) or {}, field_names(kind), f"model.{part}.")
     for part, kind in (("video_processor", FgmmVideoProcessor), ("feature_extractor", FgmmFeatureExtractor)):
         check_names(values.get(part) or {}, list(inspect.signature(kind.__init__).parameters), f"{part}.")
     if values.get("mixed_precision") is False:  # YAML reads the word no as false
@@ -236,16 +237,21 @@ def make_processor(config: PretrainConfig, corpus) -> FgmmProcessor:
         raise UsageError(
             f"The corpus {config.dataset!r} has {len(rows)} clips, fewer than batch_size {config.batch_size}."
         )
-    if name := config.tokenizer or config.init_from:
+    start = load_start_processor(config.init_from) if config.init_from else None
+    if config.tokenizer:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
         except (OSError, ValueError) as error:
-            raise UsageError(f"The tokenizer {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
+            reason = str(error).splitlines()[0]
+            raise UsageError(f"The tokenizer {config.tokenizer!r} could not be loaded: {reason}") from error
+    elif start:
+        tokenizer = start.tokenizer
     else:
         tokenizer = train_word_tokenizer(texts, config.vocab_size, config.min_frequency)
+    video_processor, feature_extractor = config.video_processor, config.feature_extractor
     return FgmmProcessor(
-        FgmmVideoProcessor(**config.video_processor),
-        FgmmFeatureExtractor(**config.feature_extractor),
+        start.video_processor if start and not video_processor else FgmmVideoProcessor(**video_processor),
+        start.feature_extractor if start and not feature_extractor else FgmmFeatureExtractor(**feature_extractor),
         tokenizer,
         max_phrase_words=config.max_phrase_words,
         clip_seconds=config.clip_seconds,
@@ -267,14 +273,20 @@ def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
     }
     values = {**given, **config.model}
     for part, fitting in parts.items():
-        values[part] = {**given.get(part, {}), **fitting, **config.model.get(part, {})}
+        own_type = FgmmConfig.sub_configs[part].model_type
+        known = given.get(part, {})
+        if known.get("model_type", own_type) != own_type:  # one of transformers' encoders, with a processor of its own
+            fitting = {}
+        values[part] = {**known, **fitting, **config.model.get(part, {})}
     try:
         model = FgmmModel(FgmmConfig(**values))
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise UsageError(f"The model's configuration is wrong: {' '.join(str(error).split())}.") from error
     if start:
         copy_encoders(start, model, config.init_from)
-    if "video" in model.encoders:  # a third faster convolutions, on CPU and GPU
+    if (
+        "video" in model.encoders and model.config.video_config.model_type == "fgmm_video"
+    ):  # a third faster convolutions, on CPU and GPU
         model.encoders["video"].to(memory_format=torch.channels_last_3d)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -282,7 +294,10 @@ def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
 
 
 # What a model that is gone on from says of the new one's configuration.
-START_FIELDS = ("modalities", "projection_dim", "video_config", "audio_config", "text_config")
+START_FIELDS = (
+    *("modalities", "frozen", "projection_dim", "audio_padding_value"),
+    *("video_config", "audio_config", "text_config"),
+)
 
 
 def load_start(name: str) -> FgmmModel:
@@ -291,13 +306,38 @@ def load_start(name: str) -> FgmmModel:
     Raises:
         UsageError: when there is none of that name, or it is none of ours.
     """
+    check_start(name)
     try:
-        values, _ = FgmmConfig.get_config_dict(name)
-        if values.get("model_type") != FgmmConfig.model_type:
-            raise UsageError(f"The model {name!r} is of type {values.get('model_type')!r}, not fgmm; give one of ours.")
         return FgmmModel.from_pretrained(name)
     except OSError as error:
         raise UsageError(f"The model {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
+
+
+def load_start_processor(name: str) -> FgmmProcessor:
+    """The processor of the model to go on from.
+
+    Raises:
+        UsageError: when there is none.
+    """
+    check_start(name)
+    try:
+        return FgmmProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"The processor of {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
+
+
+def check_start(name: str) -> None:
+    """Checks what a model to go on from is.
+
+    Raises:
+        UsageError: when there is none of that name, or it is none of ours.
+    """
+    try:
+        values, _ = FgmmConfig.get_config_dict(name)
+    except OSError as error:
+        raise UsageError(f"The model {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
+    if values.get("model_type") != FgmmConfig.model_type:
+        raise UsageError(f"The model {name!r} is of type {values.get('model_type')!r}, not fgmm; give one of ours.")
 
 
 def copy_encoders(start: FgmmModel, model: FgmmModel, name: str) -> None:

@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import wave
 from fractions import Fraction
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import torch.multiprocessing as multiprocessing
 if not torch.cuda.is_available():  # before Triton is imported: its kernels are then interpreted
     os.environ["TRITON_INTERPRET"] = "1"
 
+from hub_server import HubServer
+from huggingface_hub import constants
 from train_tokenizer import train_word_tokenizer
 
 from modeling_fgmm import FgmmConfig, FgmmModel
@@ -80,6 +83,17 @@ def write_video(
     return path
 
 
+def write_sound(path, seconds=1.0, pitch=440, rate=16000):
+    """Writes a WAV file of a sine, mono, 16 bits."""
+    sine = 0.5 * np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((32767 * sine).astype(np.int16).tobytes())
+    return path
+
+
 def run_processes(function, bounds: list[int], folder) -> list:
     """Runs `function(rank, world, port, bounds, folder)` in a process for each pair of neighbouring bounds.
 
@@ -141,3 +155,14 @@ def config(tokenizer):
 def model(config):
     torch.manual_seed(0)
     return FgmmModel(config).eval()
+
+
+@pytest.fixture
+def hub_server(monkeypatch, tmp_path):
+    """A server that this process' client talks to, as somebody who may write to `org`."""
+    with HubServer(tokens={"hf_owner": {"org"}, "hf_other": {"other"}}) as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.endpoint)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
+        monkeypatch.setenv("HF_TOKEN", "hf_owner")
+        yield server

@@ -2,9 +2,10 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from modeling_fgmm import FgmmAudioConfig, FgmmConfig, FgmmTextConfig, FgmmVideoConfig
+from modeling_fgmm import FgmmAudioConfig, FgmmConfig, FgmmModel, FgmmTextConfig, FgmmVideoConfig
 from modeling_fgmm.audio_fgmm import FgmmAudioEncoder, region_mask
 from modeling_fgmm.layers_fgmm import masked_mean
+from modeling_fgmm.loss_fgmm import Keys
 from modeling_fgmm.text_fgmm import FgmmTextEncoder, max_over_spans
 from modeling_fgmm.video_fgmm import FgmmVideoEncoder
 
@@ -169,3 +170,92 @@ def test_configuration_round_trip(tmp_path):
 def test_wrong_configurations_name_the_field(wrong, named):
     with pytest.raises(StrictDataclassError, match=named):
         FgmmConfig(**wrong)
+
+
+def test_hidden_states_are_the_maps_between_stages(model):
+    pixels, sounds = torch.randn(2, 4, 3, 32, 32), torch.randn(2, 48, 32)
+    video = model.get_video_features(pixels, output_hidden_states=True)
+    assert [tuple(state.shape[2:]) for state in video.hidden_states] == [(2, 8, 8), (2, 4, 4), (1, 2, 2)]
+    audio = model.get_audio_features(sounds, output_hidden_states=True)
+    assert [tuple(state.shape[1:]) for state in audio.hidden_states] == [(8, 8, 12), (8, 8, 12), (16, 4, 6)]
+    for output in (video, audio):
+        assert torch.equal(output.hidden_states[-1].flatten(2).transpose(1, 2), output.last_hidden_state)
+    outputs = model(pixel_values_videos=pixels, input_features=sounds, output_hidden_states=True)
+    assert torch.equal(outputs.video_output.hidden_states[1], video.hidden_states[1])
+    outputs.logits_per_audio_video.sum().backward()
+    assert model(pixel_values_videos=pixels).video_output.hidden_states is None
+    model.config.output_hidden_states = True
+    assert len(model(input_features=sounds).audio_output.hidden_states) == 3
+
+
+@pytest.fixture
+def contextual(config):
+    """Makes the tiny model with two transformer layers in its text encoder, the same for every implementation."""
+    config.text_config.num_hidden_layers, config.text_config.num_attention_heads = 2, 2
+
+    def make(attn_implementation: str) -> FgmmModel:
+        torch.manual_seed(0)
+        return FgmmModel._from_config(config, attn_implementation=attn_implementation).eval()
+
+    return make
+
+
+WORDS = {
+    "input_ids": torch.tensor([[3, 7, 5, 2], [4, 6, 0, 0]]),
+    "attention_mask": torch.tensor([[1] * 4, [1, 1, 0, 0]]),
+}
+
+
+@pytest.mark.parametrize("dtype,tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 5e-2)])
+def test_attention_implementations_agree(contextual, dtype, tolerance):
+    eager = contextual("eager").to(dtype)
+    exact = eager.get_text_features(**WORDS, output_attentions=True, output_hidden_states=True)
+    assert len(exact.attentions) == 2 and len(exact.hidden_states) == 3
+    assert exact.attentions[0].shape == (2, 2, 4, 4) and exact.hidden_states[0].shape == (2, 4, 16)
+    assert torch.allclose(exact.attentions[1].float().sum(-1), torch.ones(2, 2, 4), atol=1e-2)
+    assert (exact.attentions[0][1, :, :, 2:] == 0).all()
+    sdpa = contextual("sdpa").to(dtype)
+    fast = sdpa.get_text_features(**WORDS, output_hidden_states=True)
+    kept = WORDS["attention_mask"].bool()
+    for slow_state, fast_state in zip(exact.hidden_states, fast.hidden_states, strict=True):
+        assert torch.allclose(slow_state[kept], fast_state[kept], atol=tolerance)
+    assert torch.allclose(exact.pooler_output, fast.pooler_output, atol=tolerance)
+    sdpa.set_attn_implementation("eager")
+    assert torch.equal(sdpa.get_text_features(**WORDS).pooler_output, exact.pooler_output)
+
+
+@pytest.mark.parametrize("attn_implementation", ["eager", "sdpa"])
+def test_a_text_of_padding_alone_gives_no_nan(contextual, attn_implementation):
+    model = contextual(attn_implementation)
+    output = model.get_text_features(torch.tensor([[3, 7], [0, 0]]), torch.tensor([[1, 1], [0, 0]]))
+    assert (output.pooler_output[1] == 0).all() and torch.isfinite(output.pooler_output).all()
+    output.pooler_output.sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.encoders["text"].parameters() if p.grad is not None)
+
+
+def test_new_words_leave_the_old_ones(model):
+    before = model.get_text_features(**WORDS).pooler_output
+    size = model.config.text_config.vocab_size
+    model.resize_token_embeddings(size + 3)
+    assert model.config.text_config.vocab_size == size + 3 == model.get_input_embeddings().weight.shape[0]
+    assert torch.equal(model.get_text_features(**WORDS).pooler_output, before)
+    assert torch.isfinite(model.get_text_features(torch.tensor([[size + 2]])).pooler_output).all()
+
+
+def test_offloaded_parts_answer_the_same(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    inputs = {"pixel_values_videos": torch.randn(2, 4, 3, 32, 32), "input_features": torch.randn(2, 48, 32), **WORDS}
+    expected = model(**inputs)
+    places = {"encoders.video": "disk", "encoders.audio": "cpu", "encoders.text": "disk", "projections": "cpu"}
+    loaded = FgmmModel.from_pretrained(
+        tmp_path / "model", device_map={**places, "objectives": "disk"}, offload_folder=tmp_path / "offloaded"
+    )
+    assert next(loaded.encoders["video"].parameters()).device.type == "meta"
+    outputs = loaded(**inputs)
+    for name in ("logits_per_text", "logits_per_audio", "logits_per_audio_video"):
+        assert torch.allclose(outputs[name], expected[name], atol=1e-5)
+
+
+def test_sides_follow_their_objective():
+    keys = Keys(torch.zeros(2, 3, 4), torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 4))
+    assert {value.device.type for value in vars(keys.to("meta")).values()} == {"meta"}

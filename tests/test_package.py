@@ -32,19 +32,6 @@ def test_wheel_holds_both_packages_and_nothing_else(tmp_path):
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
-def test_importing_registers_the_auto_classes(tmp_path):
-    code = (
-        "import modeling_fgmm, processing_fgmm\n"
-        "from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, AutoProcessor\n"
-        "config = AutoConfig.for_model('fgmm')\n"
-        "print(type(AutoModel.from_config(config)).__name__)\n"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}
-    )
-    assert answer.stdout.strip() == "FgmmModel", answer.stderr
-
-
 def test_the_packages_do_not_import_each_other():
     for package, other in (("modeling_fgmm", "processing_fgmm"), ("processing_fgmm", "modeling_fgmm")):
         for path in (ROOT / package).glob("*.py"):

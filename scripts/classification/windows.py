@@ -11,9 +11,8 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from modeling_fgmm import FgmmModel, FgmmRegionOutput
+from modeling_fgmm import FgmmModel, FgmmRegionOutput, zero_shot_fgmm
 from modeling_fgmm.layers_fgmm import masked_mean
-from modeling_fgmm.modeling_fgmm import as_keys, as_queries
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import Clip, CorpusError, FixedClips, collate
 
@@ -125,29 +124,22 @@ def class_probabilities(classifier, inputs: dict[str, torch.Tensor]) -> torch.Te
     return logits.sigmoid() if classifier.config.problem_type == "multi_label_classification" else logits.softmax(-1)
 
 
-@torch.no_grad()
 def make_zero_shot(
     model: FgmmModel, processor: FgmmProcessor, modality: str, names: list[str], templates: list[str]
 ) -> Callable[[dict], torch.Tensor]:
-    """Model inputs to (windows, classes): the model's trained score of each class, averaged over the templates.
+    """Model inputs to (windows, classes) logits, the mean over the templates; words that are not known are named.
 
     Raises:
         CorpusError: when the model was not trained to compare texts with this modality.
     """
-    if f"text_{modality}" not in model.objectives:
-        raise CorpusError(f"The model does not compare text with {modality}, which zero_shot needs.")
     names = [spell(name) for name in names]
     for name in names:
         if processor.tokenizer.unk_token_id in processor.tokenizer(name)["input_ids"]:
             tqdm.write(f"The tokenizer does not know every word of {name!r}.")
-    inputs = processor(text=[template.replace("{}", name) for template in templates for name in names])
-    queries = as_queries(model.get_text_features(**{name: value.to(model.device) for name, value in inputs.items()}))
-
-    def score(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        scores = model.objectives[f"text_{modality}"].scores(queries, as_keys(encode(model, inputs))).squeeze(-1)
-        return scores.T.unflatten(1, (len(templates), len(names))).mean(1)
-
-    return score
+    try:
+        return zero_shot_fgmm.make_zero_shot(model, processor, modality, names, templates)
+    except ValueError as error:
+        raise CorpusError(str(error)) from error
 
 
 def spell(name: str) -> str:
