@@ -36,3 +36,18 @@ if [ "$(cat "$STAMP" 2>/dev/null)" != "$WANTED" ] || ! "$PYTHON" -c '' 2>/dev/nu
     fi
     echo "$WANTED" >"$STAMP"
 fi
+
+# tests/test_common.py runs transformers' own tests against our classes; only its source distribution holds them.
+TRANSFORMERS="transformers-$(sed -n 's/^transformers==//p' "$ROOT/scripts/constraints.txt")"
+if [ ! -d "$ROOT/.venv/$TRANSFORMERS" ]; then
+    echo "Next: fetching transformers' common tests into .venv."
+    DOWNLOAD="$(mktemp -d "$ROOT/.venv/download.XXXXXX")"
+    if "$PYTHON" -m pip download --quiet --disable-pip-version-check --retries 1 --no-deps --no-binary transformers \
+        --dest "$DOWNLOAD" "${TRANSFORMERS/-/==}" 2>"$DOWNLOAD/errors" &&
+        tar -xzf "$DOWNLOAD/$TRANSFORMERS.tar.gz" -C "$DOWNLOAD" "$TRANSFORMERS/tests"; then
+        mv "$DOWNLOAD/$TRANSFORMERS" "$ROOT/.venv/"
+    else
+        echo "They could not be fetched ($(tail -n 1 "$DOWNLOAD/errors")); tests/test_common.py will be skipped." >&2
+    fi
+    rm -rf "$DOWNLOAD"
+fi
