@@ -462,7 +462,7 @@ def draw_preview(path: Path, seed: int, number: int = 6) -> None:
             sheet.paste(picture, (column * scale * SIDE, index * row_height))
         for line, caption in enumerate(make_captions(seed, "train", index, 0.5)):
             mark = "*" if caption["is_true"] else " "
-            place = (5 * scale * SIDE + 8, index * row_height + 26 * line)
+            place = (5 * scale * SIDE + 8, index * row_height + 26 * line + 8)
             draw.text(place, f"{mark} {caption['start']:.1f} s  {caption['text']}", fill="black")
     sheet.save(path)
 

@@ -66,7 +66,7 @@ def test_a_study_is_run_measured_and_reported_once(tiny_study, tmp_path, monkeyp
         assert record["metrics_on_validation"]["text_to_image"]["num_items"] == 2
         assert loss == "fine" or record["metrics"] == record["metrics_of_pooled_vectors"]
         assert f"--model.objective {loss}" in record["training"]["command"]
-    text = update_cards.fill("<!-- comparison: tiny -->\nold\n<!-- end of comparison -->")
+    text = update_cards.fill("<!-- comparison: tiny -->\nold\n<!-- end of comparison -->", tmp_path)
     assert "old" not in text and "| fine |" in text and "| mil_nce |" in text
     with Image.open(tmp_path / "cards/pictures/comparison_tiny.png") as picture:
         assert len(picture.getcolors(2**24)) > 10

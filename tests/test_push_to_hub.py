@@ -1,0 +1,299 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import hub
+import push_to_hub
+import pytest
+import update_cards
+import yaml
+from conftest import ROOT
+from hub_server import HubServer
+from huggingface_hub import DatasetCard, ModelCard, constants, parse_eval_result_entries
+
+RUN = {
+    "command": "accelerate launch scripts/x.py",
+    "commit": "abc",
+    "device": "d",
+    "seconds": 60.0,
+    "date": "2026-01-02",
+}
+TRAINING = {"seed": 0, "clips_seen": 1280, **RUN}
+
+
+def write_results(path, training=TRAINING, recall=12.34, protocol="retrieval, trained score"):
+    values = {"R@1": 1.0, "R@5": 5.0, "R@10": recall, "MedR": 40.0, "num_queries": 100, "num_items": 100}
+    record = {"model": "m", "dataset": "data/narrated", "split": "test", "protocol": protocol, "seed": 0, **RUN}
+    path.write_text(json.dumps(record | {"metrics": {"text_to_video": values}, "training": training}))
+
+
+@pytest.fixture
+def folder(tmp_path, model, processor):
+    """A model's folder as scripts/pretrain.py and an evaluation leave it."""
+    folder = tmp_path / "mine"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    (folder / "training.json").write_text(json.dumps(TRAINING))
+    (folder / "pretrain.yaml").write_text("dataset: data/narrated\n")
+    write_results(folder / "retrieval.json")
+    (folder / "checkpoints" / "step-1").mkdir(parents=True)
+    (folder / "checkpoints" / "step-1" / "optimizer.bin").write_bytes(b"state")
+    (folder / "log.partial").write_text("")
+    return folder
+
+
+def push(folder, *options, repo_id="org/fgmm-tiny"):
+    sys.argv = ["push_to_hub.py", "--model", str(folder), "--repo_id", repo_id, *options]
+    push_to_hub.main()
+
+
+def test_everything_is_published_in_one_commit(hub_server, folder, capsys):
+    hub_server.chunk_size = 30_000  # the weights go in several parts
+    push(folder, "--private", "--dataset", "org/narrated")
+    repository = hub_server.repositories["models/org/fgmm-tiny"]
+    files = repository.files
+    assert repository.private and len(repository.commits) == 2  # creation and ours
+    assert hub_server.count("PUT", "/storage/") > 2
+    assert files["model.safetensors"].content == (folder / "model.safetensors").read_bytes()
+    assert {path.name for path in folder.glob("*.py")} <= files.keys()
+    assert {"config.json", "processor_config.json", "tokenizer.json", "training.json", "pretrain.yaml"} <= files.keys()
+    assert not any("checkpoint" in path or "partial" in path for path in files)
+    assert "retrieval.json" not in files
+    assert files["results/retrieval.json"].content == (folder / "retrieval.json").read_bytes()
+
+    card = ModelCard(files["README.md"].content.decode())
+    card.validate()  # by the client, which asks the server
+    assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
+    assert card.data.pipeline_tag == "feature-extraction" and card.data.datasets == ["org/narrated"]
+    values = {(one.dataset_type, one.metric_type): one.metric_value for one in card.data.eval_results}
+    assert values["org/narrated", "recall_at_10"] == 12.3 and len(values) == 4
+    assert "| narrated | text to video | 1.0 | 5.0 | 12.3 |" in card.text and "| clips seen | 1,280 |" in card.text
+    assert 'from_pretrained("org/fgmm-tiny"' in card.text
+
+    entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/retrieval.yaml"].content))
+    assert {(entry.dataset_id, entry.task_id): entry.value for entry in entries} == {
+        ("org/narrated", "text_to_video_recall_at_1"): 1.0,
+        ("org/narrated", "text_to_video_recall_at_5"): 5.0,
+        ("org/narrated", "text_to_video_recall_at_10"): 12.3,
+        ("org/narrated", "text_to_video_median_rank"): 40.0,
+    }
+    assert entries[0].source_url == f"{hub_server.endpoint}/org/fgmm-tiny/blob/main/results/retrieval.json"
+    assert "Published: " in capsys.readouterr().out
+
+
+def test_a_user_loads_the_model_from_the_hub_and_pushes_it(hub_server, folder, tmp_path):
+    """In a process of its own, away from the repository, with HF_ENDPOINT and HF_TOKEN as the only settings."""
+    push(folder)
+    code = f"""
+import torch
+from transformers import AutoModel, AutoProcessor
+name = "org/fgmm-tiny"
+model = AutoModel.from_pretrained(name, trust_remote_code=True).eval()
+processor = AutoProcessor.from_pretrained(name, trust_remote_code=True)
+model.push_to_hub("org/second")
+processor.push_to_hub("org/second")
+second = AutoModel.from_pretrained("org/second", trust_remote_code=True).eval()
+inputs = AutoProcessor.from_pretrained("org/second", trust_remote_code=True)(text=["crack two eggs"])
+revision = AutoModel.from_pretrained(name, trust_remote_code=True, revision="{"REVISION"}").eval()
+local = AutoModel.from_pretrained({str(folder)!r}, trust_remote_code=True).eval()
+outputs = [one.get_text_features(**inputs).pooler_output for one in (model, second, revision, local)]
+assert all(torch.equal(outputs[0], output) for output in outputs)
+print(type(model).__module__, type(processor).__name__)
+"""
+    code = code.replace("REVISION", hub_server.repositories["models/org/fgmm-tiny"].head)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "HF_HOME": str(tmp_path / "cache"),
+        "HF_ENDPOINT": hub_server.endpoint,
+        "HF_TOKEN": "hf_owner",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "OMP_NUM_THREADS": "1",
+    }
+    answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.split()[0].startswith("transformers_modules.org") and "FgmmProcessor" in answer.stdout
+    second = hub_server.repositories["models/org/second"].files
+    assert {
+        "model.safetensors",
+        "modeling_fgmm.py",
+        "processing_fgmm.py",
+        "tokenizer.json",
+        "README.md",
+    } <= second.keys()
+
+
+def test_a_push_that_broke_off_is_repeated(hub_server, folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    (folder / "more.safetensors").write_bytes(bytes(200_000))
+    hub_server.breaking = {hashlib.sha256(bytes(200_000)).hexdigest()}
+    with pytest.raises(hub.HubError, match=r"broke off .*nothing was published, and the same command goes on"):
+        push(folder)
+    repository = hub_server.repositories["models/org/fgmm-tiny"]
+    assert len(repository.commits) == 1 and "README.md" not in repository.files
+    assert len(hub_server.store) == 1  # the weights got through, and nobody sees them
+    hub_server.breaking.clear()
+    hub_server.requests.clear()
+    push(folder)
+    assert hub_server.count("PUT", "/storage/") == 1
+    assert repository.files["more.safetensors"].content == bytes(200_000)
+
+    hub_server.requests.clear()
+    (folder / "more.safetensors").unlink()
+    write_results(folder / "retrieval.json", recall=50.0)
+    push(folder)  # what the folder no longer has goes, nothing large is sent
+    assert hub_server.count("PUT", "/storage/") == 0 and "more.safetensors" not in repository.files
+    assert "| 50.0 |" in repository.files["README.md"].content.decode()
+
+
+@pytest.mark.parametrize(
+    "token,repo_id,options,message",
+    [
+        (None, "org/fgmm-tiny", (), "There is no token"),
+        ("hf_wrong", "org/fgmm-tiny", (), "does not accept the token"),
+        ("hf_other", "org/fgmm-tiny", (), "may not write to org/fgmm-tiny"),
+        ("hf_other", "org/there", (), "may not write to org/there"),
+        ("hf_owner", "org/there", ("--private",), "is there already, and public"),
+        ("hf_owner", "fgmm-tiny", (), "not of the form ORG/NAME"),
+        ("hf_owner", "org/fgmm tiny", (), "is no name on the Hub"),
+        ("hf_owner", "org/fgmm-tiny", ("--dataset", "narrated"), "--dataset 'narrated' is not of the form"),
+        ("hf_owner", "org/fgmm-tiny", ("--dataset", "org/kitchen"), "no corpus that .* measured on: narrated"),
+        ("hf_owner", "org/fgmm-tiny", ("--license", "unheard-of"), "one of the Hub's"),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_publishes_nothing(
+    hub_server, folder, monkeypatch, token, repo_id, options, message
+):
+    push(folder, repo_id="org/there")
+    before = dict(hub_server.repositories["models/org/there"].commits)
+    monkeypatch.delenv("HF_TOKEN")
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(hub.HubError, match=message) as caught:
+        push(folder, *options, repo_id=repo_id)
+    assert "\n" not in str(caught.value)
+    assert hub_server.repositories["models/org/there"].commits == before
+    assert not any(len(one.commits) > 1 for name, one in hub_server.repositories.items() if "there" not in name)
+
+
+def test_a_server_that_is_not_there(folder, monkeypatch, tmp_path):
+    with HubServer({}) as server:
+        endpoint = server.endpoint
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setenv("HF_TOKEN", "hf_owner")
+    with pytest.raises(hub.HubError, match=f"The upload to org/fgmm-tiny at {endpoint} broke off"):
+        push(folder)
+
+
+def test_a_wrong_folder_is_named(folder, tmp_path):
+    with pytest.raises(hub.HubError, match=r"nothing has no model \(config.json is not there\)"):
+        push(tmp_path / "nothing")
+    (folder / "modeling_fgmm.py").unlink()
+    with pytest.raises(hub.HubError, match="has no code"):
+        push(folder)
+    (folder / "modeling_fgmm.py").touch()
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(hub.HubError, match="of the kind bert, not fgmm"):
+        push(folder)
+
+
+def test_the_script_ends_without_a_traceback(tmp_path):
+    command = [sys.executable, "scripts/push_to_hub.py", "--model", str(tmp_path), "--repo_id", "org/x"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert answer.returncode == 1 and "Traceback" not in answer.stderr
+    assert answer.stderr.splitlines()[-1].startswith(f"{tmp_path} has no model (config.json is not there); give")
+
+
+def test_results_of_other_weights_are_refused_and_those_of_random_ones_left_out(hub_server, folder):
+    write_results(folder / "floor.json", training=None, recall=77.7, protocol="random weights, linear")
+    push(folder)
+    files = hub_server.repositories["models/org/fgmm-tiny"].files
+    assert "results/floor.json" not in files and b"77.7" not in files["README.md"].content
+    write_results(folder / "other.json", training=TRAINING | {"seed": 1})
+    with pytest.raises(hub.HubError, match=r"other.json is of another training run"):
+        push(folder)
+
+
+def test_a_damaged_results_file_is_named(folder):
+    (folder / "retrieval.json").write_text('{"metrics": ')
+    with pytest.raises(hub.HubError, match=r"retrieval.json is damaged"):
+        push(folder)
+
+
+def test_a_model_without_results_has_a_card_without_numbers(hub_server, folder):
+    (folder / "retrieval.json").unlink()
+    (folder / "training.json").unlink()
+    push(folder)
+    card = ModelCard(hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode())
+    assert "Not evaluated" in card.text and card.data.eval_results is None and "R@1" not in card.text
+
+
+def test_the_card_in_model_cards_goes_with_its_own_weights_alone(hub_server, folder, monkeypatch, tmp_path, capsys):
+    cards = tmp_path / "cards"
+    (cards / "results").mkdir(parents=True)
+    (cards / "pictures").mkdir()
+    (cards / "pictures" / "a.png").write_bytes(b"png")
+    (cards / "templates").symlink_to(ROOT / "model_cards" / "templates")
+    write_results(cards / "results" / "official.json", recall=33.3)
+    text = "---\nlicense: mit\n---\n\n# mine\n\nORG/mine ![a](pictures/a.png)\n\n<!-- results: official -->\n"
+    text = update_cards.fill(text + "<!-- end of results -->\n", cards / "results")
+    (cards / "mine.md").write_text(text)
+    monkeypatch.setattr(push_to_hub, "CARDS", cards)
+    push(folder)
+    files = hub_server.repositories["models/org/fgmm-tiny"].files
+    assert b"33.3" in files["README.md"].content and b"org/fgmm-tiny ![a]" in files["README.md"].content
+    assert files["pictures/a.png"].content == b"png" and "results/official.json" in files
+
+    (cards / "mine.md").write_text(text.replace("33.3", "93.3"))
+    with pytest.raises(hub.HubError, match=r"mine.md differs from its results files"):
+        push(folder)
+    (folder / "training.json").write_text(json.dumps(TRAINING | {"date": "2026-05-05"}))
+    write_results(folder / "retrieval.json", training=TRAINING | {"date": "2026-05-05"}, recall=44.4)
+    push(folder)
+    assert (
+        b"44.4" in files["README.md"].content
+        or b"44.4" in hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content
+    )
+    assert "templates/model.md" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["fgmm-tiny", "fgmm-small", "narrated"])
+def test_published_cards_are_valid(hub_server, name):
+    kind = DatasetCard if name == "narrated" else ModelCard
+    card = kind.load(ROOT / "model_cards" / f"{name}.md")
+    card.validate()
+    assert card.data.license == "apache-2.0" and "fgmm" in card.data.tags
+    if name == "fgmm-tiny":
+        assert len(card.data.eval_results) > 10
+    if name == "fgmm-small":
+        assert "Not trained yet" in card.text and not card.data.eval_results
+        assert "<!--" not in card.text and "R@" not in card.text  # no table, no metric
+
+
+def test_a_number_changed_in_the_metadata_alone_is_noticed():
+    text = (ROOT / "model_cards" / "fgmm-tiny.md").read_text()
+    assert text.count("value: 47.7") == 1
+    results = ROOT / "model_cards" / "results"
+    assert update_cards.fill(text, results) == text
+    assert update_cards.fill(text.replace("value: 47.7", "value: 57.7"), results) == text
+
+
+@pytest.mark.parametrize(
+    "text,problem",
+    [
+        ("It finds 47 % of the clips.", "47 %"),
+        ("It reaches 47.7 at best.", "47.7"),
+        ("R@10 of 47 is what it reaches.", "R@10 of 47"),
+        ("[more](comparison.md)", "comparison.md"),
+        ("![x](pictures/gone.png)", "pictures/gone.png"),
+        ("Up to 1.5 s late; Apache-2.0; [paper](https://arxiv.org/abs/2112.12182); `--noise 0.5`.", None),
+        ("<!-- results: x -->\n| 47.7 |\n<!-- end of results -->", None),
+    ],
+)
+def test_numbers_and_links_in_the_text_of_a_published_card(tmp_path, text, problem):
+    problems = update_cards.find_problems(f"---\nlicense: mit\n---\n{text}\n", tmp_path)
+    assert len(problems) == (problem is not None) and (problem is None or problem in problems[0])
+    assert update_cards.find_problems(text, tmp_path) == []  # no metadata: not published
