@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import ASTFeatureExtractor, AutoConfig, PreTrainedConfig
+from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
 from transformers.processing_utils import Unpack
@@ -13,19 +13,14 @@ from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
-from .audio_fgmm import FgmmAudioEncoder, region_mask
 from .configuration_fgmm import FgmmConfig
+from .encoders_fgmm import OWN_ENCODERS, encode_audio, encode_video, load_config, make_encoder, normalised_silence
 from .encoding_fgmm import FgmmEncodeMixin
 from .layers_fgmm import FgmmPreTrainedModel, masked_mean
 from .loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries, mean_over_processes
-from .text_fgmm import FgmmTextEncoder, TextLayer
-from .transformers_fgmm import (
-    TransformersAudioEncoder,
-    TransformersTextEncoder,
-    TransformersVideoEncoder,
-    from_name,
-)
-from .video_fgmm import FgmmVideoEncoder, VideoStage
+from .text_fgmm import TextLayer
+from .transformers_fgmm import from_name
+from .video_fgmm import VideoStage
 
 # Which modality asks and which answers, in each pair.
 PAIRS = (("text", "video"), ("text", "audio"), ("audio", "video"))
@@ -117,101 +112,6 @@ class FgmmOutput(ModelOutput):
         return self.logits_per_video
 
 
-def present_only(encoder: nn.Module, present: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, tuple]:
-    """Encodes the items that have the modality; the others' features are 0.
-
-    So an absent item costs nothing and has no part in batch normalisation's statistics.
-
-    Args:
-        encoder: gives features (B, N, C) and the grid of the regions.
-        present: (B,) bool.
-        inputs: (B, ...) each.
-    """
-    if torch.compiler.is_compiling() and not encoder.training:
-        # A graph's shapes cannot depend on values: everything is encoded, and without statistics no item sees another.
-        features, grid = encoder(*inputs)
-        return features.masked_fill(~present.view(-1, 1, 1), 0.0), grid
-    if bool(present.all()):
-        return encoder(*inputs)
-    if bool(present.any()):
-        kept, (features, grid) = present, encoder(*(values[present] for values in inputs))
-    else:
-        # One is encoded and dropped, so that shapes are known and parameters take part in DDP; no statistics count it.
-        kept = torch.arange(len(present), device=present.device) == 0
-        training = [module for module in encoder.modules() if module.training]
-        features, grid = encoder.eval()(*(values[kept] for values in inputs))
-        for module in training:
-            module.training = True
-    everything = features.new_zeros(len(present), *features.shape[1:])
-    everything[kept] = features
-    return everything.masked_fill(~present.view(-1, 1, 1), 0.0), grid
-
-
-# The encoders of each modality: ours, by their model type, and transformers'.
-OWN_ENCODERS = {"fgmm_video": FgmmVideoEncoder, "fgmm_audio": FgmmAudioEncoder, "fgmm_text": FgmmTextEncoder}
-
-
-def make_encoder(modality: str, config: FgmmConfig) -> nn.Module:
-    """The encoder of one modality, with random weights.
-
-    Raises:
-        ValueError: for a kind of encoder that cannot stand in this place.
-    """
-    part = getattr(config, f"{modality}_config")
-    if part.model_type in OWN_ENCODERS:
-        return OWN_ENCODERS[part.model_type](part)
-    if modality == "audio":
-        return TransformersAudioEncoder(part, config.audio_padding_value)
-    return {"video": TransformersVideoEncoder, "text": TransformersTextEncoder}[modality](part)
-
-
-def encode_video(
-    encoder: nn.Module, pixel_values_videos: torch.Tensor, video_mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
-    """
-    Args:
-        encoder: of video.
-        pixel_values_videos: (B, T, 3, H, W) normalised pixels.
-        video_mask: (B,) False for items without video, or None.
-
-    Returns:
-        The features of the regions (B, N, C), their mask (B, N) and their grid (t, h, w).
-    """
-    if video_mask is None:
-        features, grid = encoder(pixel_values_videos)
-        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device), grid
-    features, grid = present_only(encoder, video_mask.bool(), pixel_values_videos)
-    return features, video_mask.bool().unsqueeze(1).expand(features.shape[:2]), grid
-
-
-def encode_audio(
-    encoder: nn.Module, input_features: torch.Tensor, input_features_mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
-    """
-    Args:
-        encoder: of sound.
-        input_features: (B, time, mel) log-mel frames, or (B, samples) for encoders of waveforms.
-        input_features_mask: (B, time) or (B, samples) False for padding; an item without audio is all padding. None:
-            all sound.
-
-    Returns:
-        The features of the regions (B, N, C), their mask (B, N) and their grid (frequency, time).
-    """
-    if isinstance(encoder, TransformersAudioEncoder):
-        if input_features_mask is None:
-            input_features_mask = torch.ones(input_features.shape[:2], dtype=torch.bool, device=input_features.device)
-        keep = input_features_mask.bool()
-        features, grid = present_only(encoder, keep.any(1), input_features, keep)
-        return features, encoder.region_mask(keep, grid), grid
-    if input_features_mask is None:
-        features, grid = encoder(input_features)
-        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device), grid
-    keep = input_features_mask.bool()
-    # What stands in the padding must not leak into its neighbours through the convolutions.
-    features, grid = present_only(encoder, keep.any(1), input_features.masked_fill(~keep.unsqueeze(-1), 0.0))
-    return features, region_mask(keep, grid), grid
-
-
 class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
     """Small video, audio and text encoders in one space, compared region by phrase.
 
@@ -285,14 +185,10 @@ class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
         return self
 
     def get_input_embeddings(self) -> nn.Module:
-        """The word embedding.
-
-        Raises:
-            NotImplementedError: for a model without a text encoder.
-        """
-        return (
-            self.encoders["text"].get_input_embeddings() if "text" in self.encoders else super().get_input_embeddings()
-        )
+        """The word embedding; without a text encoder transformers' own answer, which its callers know how to take."""
+        if "text" not in self.encoders:
+            return super().get_input_embeddings()
+        return self.encoders["text"].get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
         self._encoder("text").set_input_embeddings(value)
@@ -589,25 +485,6 @@ class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
             present.append((queries.present & keys.present).any())
         number = (mean_over_processes(torch.stack(present)) > 0).sum()
         return torch.stack(losses).sum() / number.clamp(min=1)
-
-
-def load_config(modality: str, encoder: str | PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of a named encoder, that of its modality where it is an fgmm model's; a configuration is
-    taken as it is."""
-    config = encoder
-    if not isinstance(config, PreTrainedConfig):
-        values, _ = PreTrainedConfig.get_config_dict(encoder)
-        kind = FgmmConfig if values.get("model_type") == FgmmConfig.model_type else AutoConfig
-        config = kind.from_pretrained(encoder)
-    return getattr(config, f"{modality}_config") if config.model_type == FgmmConfig.model_type else config
-
-
-def normalised_silence(encoder: str | PreTrainedConfig) -> float:
-    """What the Audio Spectrogram Transformer's feature extractor puts after a sound's end: 0, normalised."""
-    extractor = ASTFeatureExtractor()
-    if not isinstance(encoder, PreTrainedConfig):
-        extractor = ASTFeatureExtractor.from_pretrained(encoder)
-    return float(extractor.normalize(0.0)) if extractor.do_normalize else 0.0
 
 
 def given_pairs(outputs: dict[str, ModelOutput]) -> list[tuple[str, str]]:

@@ -278,11 +278,7 @@ class TransformersTextEncoder(nn.Module):
     ) -> torch.Tensor:
         """
         Args:
-            input_ids: (B, L) token ids, all candidate captions of an item end to end.
-            attention_mask: (B, L) 1 for tokens, 0 for padding.
-            phrase_spans: (B, M, 2) first token and one past the last token of each phrase; an empty span is padding.
-            caption_lengths: (B, K) tokens of each candidate caption, each a text of its own; 0 for padding. None: an
-                item is one text.
+            input_ids, attention_mask, phrase_spans, caption_lengths: as of `FgmmTextEncoder`.
 
         Returns:
             (B, M, C) the maximum over each phrase's words, 0 for padding.
