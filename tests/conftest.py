@@ -19,6 +19,7 @@ if not torch.cuda.is_available():  # before Triton is imported: its kernels are 
 
 from hub_server import HubServer
 from huggingface_hub import constants
+from tiny_encoders import save_encoders, train_word_pieces
 from train_tokenizer import train_word_tokenizer
 
 from modeling_fgmm import FgmmConfig, FgmmModel
@@ -129,6 +130,17 @@ def narrated(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tokenizer():
     return train_word_tokenizer(TEXTS, 200)
+
+
+@pytest.fixture(scope="session")
+def word_tokenizer():
+    return train_word_pieces(TEXTS)
+
+
+@pytest.fixture(scope="session")
+def encoders_at(word_tokenizer, tmp_path_factory) -> Path:
+    """Saved tiny encoders of transformers, by their names."""
+    return save_encoders(tmp_path_factory.mktemp("encoders"), word_tokenizer)
 
 
 @pytest.fixture

@@ -8,211 +8,35 @@ import pretrain
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import TEXTS, run_processes, write_video
+from conftest import run_processes, write_video
 from gradient_cache import cached_backward, split_batch
-from PIL import Image
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tiny_encoders import (
+    AUDIO,
+    PER_FRAME,
+    SIZES,
+    TEXT,
+    VIDEO,
+    WORDS,
+    make_clips,
+    make_inputs,
+    make_model,
+    make_sounds,
+    make_texts,
+)
 from transformers import (
-    ASTConfig,
-    ASTFeatureExtractor,
-    ASTModel,
     AutoModel,
     AutoProcessor,
-    BertConfig,
-    BertModel,
-    CLIPConfig,
     CLIPModel,
-    CLIPTextConfig,
-    CLIPVisionConfig,
-    Dinov2Config,
-    Dinov2WithRegistersConfig,
-    DistilBertConfig,
-    HubertConfig,
-    MPNetConfig,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    SiglipConfig,
-    SiglipModel,
     SiglipTextConfig,
-    SiglipVisionConfig,
     T5Config,
-    TimesformerConfig,
-    VideoMAEConfig,
-    VideoMAEModel,
-    ViTConfig,
-    VivitConfig,
-    VJEPA2Config,
-    Wav2Vec2Config,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2Model,
-    WavLMConfig,
-    WhisperConfig,
     WhisperFeatureExtractor,
     WhisperModel,
 )
 
 from modeling_fgmm import FgmmConfig, FgmmForAudioClassification, FgmmForVideoClassification, FgmmModel
-from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
-from processing_fgmm.encoder_processors_fgmm import read_settings
-from processing_fgmm.processing_fgmm import extract_features
+from processing_fgmm import FgmmProcessor
 
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-PICTURE = {"image_size": 32, "patch_size": 16}
-WAVE = {
-    "conv_dim": [16, 16],
-    "conv_kernel": [10, 4],
-    "conv_stride": [5, 4],
-    "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 2,
-}
-WORDS = {"vocab_size": 120}
-CLIP_TEXT = {**SIZES, **WORDS, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
-
-VIDEO = {
-    "videomae": VideoMAEConfig(**SIZES, **PICTURE, num_frames=4),
-    "vivit": VivitConfig(**SIZES, image_size=32, tubelet_size=[2, 16, 16], num_frames=4),
-    "timesformer": TimesformerConfig(**SIZES, **PICTURE, num_frames=4),
-    "vjepa2": VJEPA2Config(
-        **{name: value for name, value in SIZES.items() if name != "intermediate_size"},
-        **{"crop_size": 32, "patch_size": 16, "frames_per_clip": 4},
-        **{"pred_hidden_size": 32, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1},
-    ),
-    "clip": CLIPVisionConfig(**SIZES, **PICTURE),
-    "siglip": SiglipVisionConfig(**SIZES, **PICTURE),
-    "vit": ViTConfig(**SIZES, **PICTURE),
-    "dinov2": Dinov2Config(**SIZES, image_size=64, patch_size=16),
-    "dinov2_with_registers": Dinov2WithRegistersConfig(**SIZES, image_size=64, patch_size=16, num_register_tokens=3),
-}
-PER_FRAME = ("clip", "siglip", "vit", "dinov2", "dinov2_with_registers")
-AUDIO = {
-    "ast": ASTConfig(**SIZES, num_mel_bins=24, max_length=60, patch_size=8, frequency_stride=8, time_stride=6),
-    "wav2vec2": Wav2Vec2Config(**SIZES, **WAVE),
-    "wav2vec2_layer": Wav2Vec2Config(**SIZES, **WAVE, feat_extract_norm="layer", do_stable_layer_norm=True),
-    "hubert": HubertConfig(**SIZES, **WAVE),
-    "wavlm": WavLMConfig(**SIZES, **WAVE, num_buckets=8),
-    "whisper": WhisperConfig(
-        **{"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 48},
-        **{"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 48},
-        **{"num_mel_bins": 24, "max_source_positions": 50, "vocab_size": 52000},
-    ),
-}
-TEXT = {
-    "bert": BertConfig(**SIZES, **WORDS),
-    "distilbert": DistilBertConfig(dim=32, n_layers=2, n_heads=2, hidden_dim=48, **WORDS),
-    "roberta": RobertaConfig(**SIZES, **WORDS),
-    "mpnet": MPNetConfig(**SIZES, **WORDS),
-    "clip": CLIPTextConfig(**CLIP_TEXT),
-}
 PHRASES = ("phrase_spans", "phrase_captions", "phrase_mask", "caption_lengths")
-
-
-def make_model(video="vit", audio="wav2vec2", text="bert", **options) -> FgmmModel:
-    torch.manual_seed(0)
-    parts = {"video": VIDEO.get(video), "audio": AUDIO.get(audio), "text": TEXT.get(text)}
-    return FgmmModel.from_encoders(**parts, projection_dim=16, **options)
-
-
-def make_clips() -> dict[str, torch.Tensor]:
-    """Three clips; the second item has no video."""
-    generator = torch.Generator().manual_seed(1)
-    clips = torch.randn(3, 4, 3, 32, 32, generator=generator)
-    return {"pixel_values_videos": clips, "video_mask": torch.tensor([True, False, True])}
-
-
-def make_sounds(config) -> dict[str, torch.Tensor]:
-    """Three sounds, one half as long; the last item has none."""
-    generator = torch.Generator().manual_seed(2)
-    shape = {"whisper": (3, 100, 24), "audio-spectrogram-transformer": (3, 60, 24)}.get(config.model_type, (3, 4000))
-    values = torch.randn(*shape, generator=generator)
-    mask = torch.ones(shape[:2], dtype=torch.bool)
-    mask[1, shape[1] // 2 :] = False
-    mask[2] = False
-    return {"input_features": values, "input_features_mask": mask}
-
-
-def make_texts() -> dict[str, torch.Tensor]:
-    """Three items; the first and last have two captions, with tokens in front and behind that are in no phrase."""
-    generator = torch.Generator().manual_seed(3)
-    mask = torch.ones(3, 12, dtype=torch.long)
-    mask[1, 7:] = 0
-    return {
-        "input_ids": torch.randint(5, 119, (3, 12), generator=generator) * mask,
-        "attention_mask": mask,
-        "phrase_spans": torch.tensor([[[1, 3], [4, 5], [7, 10]], [[1, 2], [2, 6], [0, 0]], [[1, 2], [4, 6], [7, 9]]]),
-        "phrase_captions": torch.tensor([[0, 0, 1], [0, 0, 0], [0, 1, 1]]),
-        "phrase_mask": torch.tensor([[True] * 3, [True, True, False], [True] * 3]),
-        "caption_lengths": torch.tensor([[6, 6], [7, 0], [3, 9]]),
-    }
-
-
-def make_inputs(model) -> dict[str, torch.Tensor]:
-    return {**make_clips(), **make_sounds(model.config.audio_config), **make_texts()}
-
-
-@pytest.fixture(scope="module")
-def word_tokenizer():
-    """BERT's way of cutting texts, trained on a few of them: 120 pieces of words."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(TEXTS, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special))
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, mask_token="[MASK]", model_max_length=64)
-
-
-@pytest.fixture(scope="module")
-def folders(word_tokenizer, tmp_path_factory):
-    """Saved encoders, each with its own processor: what a name on the Hub holds."""
-    root = tmp_path_factory.mktemp("encoders")
-    torch.manual_seed(5)
-    clip = CLIPConfig(vision_config=VIDEO["clip"].to_dict(), text_config=CLIP_TEXT, projection_dim=8)
-    siglip = SiglipConfig(vision_config=VIDEO["siglip"].to_dict(), text_config={**SIZES, **WORDS})
-    parts = {
-        "videomae": VideoMAEModel(VIDEO["videomae"]),
-        "clip": CLIPModel(clip),
-        "siglip": SiglipModel(siglip),
-        "ast": ASTModel(AUDIO["ast"]),
-        "wav2vec2": Wav2Vec2Model(AUDIO["wav2vec2"]),
-        "whisper": WhisperModel(AUDIO["whisper"]),
-        "bert": BertModel(TEXT["bert"]),
-    }
-    for name, model in parts.items():
-        model.save_pretrained(root / name)
-    ASTFeatureExtractor(num_mel_bins=24, max_length=60, mean=-5.0, std=3.0).save_pretrained(root / "ast")
-    Wav2Vec2FeatureExtractor().save_pretrained(root / "wav2vec2")
-    WhisperFeatureExtractor(feature_size=24, chunk_length=1).save_pretrained(root / "whisper")
-    for name, kind, options in PICTURE_PROCESSORS:
-        if name in parts:
-            pillow_processor(kind)(**options).save_pretrained(root / name)
-    word_tokenizer.save_pretrained(root / "bert")
-    word_tokenizer.save_pretrained(root / "clip")
-    return root
-
-
-PICTURE_PROCESSORS = [
-    ("videomae", "videomae.image_processing_pil_videomae.VideoMAEImageProcessorPil", {"size": {"shortest_edge": 32}}),
-    ("clip", "clip.image_processing_pil_clip.CLIPImageProcessorPil", {"size": {"shortest_edge": 36}}),
-    ("siglip", "siglip.image_processing_pil_siglip.SiglipImageProcessorPil", {"size": {"height": 32, "width": 32}}),
-    ("vit", "vit.image_processing_pil_vit.ViTImageProcessorPil", {"size": {"height": 32, "width": 32}}),
-]
-PICTURE_PROCESSORS = [
-    (
-        name,
-        kind,
-        {**options, "crop_size": {"height": 32, "width": 32}} if "shortest_edge" in options["size"] else options,
-    )
-    for name, kind, options in PICTURE_PROCESSORS
-]
-
-
-def pillow_processor(kind: str):
-    """A class of transformers that works without torchvision."""
-    module, name = kind.rsplit(".", 1)
-    return getattr(__import__(f"transformers.models.{module}", fromlist=[name]), name)
 
 
 # Regions, words and grids are those of the encoder itself
@@ -527,8 +351,12 @@ def test_two_processes_have_the_gradients_of_one(tmp_path):
         assert all(torch.allclose(gradients[name], expected[name], atol=1e-5) for name in expected)
 
 
-def test_pretraining_goes_on_from_given_encoders(narrated, folders, tmp_path):
-    encoders = {"video": folders / "clip", "audio": folders / "whisper", "text": folders / "bert"}
+def test_pretraining_goes_on_from_given_encoders(narrated, encoders_at, tmp_path):
+    encoders = {
+        "video": encoders_at / "clip",
+        "audio": encoders_at / "whisper",
+        "text": encoders_at / "bert",
+    }
     start = FgmmModel.from_encoders(**encoders, projection_dim=16, frozen=("video", "text"))
     start.save_pretrained(tmp_path / "start")
     processor = FgmmProcessor.from_encoders(**encoders)
@@ -553,9 +381,14 @@ def test_pretraining_goes_on_from_given_encoders(narrated, folders, tmp_path):
 # Names and folders
 
 
-def test_weights_of_names_are_taken(folders):
-    clip, whisper = CLIPModel.from_pretrained(folders / "clip"), WhisperModel.from_pretrained(folders / "whisper")
-    model = FgmmModel.from_encoders(video=folders / "clip", audio=folders / "whisper", text=folders / "clip")
+def test_weights_of_names_are_taken(encoders_at):
+    clip, whisper = (
+        CLIPModel.from_pretrained(encoders_at / "clip"),
+        WhisperModel.from_pretrained(encoders_at / "whisper"),
+    )
+    model = FgmmModel.from_encoders(
+        video=encoders_at / "clip", audio=encoders_at / "whisper", text=encoders_at / "clip"
+    )
     clips, texts = make_clips()["pixel_values_videos"], make_texts()
     sounds = make_sounds(AUDIO["whisper"])["input_features"]
     with torch.no_grad():
@@ -569,29 +402,31 @@ def test_weights_of_names_are_taken(folders):
     assert model.config.text_config.model_type == "clip_text_model" and not hasattr(model.config, "projection")
 
 
-def test_every_saved_kind_can_be_named(folders):
+def test_every_saved_kind_can_be_named(encoders_at):
     for video, audio in (("videomae", "ast"), ("siglip", "wav2vec2")):
-        model = FgmmModel.from_encoders(video=str(folders / video), audio=str(folders / audio), text=folders / "bert")
-        own = AutoModel.from_pretrained(folders / "bert").state_dict()
+        model = FgmmModel.from_encoders(
+            video=str(encoders_at / video), audio=str(encoders_at / audio), text=encoders_at / "bert"
+        )
+        own = AutoModel.from_pretrained(encoders_at / "bert").state_dict()
         assert torch.equal(
             model.encoders["text"].model.state_dict()["embeddings.word_embeddings.weight"],
             own["embeddings.word_embeddings.weight"],
         )
-        own = AutoModel.from_pretrained(folders / video)
+        own = AutoModel.from_pretrained(encoders_at / video)
         own = getattr(own, "vision_model", own).state_dict()
         ours = model.encoders["video"].model.state_dict()
         assert all(torch.equal(ours[name], own[name]) for name in ours)
 
 
-def test_encoders_of_an_fgmm_model_can_be_taken(model, processor, tmp_path, folders):
+def test_encoders_of_an_fgmm_model_can_be_taken(model, processor, tmp_path, encoders_at):
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
-    mixed = FgmmModel.from_encoders(video=tmp_path, audio=tmp_path, text=folders / "bert", projection_dim=8)
+    mixed = FgmmModel.from_encoders(video=tmp_path, audio=tmp_path, text=encoders_at / "bert", projection_dim=8)
     clips = make_clips()["pixel_values_videos"]
     expected = model.get_video_features(clips).last_hidden_state
     assert torch.equal(mixed.get_video_features(clips).last_hidden_state, expected)
     assert mixed.config.video_config.model_type == "fgmm_video"
-    mixed_processor = FgmmProcessor.from_encoders(video=tmp_path, audio=tmp_path, text=folders / "bert")
+    mixed_processor = FgmmProcessor.from_encoders(video=tmp_path, audio=tmp_path, text=encoders_at / "bert")
     assert mixed_processor.video_processor.num_frames == 4 and mixed_processor.feature_extractor.feature_size == 32
 
 
@@ -611,156 +446,13 @@ def test_encoders_that_cannot_be_taken_are_named():
         FgmmModel.from_encoders(video="./nowhere", text=TEXT["bert"])
 
 
-# Processors
-
-
-@pytest.mark.parametrize(
-    ("name", "kind", "options"), PICTURE_PROCESSORS, ids=[entry[0] for entry in PICTURE_PROCESSORS]
-)
-def test_pictures_become_what_the_encoders_own_processor_makes(name, kind, options):
-    own = pillow_processor(kind)(**options)
-    ours = FgmmVideoProcessor(**read_settings(own.to_dict()))
-    ramp = np.linspace(0, 255, 108)  # scaled to whole numbers of pixels
-    noise = np.random.default_rng(0).integers(0, 60, (72, 108, 3))
-    picture = ((ramp[None, :, None] + noise) / 2 + [[[0, 20, 60]]]).clip(0, 255).astype(np.uint8)
-    expected = torch.as_tensor(np.array(own([Image.fromarray(picture)])["pixel_values"][0])).reshape(3, 32, 32)
-    pixels = ours(Image.fromarray(picture), num_frames=1)["pixel_values_videos"][0, 0]
-    one_level = 1 / 255 / min(own.image_std)
-    assert (pixels - expected).abs().max() < 1.5 * one_level
-
-
-def test_settings_of_older_and_of_video_processors():
-    clip = {
-        "crop_size": 224,
-        "do_center_crop": True,
-        "size": 224,
-        "resample": 3,
-        "image_mean": [0.5] * 3,
-        "image_std": [0.25] * 3,
-    }
-    read = read_settings(clip)
-    assert read["size"] == {"shortest_edge": 224} and read["crop_size"] == {"height": 224, "width": 224}
-    assert read["resample"] == "bicubic" and read["image_mean"] == pytest.approx([0.5] * 3)
-    vit = read_settings({"size": 384, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
-    assert vit["size"] == vit["crop_size"] == {"height": 384, "width": 384}
-    videomae = read_settings({"do_center_crop": True, "size": 224})
-    assert videomae["crop_size"] == {"height": 224, "width": 224}
-    vivit = {
-        "size": {"shortest_edge": 256},
-        "crop_size": {"height": 224, "width": 224},
-        "do_center_crop": True,
-        "rescale_factor": 1 / 127.5,
-        "offset": True,
-        "image_mean": [0.5] * 3,
-        "image_std": [0.25] * 3,
-    }
-    read = read_settings(vivit)
-    assert (0.7 - read["image_mean"][0]) / read["image_std"][0] == pytest.approx((0.7 * 2 - 1 - 0.5) / 0.25)
-    with pytest.raises(ValueError, match="filter 1"):
-        read_settings({"size": 224, "resample": 1})
-
-
-@pytest.mark.parametrize("name", ["ast", "wav2vec2", "whisper"])
-def test_sounds_become_what_the_encoders_own_extractor_makes(name, folders):
-    """Through the whole model: a sound that ends early is heard as the encoder hears it with its own padding."""
-    torch.manual_seed(0)
-    model = FgmmModel.from_encoders(audio=folders / name, text=folders / "bert")
-    processor = FgmmProcessor.from_encoders(audio=folders / name, text=folders / "bert")
-    sounds = [np.sin(np.arange(length) * 0.1).astype(np.float32) * 0.3 for length in (5000, 9000)]
-    own = processor.feature_extractor
-    inputs = processor(audio=[*sounds, None], sampling_rate=16000)
-    encoder = model.encoders["audio"].model
-    with torch.no_grad():
-        output = model.get_audio_features(**inputs)
-        for row, sound in enumerate(sounds):
-            values = own(sound, sampling_rate=16000, return_tensors="pt")[own.model_input_names[0]]
-            expected = encoder(values).last_hidden_state[0]
-            number = output.last_hidden_state.shape[1] if name != "wav2vec2" else len(expected)
-            assert torch.allclose(output.last_hidden_state[row, :number], expected[-number:], atol=1e-4)
-    counts = output.region_mask.sum(1).tolist()
-    assert 0 < counts[0] < counts[1] and counts[2] == 0
-    seconds = {"ast": 0.6, "wav2vec2": 9000 / 16000, "whisper": 1.0}[name]
-    frequencies, times = output.grid
-    for row, sound in enumerate(sounds):
-        assert abs(counts[row] / frequencies - times * len(sound) / 16000 / seconds) < 2.5
-    assert extract_features(own, [None])["input_features_mask"].any().item() is False
-
-
-def test_sounds_at_another_rate_are_resampled(folders):
-    processor = FgmmProcessor.from_encoders(audio=folders / "wav2vec2", text=folders / "bert")
-    sound = np.sin(np.arange(44100) / 44100 * 2 * np.pi * 440)
-    assert processor(audio=[sound], sampling_rate=44100)["input_features"].shape == (1, 16000)
-
-
-@pytest.mark.parametrize(
-    ("video", "audio", "text"),
-    [("videomae", "ast", "bert"), ("clip", "whisper", "clip"), ("siglip", "wav2vec2", "bert")],
-)
-def test_files_through_processor_and_model(folders, video, audio, text, tmp_path):
-    encoders = {"video": folders / video, "audio": folders / audio, "text": folders / text}
-    model, processor = FgmmModel.from_encoders(**encoders), FgmmProcessor.from_encoders(**encoders)
-    clip = write_video(tmp_path / "clip.mp4", sound=1.0)
-    long = write_video(tmp_path / "long.mp4", seconds=3.0, sound=3.0)
-    photo = tmp_path / "photo.jpg"
-    Image.fromarray(np.full((40, 60, 3), 120, np.uint8)).save(photo)
-    texts = [[TEXTS[0], "a small dog"], [TEXTS[1]]]
-    inputs = processor(videos=[clip, long.read_bytes()], audio=[clip, long], text=texts, start=0.5, end=1.0)
-    outputs = model(**inputs)
-    assert torch.isfinite(outputs.logits_per_text).all() and outputs.logits_per_audio.shape == (2, 2)
-    assert inputs["pixel_values_videos"].shape[1] == (4 if video == "videomae" else 8)
-    assert inputs["caption_lengths"].sum(1).tolist() == inputs["attention_mask"].sum(1).tolist()
-    tokenizer = processor.tokenizer
-    first, last = inputs["phrase_spans"][0, -1].tolist()
-    assert tokenizer.decode(inputs["input_ids"][0, first:last]).replace(" ", "") == "smalldog"
-    assert not set(tokenizer.all_special_ids) & set(inputs["input_ids"][0, first:last].tolist())
-    assert torch.isfinite(model(**processor(images=[photo])).video_embeds).all()
-    alone = model(**processor(text=["a small dog"])).text_output
-    assert torch.allclose(outputs.text_output.caption_embeds[0, 1], alone.caption_embeds[0, 0], atol=1e-5)
-
-    processor.save_pretrained(tmp_path / "saved")
-    loaded = AutoProcessor.from_pretrained(tmp_path / "saved")
-    assert isinstance(loaded, FgmmProcessor) and type(loaded.feature_extractor) is type(processor.feature_extractor)
-    again = loaded(videos=[clip, long.read_bytes()], audio=[clip, long], text=texts, start=0.5, end=1.0)
-    assert all(torch.equal(inputs[name], again[name]) for name in inputs)
-
-
-def test_processors_of_configurations_fit_their_encoders(word_tokenizer, tmp_path):
-    clip = write_video(tmp_path / "clip.mp4", sound=1.0)
-    for video, audio in (("videomae", "whisper"), ("vjepa2", "ast"), ("dinov2", "hubert")):
-        model = make_model(video, audio, "bert")
-        processor = FgmmProcessor.from_encoders(VIDEO[video], AUDIO[audio], tokenizer=word_tokenizer)
-        assert torch.isfinite(model(**processor(videos=[clip], audio=[clip], text=TEXTS[:1])).logits_per_text).all()
-    own = FgmmConfig(audio_config={"num_mel_bins": 40})
-    assert FgmmProcessor.from_encoders(audio=own.audio_config, text=word_tokenizer).feature_extractor.feature_size == 40
-
-
-def test_texts_are_cut_to_what_the_encoder_takes(folders):
-    processor = FgmmProcessor.from_encoders(text=folders / "bert")
-    assert processor.tokenizer.model_max_length == 64
-    assert processor(text=[["dog " * 500, "dog"]])["caption_lengths"].tolist() == [[64, 3]]
-    processor.tokenizer.model_max_length = 10_000
-    model = make_model(text="clip", audio=None)
-    with pytest.raises(ValueError, match="max_position_embeddings is 77"):
-        model(**processor(text=["dog " * 500]))
-
-
-def test_a_processor_needs_a_fast_tokenizer(folders):
-    for text in (None, TEXT["bert"]):
-        with pytest.raises(ValueError, match="needs a tokenizer"):
-            FgmmProcessor.from_encoders(text=text)
-
-    class SlowTokenizer:
-        is_fast = False
-        model_max_length = 10
-
-    with pytest.raises((ValueError, TypeError), match="tokenizer"):
-        FgmmProcessor.from_encoders(text=SlowTokenizer())
-    assert isinstance(FgmmProcessor.from_encoders(text=folders / "bert").feature_extractor, FgmmFeatureExtractor)
-
-
-def test_code_travels_with_the_weights(folders, tmp_path):
+def test_code_travels_with_the_weights(encoders_at, tmp_path):
     """Away from this repository, from a folder alone."""
-    encoders = {"video": folders / "videomae", "audio": folders / "whisper", "text": folders / "bert"}
+    encoders = {
+        "video": encoders_at / "videomae",
+        "audio": encoders_at / "whisper",
+        "text": encoders_at / "bert",
+    }
     model, processor = FgmmModel.from_encoders(**encoders, frozen=("text",)), FgmmProcessor.from_encoders(**encoders)
     model.save_pretrained(tmp_path / "saved")
     processor.save_pretrained(tmp_path / "saved")
