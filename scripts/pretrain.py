@@ -284,9 +284,8 @@ def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
         raise UsageError(f"The model's configuration is wrong: {' '.join(str(error).split())}.") from error
     if start:
         copy_encoders(start, model, config.init_from)
-    if (
-        "video" in model.encoders and model.config.video_config.model_type == "fgmm_video"
-    ):  # a third faster convolutions, on CPU and GPU
+    if "video" in model.encoders and model.config.video_config.model_type == "fgmm_video":
+        # A third faster convolutions, on CPU and GPU.
         model.encoders["video"].to(memory_format=torch.channels_last_3d)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
