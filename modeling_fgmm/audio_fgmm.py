@@ -1,7 +1,6 @@
 """A ResNet over the log-mel picture: sound to a feature map of regions (frequency x time)."""
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from transformers import ResNetBackbone, ResNetConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -10,12 +9,32 @@ from transformers.models.resnet.modeling_resnet import ResNetStage
 from .configuration_fgmm import FgmmAudioConfig
 
 
+def strided(padding: torch.Tensor, layer: nn.Conv2d | nn.MaxPool2d) -> torch.Tensor:
+    """Which frames are padding (B, 1, 1, t), before a layer -> the same behind it (B, 1, 1, t')."""
+    stride = layer.stride if isinstance(layer.stride, int) else layer.stride[1]
+    return padding[..., ::stride]
+
+
 class AudioStage(GradientCheckpointingLayer, ResNetStage):
-    """A stage whose activations can be computed again in the backward pass."""
+    """A stage that keeps padding 0, and whose activations can be computed again in the backward pass."""
+
+    def forward(self, hidden_states: torch.Tensor, padding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, C, f, t) and its padding (B, 1, 1, t) -> (B, C', f', t') and its padding (B, 1, 1, t')."""
+        for layer in self.layers:
+            residual = layer.shortcut(hidden_states)
+            for block in layer.layer:
+                padding = strided(padding, block.convolution)
+                hidden_states = block(hidden_states).masked_fill(padding, 0.0)
+            hidden_states = layer.activation(hidden_states + residual).masked_fill(padding, 0.0)
+        return hidden_states, padding
 
 
 class AudioBackbone(ResNetBackbone):
-    """transformers' ResNet, with hidden states after each stage and gradient checkpointing."""
+    """transformers' ResNet, with padding in time, hidden states after each stage and gradient checkpointing.
+
+    What enters a convolution is 0 behind a sound's end, as it is behind the last frame of a sound that stands alone:
+    features do not depend on the length to which a batch is padded.
+    """
 
     _can_record_outputs = {"hidden_states": AudioStage}
     # Without attention, whatever implementation the joint model is given will do.
@@ -27,6 +46,19 @@ class AudioBackbone(ResNetBackbone):
         super().__init__(config)
         for stage in self.encoder.stages:
             stage.__class__ = AudioStage  # the same layers; ResNet's encoder takes no class of its stages
+
+    def forward(self, picture: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+        """(B, 1, mel, time) and its padding (B, 1, 1, time) -> the feature map (B, C, frequency, time')."""
+        stem, pooler = self.embedder.embedder, self.embedder.pooler
+        hidden_states = stem(picture.masked_fill(padding, 0.0))
+        padding = strided(padding, stem.convolution)
+        # 0 is below every output of a ReLU, so that the maximum is that of the sound.
+        hidden_states = pooler(hidden_states.masked_fill(padding, 0.0))
+        padding = strided(padding, pooler)
+        hidden_states = hidden_states.masked_fill(padding, 0.0)
+        for stage in self.encoder.stages:
+            hidden_states, padding = stage(hidden_states, padding)
+        return hidden_states
 
 
 class FgmmAudioEncoder(nn.Module):
@@ -46,14 +78,20 @@ class FgmmAudioEncoder(nn.Module):
             )
         )
         self.out_channels = config.hidden_sizes[-1]
+        # Frames under a region: the stem, its pooling and every stage but the first halve the time.
+        self.frames_per_region = 2 ** (1 + len(config.hidden_sizes))
 
-    def forward(self, input_features: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    def forward(
+        self, input_features: torch.Tensor, input_features_mask: torch.Tensor
+    ) -> tuple[torch.Tensor, tuple[int, int]]:
         """
         Args:
-            input_features: (B, time, mel) log-mel frames, 0 in the padding.
+            input_features: (B, time, mel) log-mel frames.
+            input_features_mask: (B, time) bool, False for padding, whose features have no influence.
 
         Returns:
-            The features of the regions (B, N, C) with N = frequency·time, and the grid (frequency, time).
+            The features of the regions (B, N, C) with N = frequency·time, 0 in the padding, and the grid (frequency,
+            time).
 
         Raises:
             ValueError: when the shape is not (B, time, mel).
@@ -64,16 +102,18 @@ class FgmmAudioEncoder(nn.Module):
                 f"{self.config.num_mel_bins}) is needed; make it with the model's own feature extractor."
             )
         picture = input_features.transpose(1, 2).unsqueeze(1)
-        features = self.backbone(picture, return_dict=True).feature_maps[-1]
+        features = self.backbone(picture, ~input_features_mask[:, None, None])
         return features.flatten(2).transpose(1, 2), tuple(features.shape[2:])
 
+    def region_mask(self, input_features_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Which regions of each sound are not padding: as many as it has when it stands alone.
 
-def region_mask(input_features_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-    """(B, time) to (B, N): a region counts when any frame under it is sound.
+        Args:
+            input_features_mask: (B, time) True where a frame is sound, False where it is padding.
+            grid: (frequency, time) of the feature map.
 
-    Args:
-        input_features_mask: (B, time) True where a frame is sound, False where it is padding.
-        grid: (frequency, time) of the feature map.
-    """
-    in_time = F.adaptive_max_pool1d(input_features_mask.float().unsqueeze(1), grid[1]) > 0
-    return in_time.expand(-1, grid[0], -1).flatten(1)
+        Returns:
+            (B, N) bool.
+        """
+        in_time = input_features_mask[:, :: self.frames_per_region]
+        return in_time.unsqueeze(1).expand(-1, *grid).flatten(1)

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from transformers import ASTFeatureExtractor, AutoConfig, PreTrainedConfig
 
-from .audio_fgmm import FgmmAudioEncoder, region_mask
+from .audio_fgmm import FgmmAudioEncoder
 from .configuration_fgmm import FgmmConfig
 from .text_fgmm import FgmmTextEncoder
 from .transformers_fgmm import TransformersAudioEncoder, TransformersTextEncoder, TransformersVideoEncoder
@@ -109,16 +109,8 @@ def encode_audio(
     Returns:
         The features of the regions (B, N, C), their mask (B, N) and their grid (frequency, time).
     """
-    if isinstance(encoder, TransformersAudioEncoder):
-        if input_features_mask is None:
-            input_features_mask = torch.ones(input_features.shape[:2], dtype=torch.bool, device=input_features.device)
-        keep = input_features_mask.bool()
-        features, grid = present_only(encoder, keep.any(1), input_features, keep)
-        return features, encoder.region_mask(keep, grid), grid
     if input_features_mask is None:
-        features, grid = encoder(input_features)
-        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device), grid
+        input_features_mask = torch.ones(input_features.shape[:2], dtype=torch.bool, device=input_features.device)
     keep = input_features_mask.bool()
-    # What stands in the padding must not leak into its neighbours through the convolutions.
-    features, grid = present_only(encoder, keep.any(1), input_features.masked_fill(~keep.unsqueeze(-1), 0.0))
-    return features, region_mask(keep, grid), grid
+    features, grid = present_only(encoder, keep.any(1), input_features, keep)
+    return features, encoder.region_mask(keep, grid), grid

@@ -1,7 +1,6 @@
 """Files and texts to vectors in one call, for who wants nothing else of the model."""
 
 import logging
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm.auto import tqdm
-from transformers import AutoProcessor, BatchFeature
+from transformers import AutoProcessor
 
 logger = logging.getLogger(__name__)
 
@@ -114,30 +113,10 @@ class FgmmEncodeMixin:
         with evaluating(self):
             for first in tqdm(range(0, len(items), batch_size), desc="Batches", disable=not show_progress_bar):
                 rows = order[first : first + batch_size]
-                for places, inputs in process(processor, name, [items[row] for row in rows], **kwargs):
-                    output = get_features(**inputs.to(self.device, self.dtype))
-                    vectors[[rows[place] for place in places]] = output.pooler_output.float()
+                inputs = processor(**{name: [items[row] for row in rows]}, **kwargs)
+                vectors[rows] = get_features(**inputs.to(self.device, self.dtype)).pooler_output.float()
         vectors = vectors[0] if single else vectors
         return vectors.cpu().numpy() if convert_to_numpy else vectors
-
-
-def process(processor, name: str, items: list, **kwargs) -> Iterator[tuple[list[int], BatchFeature]]:
-    """Model inputs of items of one modality; of sounds, those of one length at a time, for padding to a longer
-    neighbour would change their vectors.
-
-    Yields:
-        The places of some of the items, and their model inputs.
-    """
-    if name != "audio":
-        yield list(range(len(items))), processor(**{name: items}, **kwargs)
-        return
-    groups = defaultdict(list)
-    for place, sound in enumerate(items):
-        inputs = processor(audio=[sound], **kwargs)
-        groups[inputs["input_features"].shape].append((place, inputs))
-    for group in groups.values():
-        places, sounds = zip(*group, strict=True)
-        yield list(places), BatchFeature({name: torch.cat([sound[name] for sound in sounds]) for name in sounds[0]})
 
 
 def is_single(items) -> bool:
