@@ -9,7 +9,7 @@ Each caption of an item is a query of its own. The scores are what the model's o
 with phrases (fine), of one vector each (coarse), or coarse for all and fine for the best of these (coarse_then_fine).
 
 Clips without sound stand among the items of text-audio and audio-video retrieval and count as errors, as queries and as
-right answers (the convention of AVLnet); with --skip_silent they are left out of both.
+right answers (the convention of AVLnet); with --skip_silent they are left out of both. --random_init gives the floor.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from pathlib import Path
 import evaluate
 import torch
 from accelerate import PartialState
+from accelerate.utils import set_seed
 from arguments import at_least
 from records import claim_output, describe_run, write_record
 from retrieval_scores import (
@@ -275,6 +276,8 @@ def load_model(name: str) -> tuple[FgmmModel, FgmmProcessor]:
 def describe_protocol(args: argparse.Namespace, clip_seconds: float, with_sound: bool) -> str:
     """What was retrieved, and how it was scored."""
     score = f"{args.score} score"
+    if args.random_init:
+        score += " of random weights"
     if args.score == "coarse_then_fine":
         score += f" (the best {args.rerank_k} finely)"
     shown = f"the middle {clip_seconds:g} s" if args.num_windows == 1 else f"{args.num_windows} x {clip_seconds:g} s"
@@ -293,6 +296,8 @@ def main() -> None:
     parser.add_argument("--split", default="test")
     parser.add_argument("--score", choices=("trained", "fine", "coarse", "coarse_then_fine"), default="trained")
     parser.add_argument("--rerank_k", type=at_least(1), default=100, help="how many coarse_then_fine scores finely")
+    parser.add_argument("--random_init", action="store_true", help="the model's architecture with random weights")
+    parser.add_argument("--seed", type=int, default=0, help="of random weights")
     parser.add_argument("--num_windows", type=at_least(1), default=1, help="windows shown of each item; 1: the middle")
     parser.add_argument("--each_caption", action="store_true", help="each timed caption is an item, not each row")
     parser.add_argument("--skip_silent", action="store_true", help="clips without sound are left out, not errors")
@@ -309,6 +314,9 @@ def main() -> None:
         claim_output(args.output)
     corpus = load_corpus(args.dataset, args.split, args.dataset_config)
     model, processor = load_model(args.model)
+    if args.random_init:
+        set_seed(args.seed)
+        model = FgmmModel(model.config).eval()
     model.to(state.device)
     results = evaluate_retrieval(
         model,
@@ -325,7 +333,7 @@ def main() -> None:
     )
     print(format_table(results))
     if args.output:
-        training = read_training_record(args.model)
+        training = None if args.random_init else read_training_record(args.model)
         with_sound = any("audio" in direction for direction in results)
         record = {
             "model": args.model,
@@ -334,7 +342,7 @@ def main() -> None:
             "split": args.split,
             "protocol": describe_protocol(args, processor.clip_seconds, with_sound),
             "metrics": results,
-            "seed": training and training["seed"],
+            "seed": args.seed if args.random_init else training and training["seed"],
             **describe_run(time.monotonic() - started),
             "seconds_of_stages": {stage: round(value, 3) for stage, value in seconds.items()},
             "training": training,

@@ -60,15 +60,16 @@ def make_table(records: list[dict]) -> str:
 def make_retrieval_table(records: list[dict]) -> str:
     """A line for each direction of each record."""
     lines = [
-        f"| corpus | task | {' | '.join(COLUMNS)} | chance R@10 | queries, items |",
-        "|---|---|" + "---:|" * (len(COLUMNS) + 2),
+        f"| corpus | task | by | {' | '.join(COLUMNS)} | chance R@10 | queries, items |",
+        "|---|---|---|" + "---:|" * (len(COLUMNS) + 2),
     ]
     for record in records:
+        score = record["protocol"].split(", ")[1]
         for direction, values in record["metrics"].items():
             cells = " | ".join(f"{values[column]:.1f}" for column in COLUMNS)
             sizes = f"{values['num_queries']:,}, {values['num_items']:,}"
             lines.append(
-                f"| {Path(record['dataset']).name} | {direction.replace('_', ' ')} | {cells} | "
+                f"| {Path(record['dataset']).name} | {direction.replace('_', ' ')} | {score} | {cells} | "
                 f"{chance_recall(values, 10):.1f} | {sizes} |"
             )
     return "\n".join(lines)

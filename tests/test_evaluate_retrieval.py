@@ -123,6 +123,24 @@ def test_every_option_is_in_the_protocol(saved, kitchen, tmp_path, monkeypatch):
     assert sizes["text_to_audio"] == sizes["audio_to_video"] == (2, 2)
 
 
+def test_random_init_forgets_the_weights(saved, kitchen, tmp_path, monkeypatch):
+    shutil.copytree(saved[0], tmp_path / "model")
+    (tmp_path / "model" / "training.json").write_text('{"seed": 7}')
+    options = ["--model", tmp_path / "model", "--dataset", kitchen, "--num_workers", "0"]
+    options += ["--output", tmp_path / "results.json"]
+    records = []
+    for seed in (3, 3, 4):
+        run_main(monkeypatch, script, *options, "--random_init", "--seed", seed)
+        records.append(json.loads((tmp_path / "results.json").read_text()))
+        assert records[-1]["protocol"].startswith("retrieval, trained score of random weights, the middle 5 s")
+        assert records[-1]["seed"] == seed and records[-1]["training"] is None
+    run_main(monkeypatch, script, *options)
+    records.append(json.loads((tmp_path / "results.json").read_text()))
+    assert records[-1]["seed"] == 7
+    first, again, other, trained = ([values["MnR"] for values in record["metrics"].values()] for record in records)
+    assert first == again and first != other and trained not in (first, other)
+
+
 def test_older_results_without_ndcg_make_a_table():
     values = {"R@1": 1.0, "R@5": 5.0, "R@10": 10.0, "MedR": 3.0, "MnR": 4.0, "num_queries": 7, "num_items": 9}
     head, line = script.format_table({"text_to_video": values}).splitlines()
