@@ -44,6 +44,11 @@ def is_retrieval(record: dict) -> bool:
     return all(isinstance(values, dict) and "R@1" in values for values in record["metrics"].values())
 
 
+def is_floor(record: dict) -> bool:
+    """Whether it tells what random weights reach, which stands beside a model and is not its own."""
+    return "random weights" in record["protocol"]
+
+
 def make_eval_results(records: list[dict], dataset_ids: dict[str, str]) -> list[EvalResult]:
     """Records as entries of the model-index.
 
@@ -70,7 +75,7 @@ def make_eval_results(records: list[dict], dataset_ids: dict[str, str]) -> list[
 
 
 def fill_metadata(text: str, records: list[dict], dataset_ids: dict[str, str] | None = None, **metadata) -> str:
-    """A card with the model-index that its records give; without records it has none.
+    """A card with the model-index that its records give, floors left out; without records it has none.
 
     Args:
         text: the card, whose first heading is the model's name.
@@ -81,7 +86,8 @@ def fill_metadata(text: str, records: list[dict], dataset_ids: dict[str, str] | 
         ValueError: when the library does not accept the metadata.
     """
     card = ModelCard(text)
-    card.data.eval_results = make_eval_results(records, dataset_ids or {}) or None
+    measured = [record for record in records if not is_floor(record)]
+    card.data.eval_results = make_eval_results(measured, dataset_ids or {}) or None
     card.data.model_name = re.search(r"^# (.+)$", card.text, re.MULTILINE)[1] if card.data.eval_results else None
     for name, value in metadata.items():
         card.data[name] = value

@@ -97,10 +97,13 @@ def make_card(folder: Path, repo_id: str, dataset_ids: dict[str, str], license_i
         license_id: of the weights, where it is not that of the card.
 
     Raises:
-        HubError: when the card in model_cards disagrees with its results files, or results in the folder are of another
-            training run.
+        HubError: when the card in model_cards disagrees with its results files, results in the folder are of another
+            training run, or the weights begin from others' and no licence is named.
     """
     training = read_training(folder)
+    settings = read_settings(folder)
+    if license_id is None and (training is None or settings.get("init_from") or foreign_encoders(folder)):
+        raise HubError(f"{folder} was not trained from random weights alone; name the licence of them by --license.")
     own = CARDS / f"{folder.resolve().name}.md"
     if own.exists() and tells_of(own.read_text(), training):
         text, results, pictures = own.read_text(), CARDS / "results", CARDS
@@ -113,7 +116,8 @@ def make_card(folder: Path, repo_id: str, dataset_ids: dict[str, str], license_i
     else:
         text, results, pictures = fill_template(folder, repo_id, training), folder, folder
         print("The card is made from model_cards/templates/model.md and the results files in the model's folder.")
-    records = update_cards.read_named_records(text, results)
+    named = update_cards.read_named_records(text, results)
+    records = {name: record for name, record in named.items() if not model_card.is_floor(record)}
     corpus = read_corpus_name(folder)
     metadata = {"datasets": [dataset_ids[corpus]]} if corpus in dataset_ids else {}
     metadata |= {"license": license_id} if license_id else {}
@@ -135,8 +139,7 @@ def fill_template(folder: Path, repo_id: str, training: dict | None) -> str:
         HubError: when one of them is of another training run.
     """
     records = find_results(folder)
-    # What random weights reach is measured beside a model, and not the model's own.
-    records = {name: record for name, record in records.items() if not record["protocol"].startswith("random weights")}
+    records = {name: record for name, record in records.items() if not model_card.is_floor(record)}
     for name, record in records.items():
         if record["training"] != training:
             raise HubError(f"{folder}/{name}.json is of another training run than the weights; evaluate anew.")
@@ -151,17 +154,33 @@ def fill_template(folder: Path, repo_id: str, training: dict | None) -> str:
         template_path=CARDS / "templates" / "model.md",
         name=repo_id.split("/")[1],
         repo_id=repo_id,
+        modalities=read_json(folder / "config.json")["modalities"],
+        foreign_encoders=foreign_encoders(folder),
         corpus=read_corpus_name(folder),
+        init_from=read_settings(folder).get("init_from"),
         trained=training is not None,
         results=" ".join(records),
     )
     return update_cards.fill(str(card), folder)
 
 
+def read_settings(folder: Path) -> dict:
+    """The settings of the training run, where scripts/pretrain.py wrote them."""
+    path = folder / "pretrain.yaml"
+    return yaml.safe_load(path.read_text()) if path.exists() else {}
+
+
 def read_corpus_name(folder: Path) -> str | None:
     """The last part of the name of the corpus that the model was trained on."""
-    path = folder / "pretrain.yaml"
-    return Path(yaml.safe_load(path.read_text())["dataset"]).name if path.exists() else None
+    dataset = read_settings(folder).get("dataset")
+    return dataset and Path(dataset).name
+
+
+def foreign_encoders(folder: Path) -> dict[str, str]:
+    """The kinds of encoders that are transformers' own, by their modalities."""
+    config = read_json(folder / "config.json")
+    kinds = {modality: config[f"{modality}_config"]["model_type"] for modality in config["modalities"]}
+    return {modality: kind for modality, kind in kinds.items() if not kind.startswith("fgmm_")}
 
 
 def collect_files(folder: Path, card: Card, repo_id: str, dataset_ids: dict[str, str]) -> dict[str, Path | bytes]:
@@ -240,7 +259,9 @@ def main() -> None:
         default=[],
         help="Hub ids of its corpora; ORG/narrated for data/narrated",
     )
-    parser.add_argument("--license", help="of the weights, as the Hub names it; else the card's, apache-2.0")
+    parser.add_argument(
+        "--license", help="of the weights, as the Hub names it; else apache-2.0, where no others' weights are in them"
+    )
     args = parser.parse_args()
     print(f"Published: {push(args.model, args.repo_id, args.private, args.dataset, args.license)}")
 

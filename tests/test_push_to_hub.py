@@ -13,6 +13,8 @@ from conftest import ROOT
 from hub_server import HubServer
 from huggingface_hub import DatasetCard, ModelCard, constants, parse_eval_result_entries
 
+from modeling_fgmm import FgmmModel
+
 RUN = {
     "command": "accelerate launch scripts/x.py",
     "commit": "abc",
@@ -69,7 +71,7 @@ def test_everything_is_published_in_one_commit(hub_server, folder, capsys):
     assert card.data.pipeline_tag == "feature-extraction" and card.data.datasets == ["org/narrated"]
     values = {(one.dataset_type, one.metric_type): one.metric_value for one in card.data.eval_results}
     assert values["org/narrated", "recall_at_10"] == 12.3 and len(values) == 4
-    assert "| narrated | text to video | 1.0 | 5.0 | 12.3 |" in card.text and "| clips seen | 1,280 |" in card.text
+    assert "| narrated | text to video | trained score | 1.0 | 5.0 | 12.3 |" in card.text and "| clips seen | 1,280 |" in card.text
     assert 'from_pretrained("org/fgmm-tiny"' in card.text
 
     entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/retrieval.yaml"].content))
@@ -209,9 +211,10 @@ def test_the_script_ends_without_a_traceback(tmp_path):
 
 def test_results_of_other_weights_are_refused_and_those_of_random_ones_left_out(hub_server, folder):
     write_results(folder / "floor.json", training=None, recall=77.7, protocol="random weights, linear")
+    write_results(folder / "guess.json", training=None, recall=77.7, protocol="retrieval, fine score of random weights")
     push(folder)
     files = hub_server.repositories["models/org/fgmm-tiny"].files
-    assert "results/floor.json" not in files and b"77.7" not in files["README.md"].content
+    assert not {"results/floor.json", "results/guess.json"} & files.keys() and b"77.7" not in files["README.md"].content
     write_results(folder / "other.json", training=TRAINING | {"seed": 1})
     with pytest.raises(hub.HubError, match=r"other.json is of another training run"):
         push(folder)
@@ -226,9 +229,28 @@ def test_a_damaged_results_file_is_named(folder):
 def test_a_model_without_results_has_a_card_without_numbers(hub_server, folder):
     (folder / "retrieval.json").unlink()
     (folder / "training.json").unlink()
-    push(folder)
+    push(folder, "--license", "mit")
     card = ModelCard(hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode())
     assert "Not evaluated" in card.text and card.data.eval_results is None and "R@1" not in card.text
+
+
+def test_weights_that_begin_from_others_want_a_licence(hub_server, folder, encoders_at):
+    settings = (folder / "pretrain.yaml").read_text()
+    (folder / "pretrain.yaml").write_text(f"{settings}init_from: outputs/start\n")
+    with pytest.raises(hub.HubError, match="name the licence of them by --license"):
+        push(folder)
+    push(folder, "--license", "cc-by-nc-4.0")
+    card = ModelCard(hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode())
+    assert card.data.license == "cc-by-nc-4.0" and "beginning from `outputs/start`" in card.text
+    (folder / "pretrain.yaml").write_text(settings)
+    FgmmModel.from_encoders(audio=encoders_at / "ast", text=encoders_at / "bert").save_pretrained(folder)
+    with pytest.raises(hub.HubError, match="--license"):
+        push(folder)
+    push(folder, "--license", "bsd-3-clause")
+    text = hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode()
+    assert "The audio encoder is transformers' `audio-spectrogram-transformer`." in text
+    assert 'processor(audio=["clip.wav"], text=' in text and "clip.mp4" not in text
+    assert len(hub_server.repositories["models/org/fgmm-tiny"].commits) == 3  # nothing was published in between
 
 
 def test_the_card_in_model_cards_goes_with_its_own_weights_alone(hub_server, folder, monkeypatch, tmp_path, capsys):
@@ -238,13 +260,18 @@ def test_the_card_in_model_cards_goes_with_its_own_weights_alone(hub_server, fol
     (cards / "pictures" / "a.png").write_bytes(b"png")
     (cards / "templates").symlink_to(ROOT / "model_cards" / "templates")
     write_results(cards / "results" / "official.json", recall=33.3)
-    text = "---\nlicense: mit\n---\n\n# mine\n\nORG/mine ![a](pictures/a.png)\n\n<!-- results: official -->\n"
+    floor = "retrieval, trained score of random weights"
+    write_results(cards / "results" / "floor.json", training=None, recall=10.9, protocol=floor)
+    text = "---\nlicense: mit\n---\n\n# mine\n\nORG/mine ![a](pictures/a.png)\n\n<!-- results: official floor -->\n"
     text = update_cards.fill(text + "<!-- end of results -->\n", cards / "results")
     (cards / "mine.md").write_text(text)
     monkeypatch.setattr(push_to_hub, "CARDS", cards)
-    push(folder)
+    push(folder, "--dataset", "org/narrated")
     files = hub_server.repositories["models/org/fgmm-tiny"].files
     assert b"33.3" in files["README.md"].content and b"org/fgmm-tiny ![a]" in files["README.md"].content
+    card = ModelCard(files["README.md"].content.decode())
+    assert "10.9" in card.text and 10.9 not in [result.metric_value for result in card.data.eval_results]
+    assert ".eval_results/official.yaml" in files and ".eval_results/floor.yaml" not in files
     assert files["pictures/a.png"].content == b"png" and "results/official.json" in files
 
     (cards / "mine.md").write_text(text.replace("33.3", "93.3"))
@@ -275,10 +302,10 @@ def test_published_cards_are_valid(hub_server, name):
 
 def test_a_number_changed_in_the_metadata_alone_is_noticed():
     text = (ROOT / "model_cards" / "fgmm-tiny.md").read_text()
-    assert text.count("value: 47.7") == 1
+    assert text.count("value: 46.2") == 1
     results = ROOT / "model_cards" / "results"
     assert update_cards.fill(text, results) == text
-    assert update_cards.fill(text.replace("value: 47.7", "value: 57.7"), results) == text
+    assert update_cards.fill(text.replace("value: 46.2", "value: 57.7"), results) == text
 
 
 @pytest.mark.parametrize(
