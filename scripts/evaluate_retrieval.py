@@ -93,7 +93,9 @@ def read_items(clips: FixedClips, num_workers: int, failures: list[str]) -> Iter
                 empty = False
                 yield item
     if empty:
-        raise CorpusError(f"No clip of the corpus could be decoded ({len(failures)} failed).")
+        raise CorpusError(
+            f"No clip of the corpus could be decoded ({len(failures)} failed); one published as ids has no media."
+        )
 
 
 def in_batches(items: Iterator[EvaluationItem], batch_size: int) -> Iterator[list[EvaluationItem]]:
@@ -270,7 +272,8 @@ def load_model(name: str) -> tuple[FgmmModel, FgmmProcessor]:
     except CorpusError:
         raise
     except (OSError, ValueError, SafetensorError) as error:
-        raise CorpusError(f"The model {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
+        place = "" if Path(name).is_dir() else " is no folder here, and"
+        raise CorpusError(f"The model {name!r}{place} could not be loaded: {str(error).splitlines()[0]}") from error
 
 
 def describe_protocol(args: argparse.Namespace, clip_seconds: float, with_sound: bool) -> str:

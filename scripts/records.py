@@ -57,7 +57,7 @@ def current_commit() -> str | None:
 
 
 def claim_output(path: Path) -> None:
-    """Makes the folder of a results file, before the work whose results it is for.
+    """Makes the folder of a results file or picture, before the work whose results it is for.
 
     Raises:
         CorpusError: when the file cannot be written there.
@@ -67,7 +67,7 @@ def claim_output(path: Path) -> None:
     except OSError as error:
         raise CorpusError(f"The folder of --output {path} cannot be made: {error.strerror}.") from error
     if path.is_dir():
-        raise CorpusError(f"--output {path} is a folder; give the name of a JSON file.")
+        raise CorpusError(f"--output {path} is a folder; give the name of a file.")
     if not os.access(path.parent, os.W_OK):
         raise CorpusError(f"--output {path} cannot be written, as its folder is not yours to write in.")
 

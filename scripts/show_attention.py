@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import torch
 from evaluate_retrieval import load_model
+from records import claim_output
 
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import CorpusError, FixedClips, collate, load_corpus
@@ -66,7 +67,10 @@ def main() -> None:
     parser.add_argument("--num_clips", type=int, default=4)
     parser.add_argument("--output", type=Path, required=True, help="PNG file")
     args = parser.parse_args()
+    if args.output.suffix != ".png":
+        parser.error("--output is a PNG file, with the ending .png")
 
+    claim_output(args.output)
     corpus = load_corpus(args.dataset, args.split, args.dataset_config)
     model, processor = load_model(args.model)
     rows = FixedClips(corpus.take(args.num_clips), processor, with_audio=False)

@@ -442,7 +442,7 @@ def test_wrong_paths_are_one_sentence(saved, narrated, tmp_path, monkeypatch):
     command = [sys.executable, "scripts/evaluate_retrieval.py", "--model", saved[0], "--dataset", nothing]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 1 and "nothing" in answer.stderr and "Traceback" not in answer.stderr
-    with pytest.raises(CorpusError, match="nowhere") as error:
+    with pytest.raises(CorpusError, match="nowhere.* is no folder here, and could not be loaded") as error:
         run_main(monkeypatch, script, "--model", tmp_path / "nowhere", "--dataset", narrated)
     assert "\n" not in str(error.value)
 
@@ -477,7 +477,7 @@ def test_other_processes_do_not_wait(monkeypatch):
 
 
 def test_attention_is_drawn(saved, narrated, tmp_path, monkeypatch):
-    output = tmp_path / "attention.png"
+    output = tmp_path / "pictures" / "attention.png"
     options = ["--dataset_config", "default", "--num_clips", 2, "--output", output]
     run_main(monkeypatch, show_attention, "--model", saved[0], "--dataset", narrated, *options)
     picture = np.asarray(Image.open(output).convert("RGB")).astype(int)
