@@ -442,7 +442,7 @@ def test_wrong_paths_are_one_sentence(saved, narrated, tmp_path, monkeypatch):
     command = [sys.executable, "scripts/evaluate_retrieval.py", "--model", saved[0], "--dataset", nothing]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert answer.returncode == 1 and "nothing" in answer.stderr and "Traceback" not in answer.stderr
-    with pytest.raises(CorpusError, match="nowhere.* is no folder here, and could not be loaded") as error:
+    with pytest.raises(CorpusError, match=r"nowhere.* is no folder here, and could not be loaded") as error:
         run_main(monkeypatch, script, "--model", tmp_path / "nowhere", "--dataset", narrated)
     assert "\n" not in str(error.value)
 
