@@ -64,7 +64,7 @@ def make_retrieval_table(records: list[dict]) -> str:
         "|---|---|---|" + "---:|" * (len(COLUMNS) + 2),
     ]
     for record in records:
-        score = record["protocol"].split(", ")[1]
+        score = record["protocol"].removeprefix("retrieval, ").partition(", ")[0]
         for direction, values in record["metrics"].items():
             cells = " | ".join(f"{values[column]:.1f}" for column in COLUMNS)
             sizes = f"{values['num_queries']:,}, {values['num_items']:,}"

@@ -56,7 +56,7 @@ def test_a_changed_number_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setattr(update_cards, "ROOT", tmp_path)
     monkeypatch.setattr(sys, "argv", ["update_cards.py"])
     update_cards.main()
-    assert "| x | text to video | 1.0 | 2.0 | 3.0 | 4.0 | 100.0 | 50, 10 |" in (tmp_path / "README.md").read_text()
+    assert "| x | text to video | p | 1.0 | 2.0 | 3.0 | 4.0 | 100.0 | 50, 10 |" in (tmp_path / "README.md").read_text()
     (tmp_path / "README.md").write_text((tmp_path / "README.md").read_text().replace("3.0", "93.0"))
     monkeypatch.setattr(sys, "argv", ["update_cards.py", "--check"])
     with pytest.raises(SystemExit, match=r"README\.md"):
