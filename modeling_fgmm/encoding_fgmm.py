@@ -1,18 +1,20 @@
 """Files and texts to vectors in one call, for who wants nothing else of the model."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import nn
 from tqdm.auto import tqdm
 from transformers import AutoProcessor
 
 logger = logging.getLogger(__name__)
 
-# What says where on the Hub, or in a folder, a model was loaded from, beside its name.
+# What says where on the Hub, or in a folder, a model was loaded from, beside its name and a token.
 SOURCE_OPTIONS = ("revision", "subfolder", "cache_dir", "local_files_only")
 
 
@@ -20,15 +22,21 @@ class FgmmEncodeMixin:
     """`encode`, and the processor that it needs."""
 
     _source_options: dict = {}
+    _token: str | bool | None = None
     _processor = None
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As in transformers; remembers the revision, so that the processor is of the same one."""
+        """As in transformers; remembers revision and token, so that the processor is of the same one."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._source_options = {name: kwargs[name] for name in SOURCE_OPTIONS if kwargs.get(name) is not None}
+        model._token = kwargs.get("token")
         return loaded
+
+    def __getstate__(self) -> dict:
+        """What is pickled or copied: all but the token, which is for nobody else to see."""
+        return {**self.__dict__, "_token": None}
 
     def load_processor(self):
         """The processor that was saved beside this model; it is loaded once.
@@ -42,12 +50,13 @@ class FgmmEncodeMixin:
                 raise ValueError("This model was not loaded from a folder or the Hub; give its processor, processor=.")
             # Who trusted a repository's code for the model has trusted it for the processor.
             trusted = type(self).__module__.startswith("transformers_modules.")
+            options = {"trust_remote_code": trusted, "token": self._token, **self._source_options}
             try:
-                processor = AutoProcessor.from_pretrained(source, trust_remote_code=trusted, **self._source_options)
+                processor = AutoProcessor.from_pretrained(source, **options)
             except (OSError, ValueError) as error:
-                raise ValueError(
-                    f"No processor can be loaded from {source}; processing_fgmm must be imported, or processor= given."
-                ) from error
+                cause = f"{type(error).__name__}: {error}".partition("\n")[0]
+                remedy = "give processor=" if trusted else "processing_fgmm must be imported, or processor= given"
+                raise ValueError(f"No processor can be loaded from {source} ({cause}); {remedy}.") from error
             if not hasattr(processor, "tokenizer"):  # where only parts of one are saved, transformers gives a part
                 raise ValueError(f"No processor is saved in {source}, only a {type(processor).__name__}.")
             self._processor = processor
@@ -72,8 +81,9 @@ class FgmmEncodeMixin:
         modalities are their dot products.
 
         Args:
-            videos, images, audio, text: one of them: an item, or a list of items, each as the processor takes
-                it. None in a list, a silent file for audio and a text without words have the vector 0.
+            videos, images, audio, text: one of them: an item as the processor takes it, or a list or column of
+                items; of videos, a picture in the list is an item of its own, and a clip of frames is a list within the
+                list. None in a list, a silent file for audio and a text without words have the vector 0.
             processor: the model's. None: the one saved where the model was loaded from.
             batch_size: items that are read and encoded at once.
             show_progress_bar: None: where this module's logger shows what is informative (INFO).
@@ -85,7 +95,8 @@ class FgmmEncodeMixin:
             (D,) for one item, (B, D) in the order of a list; float32.
 
         Raises:
-            ValueError: when not exactly one of them is given, the model lacks its encoder, or there is no processor.
+            ValueError: when not exactly one of them is given, its items cannot be counted (a generator), the model
+                lacks its encoder, or there is no processor.
             MediaError: (a ValueError) for a file that cannot be decoded.
         """
         given = {"videos": videos, "images": images, "audio": audio, "text": text}
@@ -97,8 +108,7 @@ class FgmmEncodeMixin:
         name, items = given.popitem()
         modality = "video" if name == "images" else name.removesuffix("s")
         self._encoder(modality)  # it says so where the model has none
-        single = is_single(items)
-        items = [items] if single else items
+        items, single = list_items(name, items)
         order = list(range(len(items)))
         if name == "text":
             if not all(isinstance(item, str) for item in items):
@@ -113,8 +123,11 @@ class FgmmEncodeMixin:
         with evaluating(self):
             for first in tqdm(range(0, len(items), batch_size), desc="Batches", disable=not show_progress_bar):
                 rows = order[first : first + batch_size]
-                inputs = processor(**{name: [items[row] for row in rows]}, **kwargs)
-                vectors[rows] = get_features(**inputs.to(self.device, self.dtype)).pooler_output.float()
+                inputs = processor(**{name: as_batch(name, [items[row] for row in rows])}, **kwargs)
+                pooled = get_features(**inputs.to(self.device, self.dtype)).pooler_output
+                if len(pooled) != len(rows):
+                    raise ValueError(f"The processor made {len(pooled)} items out of {len(rows)} {name}.")
+                vectors[rows] = F.normalize(pooled.float(), dim=-1)  # once more, for half precision rounds
         vectors = vectors[0] if single else vectors
         return vectors.cpu().numpy() if convert_to_numpy else vectors
 
@@ -122,6 +135,36 @@ class FgmmEncodeMixin:
 def is_single(items) -> bool:
     """Whether this is an item (path, bytes, file, image, array, tensor, string), not a list or column of them."""
     return isinstance(items, (str, bytes)) or not isinstance(items, Sequence)
+
+
+def list_items(name: str, items) -> tuple[Sequence, bool]:
+    """An item, or a list or column of items, to a sequence of them, and whether it was one item.
+
+    Args:
+        name: of the argument, in messages.
+        items: a column of NumPy or pandas holds strings or objects; what holds numbers is an item.
+
+    Raises:
+        ValueError: for an iterator, a set or anything else whose items have no number or order.
+    """
+    if getattr(getattr(items, "dtype", None), "kind", None) in ("O", "S", "T", "U"):
+        items = items.tolist()
+    if not is_single(items):
+        return items, False
+    known = isinstance(items, (str, bytes, Mapping)) or hasattr(items, "ndim") or hasattr(items, "read")
+    if isinstance(items, Iterable) and not known:
+        raise ValueError(f"{name} cannot be a {type(items).__name__}; give a list.")
+    return [items], True
+
+
+def as_batch(name: str, items: list) -> list:
+    """Items for one call of the processor, which takes a list of pictures for the frames of one video."""
+    return [[item] if name == "videos" and is_picture(item) else item for item in items]
+
+
+def is_picture(item) -> bool:
+    """PIL images, and arrays or tensors of three axes."""
+    return isinstance(item, Image.Image) or getattr(item, "ndim", None) == 3
 
 
 @contextmanager

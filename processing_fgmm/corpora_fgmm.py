@@ -26,7 +26,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import IterableDataset as TorchIterableDataset
 
-from .media_fgmm import MediaError, probe_media, read_image, read_waveform
+from .media_fgmm import MediaError, probe_media, read_image, read_waveform, unwrap_file
 from .processing_fgmm import FgmmProcessor
 
 MEDIA_COLUMNS = ("video", "image", "audio")
@@ -151,8 +151,7 @@ class Clip:
 
 def open_media(row: dict, column: str):
     """The bytes, or else the path, of a media column; None where the row has neither."""
-    value = row.get(column)
-    return None if value is None else value["bytes"] or value["path"]
+    return unwrap_file(row.get(column))
 
 
 def row_duration(row: dict) -> float:

@@ -12,14 +12,15 @@ from transformers import (
     Wav2Vec2FeatureExtractor,
     WhisperFeatureExtractor,
 )
-from transformers.feature_extraction_utils import BatchFeature
 
-from .feature_extraction_fgmm import FgmmFeatureExtractor
+from .feature_extraction_fgmm import FgmmFeatureExtractor, SoundFeatureExtractor
 from .video_processing_fgmm import FgmmVideoProcessor
 
 # Pillow's filters by their numbers, which saved image processors have.
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 LARGEST_PIXEL = 255
+# The feature extractors of the audio encoders that a model takes.
+KINDS = {kind.__name__: kind for kind in (ASTFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor)}
 # The frames of Kaldi's spectrogram, which the Audio Spectrogram Transformer takes, in seconds.
 KALDI_WINDOW, KALDI_HOP = 0.025, 0.010
 
@@ -107,27 +108,91 @@ def is_vivit(settings: dict) -> bool:
     return settings.get("video_processor_type") == "VivitVideoProcessor"
 
 
-def make_feature_extractor(encoder: str | PreTrainedConfig | None):
+class FgmmEncoderFeatureExtractor(SoundFeatureExtractor):
+    """An encoder's own feature extractor, whose values have our names and shapes.
+
+    Args:
+        kind: the class of transformers, one of `KINDS`.
+        **kwargs: its settings.
+
+    Raises:
+        ValueError: for another class.
+    """
+
+    def __init__(self, kind: str, **kwargs):
+        if kind not in KINDS:
+            raise ValueError(
+                f"{kind} is none of the feature extractors {', '.join(KINDS)}; give an audio encoder of theirs."
+            )
+        self.kind = kind
+        self.own = KINDS[kind](**kwargs)
+        super().__init__(
+            self.own.feature_size,
+            self.own.sampling_rate,
+            self.own.padding_value,
+            padding_side=self.own.padding_side,
+            return_attention_mask=self.own.return_attention_mask,
+        )
+
+    def extract(self, waveform: torch.Tensor) -> tuple[torch.Tensor, int]:
+        rate = self.sampling_rate
+        window, hop = int(KALDI_WINDOW * rate), int(KALDI_HOP * rate)
+        is_kaldi = isinstance(self.own, ASTFeatureExtractor)
+        if is_kaldi and len(waveform) < window:
+            waveform = torch.nn.functional.pad(waveform, (0, window - len(waveform)))
+        name = self.own.model_input_names[0]
+        values = self.own(waveform.numpy(), sampling_rate=rate, return_tensors="pt")[name][0]
+        if is_kaldi:
+            return values, 1 + (len(waveform) - window) // hop
+        if isinstance(self.own, WhisperFeatureExtractor):  # (mel, time), a frame's window centred on its first sample
+            return values.T, math.ceil((len(waveform) + self.own.n_fft // 2) / self.own.hop_length)
+        return values, len(values)
+
+    def to_dict(self) -> dict:
+        """The settings of the encoder's own, under the name of this class."""
+        settings = {name: value for name, value in super().to_dict().items() if name != "own"}
+        return {**self.own.to_dict(), **settings}
+
+
+def load_feature_extractor(name: str, **kwargs) -> SoundFeatureExtractor:
+    """The feature extractor of an fgmm model, or of an encoder.
+
+    Args:
+        name: on the Hub, or a folder.
+        **kwargs: of transformers' `from_pretrained`.
+
+    Raises:
+        ValueError: for a feature extractor of an unknown kind. OSError: for a name without one.
+    """
+    settings, _ = FgmmFeatureExtractor.get_feature_extractor_dict(name, **kwargs)
+    for ours in (FgmmFeatureExtractor, FgmmEncoderFeatureExtractor):
+        if settings.get("feature_extractor_type") == ours.__name__:
+            return ours.from_pretrained(name, **kwargs)
+    settings = AutoFeatureExtractor.from_pretrained(name, **kwargs).to_dict()
+    return FgmmEncoderFeatureExtractor(settings.pop("feature_extractor_type"), **settings)
+
+
+def make_feature_extractor(encoder: str | PreTrainedConfig | None) -> SoundFeatureExtractor:
     """An encoder's own feature extractor; for a configuration, its kind's with fitting sizes; None: our defaults.
 
     Raises:
-        ValueError: for a configuration of an unknown kind. OSError: for a name without a feature extractor.
+        ValueError: for a configuration or a feature extractor of an unknown kind. OSError: for a name without one.
     """
     if encoder is None:
         return FgmmFeatureExtractor()
-    config = load_encoder_config(encoder, "audio_config")
-    if config is None:
-        return FgmmFeatureExtractor.from_pretrained(encoder)
     if not isinstance(encoder, PreTrainedConfig):
-        return AutoFeatureExtractor.from_pretrained(encoder)
+        return load_feature_extractor(encoder)
+    config = load_encoder_config(encoder, "audio_config")
     if config.model_type == "audio-spectrogram-transformer":
-        return ASTFeatureExtractor(num_mel_bins=config.num_mel_bins, max_length=config.max_length)
+        sizes = {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}
+        return FgmmEncoderFeatureExtractor("ASTFeatureExtractor", **sizes)
     if config.model_type == "whisper":
         usual = WhisperFeatureExtractor()
         seconds = 2 * config.max_source_positions * usual.hop_length // usual.sampling_rate
-        return WhisperFeatureExtractor(feature_size=config.num_mel_bins, chunk_length=seconds)
+        sizes = {"feature_size": config.num_mel_bins, "chunk_length": seconds}
+        return FgmmEncoderFeatureExtractor("WhisperFeatureExtractor", **sizes)
     if hasattr(config, "conv_stride"):
-        return Wav2Vec2FeatureExtractor()
+        return FgmmEncoderFeatureExtractor("Wav2Vec2FeatureExtractor")
     if hasattr(config, "num_mel_bins"):
         return FgmmFeatureExtractor(feature_size=config.num_mel_bins)
     raise ValueError(f"There is no feature extractor for the configuration of {config.model_type}; give a name.")
@@ -153,44 +218,4 @@ def make_tokenizer(encoder):
     return tokenizer
 
 
-def extract_features(extractor, waveforms: list[torch.Tensor | None]) -> BatchFeature:
-    """Any feature extractor's values, in our names and shapes.
-
-    Args:
-        extractor: [`FgmmFeatureExtractor`], or transformers' for the Audio Spectrogram Transformer, Whisper or
-            encoders of waveforms.
-        waveforms: (samples,) each, at the extractor's rate; None is an item without sound.
-
-    Returns:
-        `input_features` (B, time, mel), or (B, samples) for encoders of waveforms, and `input_features_mask` (B, time),
-        False after a sound's end.
-    """
-    if "input_features_mask" in extractor.model_input_names:
-        return extractor(waveforms)
-    # One by one: what an item is must not depend on the length of its neighbours.
-    sounds = [None if waveform is None else extract_one(extractor, waveform) for waveform in waveforms]
-    values = [sound[0] for sound in sounds if sound is not None] or [extract_one(extractor, torch.zeros(1))[0]]
-    longest = max(len(value) for value in values)
-    features = torch.zeros(len(sounds), longest, *values[0].shape[1:])
-    mask = torch.zeros(len(sounds), longest, dtype=torch.bool)
-    for row, sound in enumerate(sounds):
-        if sound is not None:
-            features[row, : len(sound[0])] = sound[0]
-            mask[row, : sound[1]] = True
-    return BatchFeature({"input_features": features, "input_features_mask": mask})
-
-
-def extract_one(extractor, waveform: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """One sound's values, (time, mel) or (samples,), and how many of them, from the first on, are not padding."""
-    rate = extractor.sampling_rate
-    window, hop = int(KALDI_WINDOW * rate), int(KALDI_HOP * rate)
-    is_kaldi = isinstance(extractor, ASTFeatureExtractor)
-    if is_kaldi and len(waveform) < window:
-        waveform = torch.nn.functional.pad(waveform, (0, window - len(waveform)))
-    name = extractor.model_input_names[0]
-    values = extractor(waveform.numpy(), sampling_rate=rate, return_tensors="pt")[name][0]
-    if is_kaldi:
-        return values, 1 + (len(waveform) - window) // hop
-    if isinstance(extractor, WhisperFeatureExtractor):  # (mel, time), a frame's window centred on its first sample
-        return values.T, math.ceil((len(waveform) + extractor.n_fft // 2) / extractor.hop_length)
-    return values, len(values)
+__all__ = ["FgmmEncoderFeatureExtractor"]

@@ -15,8 +15,53 @@ except OSError as error:
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
 
+# What WAV files hold as whole numbers: the one that is silence, and how far the loudest is from it.
+WHOLE_SAMPLES = {"uint8": (128, 128), "int16": (0, 2**15), "int32": (0, 2**31)}
 
-class FgmmFeatureExtractor(SequenceFeatureExtractor):
+
+class SoundFeatureExtractor(SequenceFeatureExtractor):
+    """Sounds of any kind to a batch; what an item is does not depend on the length of its neighbours."""
+
+    model_input_names = ["input_features", "input_features_mask"]
+
+    def extract(self, waveform: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """One sound's values, (time, mel) or (samples,), and how many of them, from the first on, are not padding."""
+        raise NotImplementedError
+
+    def __call__(self, raw_speech, sampling_rate: int | None = None, return_tensors="pt", **kwargs) -> BatchFeature:
+        """
+        Args:
+            raw_speech: a waveform (samples,) or (channels, samples), array or tensor, floats in [-1, 1] or whole
+                numbers as in WAV files (uint8, int16, int32), or a list of them; None in a list is an item without
+                sound.
+            sampling_rate: of the waveforms, Hz; they are resampled where it is not this extractor's own.
+            return_tensors: `"pt"` or `"np"`; None is `"pt"`.
+
+        Returns:
+            `input_features` (B, time, mel), or (B, samples) for encoders of waveforms, and `input_features_mask` (B,
+            time), False after a sound's end.
+
+        Raises:
+            ValueError: for what [`to_mono`] refuses.
+        """
+        batch = raw_speech if isinstance(raw_speech, (list, tuple)) else [raw_speech]
+        if len(batch) and isinstance(batch[0], (int, float)):
+            batch = [raw_speech]
+        waveforms = [None if sound is None else to_mono(sound, sampling_rate, self.sampling_rate) for sound in batch]
+        sounds = [None if waveform is None else self.extract(waveform) for waveform in waveforms]
+        values = [sound[0] for sound in sounds if sound is not None] or [self.extract(torch.zeros(1))[0]]
+        longest = max(len(value) for value in values)
+        features = torch.full((len(sounds), longest, *values[0].shape[1:]), float(self.padding_value))
+        mask = torch.zeros(len(sounds), longest, dtype=torch.bool)
+        for row, sound in enumerate(sounds):
+            if sound is not None:
+                features[row, : len(sound[0])] = sound[0]
+                mask[row, : sound[1]] = True
+        data = {"input_features": features, "input_features_mask": mask}
+        return BatchFeature(data, tensor_type=return_tensors)
+
+
+class FgmmFeatureExtractor(SoundFeatureExtractor):
     """Mono waveforms to normalised log-mel frames.
 
     Args:
@@ -28,8 +73,6 @@ class FgmmFeatureExtractor(SequenceFeatureExtractor):
         mean, std: taken off, and divided by, after the logarithm, so that typical sound has mean 0 and variance 1.
         padding_value: of frames after the sound's end.
     """
-
-    model_input_names = ["input_features", "input_features_mask"]
 
     def __init__(
         self,
@@ -65,49 +108,48 @@ class FgmmFeatureExtractor(SequenceFeatureExtractor):
         mel = (power.T @ self.mel_filters).clamp(min=1e-6).log()
         return (mel - self.mean) / self.std
 
-    def __call__(self, raw_speech, sampling_rate: int | None = None, return_tensors="pt", **kwargs) -> BatchFeature:
-        """
-        Args:
-            raw_speech: a waveform (samples,) or (channels, samples), array or tensor, in [-1, 1], or a list of them;
-                None in a list is an item without sound.
-            sampling_rate: of the waveforms, Hz; they are resampled where it is not this extractor's own.
-            return_tensors: `"pt"`.
-
-        Returns:
-            `input_features` (B, time, mel) and `input_features_mask` (B, time), False after a sound's end.
-
-        Raises:
-            ValueError: for a waveform that is empty or of more than two axes.
-        """
-        batch = raw_speech if isinstance(raw_speech, (list, tuple)) else [raw_speech]
-        if len(batch) and isinstance(batch[0], (int, float)):
-            batch = [raw_speech]
-        frames = [
-            None if sound is None else self.log_mel(to_mono(sound, sampling_rate, self.sampling_rate))
-            for sound in batch
-        ]
-        longest = max((len(item) for item in frames if item is not None), default=1)
-        features = torch.full((len(batch), longest, self.feature_size), float(self.padding_value))
-        mask = torch.zeros(len(batch), longest, dtype=torch.bool)
-        for row, item in enumerate(frames):
-            if item is not None:
-                features[row, : len(item)] = item
-                mask[row, : len(item)] = True
-        data = {"input_features": features, "input_features_mask": mask}
-        return BatchFeature(data, tensor_type=return_tensors)
+    def extract(self, waveform: torch.Tensor) -> tuple[torch.Tensor, int]:
+        frames = self.log_mel(waveform)
+        return frames, len(frames)
 
 
 def to_mono(sound, sampling_rate: int | None, own_rate: int) -> torch.Tensor:
-    """(samples,) or (channels, samples) at any rate to (samples,) at `own_rate`; rates in Hz, None: it is that one."""
-    waveform = torch.as_tensor(np.asarray(sound) if not isinstance(sound, torch.Tensor) else sound)
-    waveform = waveform.to(torch.float32)
-    if waveform.ndim == 2:
-        waveform = waveform.mean(0)
-    if waveform.ndim != 1 or not len(waveform):
-        raise ValueError(f"A waveform of shape {tuple(waveform.shape)} is neither (samples,) nor (channels, samples).")
+    """(samples,) or (channels, samples) at any rate to (samples,) at `own_rate`, floats in [-1, 1].
+
+    Args:
+        sound: array, tensor or list, of floats in [-1, 1], or of whole numbers as in WAV files: uint8, int16 or int32.
+        sampling_rate, own_rate: Hz; None: it is at `own_rate`.
+
+    Raises:
+        ValueError: for another shape, (samples, channels) among them, another type, or samples that are not finite.
+    """
+    waveform = scale_samples(sound if isinstance(sound, torch.Tensor) else np.asarray(sound))
+    shape = tuple(waveform.shape)
+    if waveform.ndim not in (1, 2) or not waveform.numel():
+        raise ValueError(f"A waveform of shape {shape} is neither (samples,) nor (channels, samples).")
+    if waveform.ndim == 2 and shape[0] > shape[1]:
+        raise ValueError(
+            f"A waveform of shape {shape} has more channels than samples; transpose it to (channels, samples)."
+        )
+    if not waveform.isfinite().all():
+        raise ValueError(f"A waveform of shape {shape} has samples that are no finite numbers; take them out.")
+    waveform = waveform.mean(0) if waveform.ndim == 2 else waveform
     if sampling_rate is not None and sampling_rate != own_rate:
         waveform = torchaudio_functional.resample(waveform, sampling_rate, own_rate)
     return waveform
 
 
-__all__ = ["FgmmFeatureExtractor"]
+def scale_samples(sound: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Samples of a known type to float32 in [-1, 1].
+
+    Raises:
+        ValueError: for another type; of whole numbers of 64 bits nobody knows which is the loudest.
+    """
+    kind = str(sound.dtype).removeprefix("torch.")
+    if "float" not in kind and kind not in WHOLE_SAMPLES:
+        raise ValueError(f"Samples cannot be of type {kind}; give floats in [-1, 1], uint8, int16 or int32.")
+    silence, loudest = WHOLE_SAMPLES.get(kind, (0, 1))
+    return (torch.as_tensor(sound).to(torch.float32) - silence) / loudest
+
+
+__all__ = ["FgmmFeatureExtractor", "SoundFeatureExtractor"]

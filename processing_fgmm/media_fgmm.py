@@ -47,6 +47,12 @@ class MediaInfo:
         return self.audio_rate is not None
 
 
+def unwrap_file(item):
+    """An undecoded file in the form of datasets, `{"bytes", "path"}`, to its bytes, or else its path, None where it has
+    neither; anything else as it is."""
+    return item["bytes"] or item["path"] if isinstance(item, dict) and item.keys() == {"bytes", "path"} else item
+
+
 def describe(source, name: str | None) -> str:
     """The name of a source in messages."""
     if name:
@@ -301,6 +307,8 @@ def read_waveform(
             piece = samples[skip : skip + max(0, len(waveform) - max(place, 0))]
             if len(piece):
                 waveform[max(place, 0) : max(place, 0) + len(piece)] = torch.from_numpy(piece)
+        if not waveform.isfinite().all():
+            raise MediaError("it holds samples that are no finite numbers.")
         return waveform
 
 
@@ -328,4 +336,4 @@ def resampled(decoded, sampling_rate: int, end: float) -> Iterator[tuple[float, 
             produced += part.samples
 
 
-__all__ = ["MediaError", "MediaInfo", "probe_media", "read_frames", "read_image", "read_waveform"]
+__all__ = ["MediaError", "MediaInfo", "probe_media", "read_frames", "read_image", "read_waveform", "unwrap_file"]

@@ -1,23 +1,25 @@
 """One call for videos, images, audio and text."""
 
 import os
+from collections.abc import Iterable, Mapping
 
 import torch
-from transformers import AutoFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.video_processing_utils import VideoProcessorMixin
 
 from .encoder_processors_fgmm import (
-    extract_features,
+    load_feature_extractor,
     make_feature_extractor,
     make_tokenizer,
     make_video_processor,
 )
-from .feature_extraction_fgmm import FgmmFeatureExtractor, to_mono
-from .media_fgmm import read_waveform
+from .feature_extraction_fgmm import to_mono
+from .media_fgmm import read_waveform, unwrap_file
 from .phrases_fgmm import find_phrases, to_token_spans
 from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs
+
+BAD_TEXT = "text must be a string, a list of strings, or a list of lists of candidate captions."
 
 
 class FgmmProcessorKwargs(ProcessingKwargs, total=False):
@@ -32,7 +34,7 @@ class FgmmProcessor(ProcessorMixin):
 
     Args:
         video_processor: [`FgmmVideoProcessor`].
-        feature_extractor: [`FgmmFeatureExtractor`], or an encoder's own, see [`~FgmmProcessor.from_encoders`].
+        feature_extractor: [`FgmmFeatureExtractor`], or [`FgmmEncoderFeatureExtractor`], an encoder's own.
         tokenizer: any fast tokenizer (phrases are found through its offsets).
         max_phrase_words: the most words in a phrase.
         clip_seconds: length of the window that training showed of each item, and that evaluation shows.
@@ -81,14 +83,19 @@ class FgmmProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: one or a list of PIL images, arrays or paths; they go where videos go, as clips of one frame.
+            images: one or a list of PIL images, arrays, paths or what else [`FgmmVideoProcessor.preprocess_images`]
+                takes; they go where videos go, as clips of one frame.
             text: a string or a list of items, each a string or a list of candidate captions.
             videos: see [`FgmmVideoProcessor.preprocess`].
-            audio: one or a list of: path, bytes or file of sound or video; array or tensor (samples,) or (channels,
-                samples) at `sampling_rate`; None, or a file without sound, is an item without sound.
+            audio: one or a list of: path, bytes or file of sound or video, or `{"bytes", "path"}` (datasets' undecoded
+                file); array or tensor (samples,) or (channels, samples) at `sampling_rate`, floats in [-1, 1] or whole
+                numbers as in WAV files, or `{"array", "sampling_rate"}`; None, or a file without sound, is an item
+                without sound.
             **kwargs: `start` and `end` of the window in seconds, `num_frames` and other settings of
-                [`FgmmVideoProcessor`], `sampling_rate` in Hz, `max_length` in tokens a caption, `padding="max_length"`
-                for items of at least that many, `return_tensors`; or in `videos_kwargs`, `audio_kwargs`, `text_kwargs`.
+                [`FgmmVideoProcessor`], for images too, `sampling_rate` in Hz, `max_length` in tokens a caption,
+                `padding="max_length"` for items of at least that many; or in `videos_kwargs`, `images_kwargs`,
+                `audio_kwargs`, `text_kwargs`. `return_tensors`: `"pt"` or `"np"`, for all that is returned; None is
+                `"pt"`.
 
         Returns:
             What was asked for of: `pixel_values_videos` (B, T, 3, H, W) and `video_mask` (B,); `input_features` (B,
@@ -98,19 +105,20 @@ class FgmmProcessor(ProcessorMixin):
 
         Raises:
             MediaError: for a file that cannot be decoded. ValueError: when nothing, or both images and videos, or
-                something of an unknown kind is given.
+                something of an unknown kind is given, or a setting that cannot be obeyed.
         """
         if images is not None and videos is not None:
             raise ValueError("Give either images or videos: images are clips of one frame and take the same place.")
         if images is None and text is None and videos is None and audio is None:
             raise ValueError("Give at least one of images, text, videos and audio.")
         kwargs.setdefault("return_tensors", "pt")
-        merged = self._merge_kwargs(
-            self.valid_processor_kwargs, tokenizer_init_kwargs=self.tokenizer.init_kwargs, **kwargs
-        )
+        # A tokenizer that was saved after it padded a batch has a max_length of None; our default holds in its place.
+        own = {name: value for name, value in self.tokenizer.init_kwargs.items() if value is not None}
+        merged = self._merge_kwargs(self.valid_processor_kwargs, tokenizer_init_kwargs=own, **kwargs)
         data = {}
         if images is not None:
-            data.update(self.video_processor.preprocess_images(images))
+            settings = {**merged["videos_kwargs"], **merged["images_kwargs"]}
+            data.update(self.video_processor.preprocess_images(images, **settings))
         if videos is not None:
             data.update(self.video_processor(videos, **merged["videos_kwargs"]))
         if audio is not None:
@@ -123,32 +131,42 @@ class FgmmProcessor(ProcessorMixin):
                     text, text_kwargs["truncation"], text_kwargs["max_length"], text_kwargs.get("padding")
                 )
             )
-        return BatchFeature(data)
+        return BatchFeature(data, tensor_type=kwargs["return_tensors"])
 
     def _process_sounds(self, audio, sampling_rate, start=0.0, end=None) -> BatchFeature:
         own_rate = self.feature_extractor.sampling_rate
         waveforms = []
         for sound in audio if isinstance(audio, (list, tuple)) else [audio]:
+            sound, rate = unwrap_file(sound), sampling_rate
+            if isinstance(sound, dict) and sound.keys() >= {"array", "sampling_rate"}:
+                sound, rate = sound["array"], sound["sampling_rate"]
             if isinstance(sound, (str, os.PathLike, bytes)) or hasattr(sound, "read"):
                 waveforms.append(read_waveform(sound, own_rate, start, end))
             elif sound is None:
                 waveforms.append(None)
             else:
-                waveforms.append(to_mono(sound, sampling_rate, own_rate))
-        return extract_features(self.feature_extractor, waveforms)
+                waveforms.append(to_mono(sound, rate, own_rate))
+        return self.feature_extractor(waveforms)
 
     def _process_captions(
         self, text, truncation: bool, max_length: int, padding: bool | str | None
     ) -> dict[str, torch.Tensor]:
-        items = [text] if isinstance(text, str) else list(text)
-        items = [[item] if isinstance(item, str) else list(item) for item in items]
+        items = list_captions(text)
         captions = [caption for item in items for caption in item]
-        if not all(isinstance(caption, str) for caption in captions):
-            raise ValueError("text must be a string, a list of strings, or a list of lists of candidate captions.")
+        if padding not in (None, True, "longest", "max_length"):
+            raise ValueError(f"padding={padding!r} is neither 'longest' (True, the default) nor 'max_length'.")
         options = {"truncation": truncation, "max_length": min(max_length, self.tokenizer.model_max_length)}
         if self.caption_length is not None:
             options = {"truncation": True, "max_length": self.caption_length, "padding": "max_length"}
-        encoded = self.tokenizer(captions, return_offsets_mapping=True, **options)
+        fewest = self.tokenizer.num_special_tokens_to_add() + 1
+        if options["truncation"] and options["max_length"] < fewest:  # the tokenizer would not cut at all
+            raise ValueError(
+                f"max_length={options['max_length']} has no room for a word; it must be at least {fewest}, for the "
+                "tokenizer's own tokens count."
+            )
+        encoded = self.tokenizer(captions, return_offsets_mapping=True, **options) if captions else {}
+        # A tokenizer is saved with how it cut last, and cuts so by default when it is loaded.
+        self.tokenizer.backend_tokenizer.no_truncation()
         rows, caption = [], 0
         for item in items:
             token_ids, spans, owners, lengths = [], [], [], []
@@ -197,12 +215,9 @@ class FgmmProcessor(ProcessorMixin):
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):
-        settings, _ = FgmmFeatureExtractor.get_feature_extractor_dict(pretrained_model_name_or_path, **kwargs)
-        own = settings.get("feature_extractor_type") == FgmmFeatureExtractor.__name__
-        extractor = FgmmFeatureExtractor if own else AutoFeatureExtractor
         return [
             FgmmVideoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs),
-            extractor.from_pretrained(pretrained_model_name_or_path, **kwargs),
+            load_feature_extractor(pretrained_model_name_or_path, **kwargs),
             cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs),
         ]
 
@@ -221,6 +236,26 @@ class FgmmProcessor(ProcessorMixin):
             *("input_features", "input_features_mask"),
             *("input_ids", "attention_mask", "phrase_spans", "phrase_captions", "phrase_mask", "caption_lengths"),
         ]
+
+
+def list_captions(text) -> list[list[str]]:
+    """A string, or strings or lists of candidate captions, to the captions of each item.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    items = [[item] if isinstance(item, str) else item for item in ([text] if isinstance(text, str) else as_list(text))]
+    captions = [as_list(item) for item in items]
+    if not all(isinstance(caption, str) for item in captions for caption in item):
+        raise ValueError(BAD_TEXT)
+    return captions
+
+
+def as_list(items) -> list:
+    """A column of texts as a list; a row of a corpus is none, and would give the names of its fields."""
+    if isinstance(items, Mapping) or not isinstance(items, Iterable):
+        raise ValueError(BAD_TEXT)
+    return list(items)
 
 
 __all__ = ["FgmmProcessor"]

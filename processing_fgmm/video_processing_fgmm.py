@@ -11,8 +11,10 @@ from transformers.image_processing_utils import get_size_dict
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .media_fgmm import read_frames, read_image
+from .media_fgmm import read_frames, read_image, unwrap_file
 
+# Floating pixels may leave 0..1 by so much, as they do where a picture was resized.
+PIXEL_TOLERANCE = 0.01
 # What a call may change, beside the frames and their times.
 SETTINGS = (
     "size",
@@ -91,28 +93,33 @@ class FgmmVideoProcessor(VideoProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            videos: one or a list of: path, bytes, binary file, (T, 3, H, W) or (T, H, W, 3) array or tensor (uint8, or
-                float in [0, 1]), list of images, or image (path, PIL, (H, W, 3) or (3, H, W)); None is an item without
-                video.
+            videos: one or a list of: path, bytes, binary file, `{"bytes", "path"}` (datasets' undecoded file), array or
+                tensor (T, 3, H, W) or (T, H, W, 3) (uint8, or float in [0, 1]), list of images, or image (path, PIL,
+                (H, W, 3) or (3, H, W)); None is an item without video. A list of nothing but PIL images or arrays of
+                three axes is one clip of these frames.
             num_frames: T, in place of the processor's own. Images are clips of one frame in a batch of images alone;
                 beside videos they stand still for T frames.
             start, end: the window, in seconds; for files only.
-            return_tensors: `"pt"`.
+            return_tensors: `"pt"` or `"np"`; None is `"pt"`.
 
         Returns:
             `pixel_values_videos` (B, T, 3, H, W) float32 and `video_mask` (B,) bool, False for None.
 
         Raises:
-            MediaError: for a file that cannot be decoded. ValueError: for anything that is no video or image.
+            MediaError: for a file that cannot be decoded. ValueError: for anything that is no video or image, or no
+                frames.
         """
+        num_frames = self.num_frames if num_frames is None else num_frames
+        if num_frames < 1:
+            raise ValueError(f"num_frames={num_frames} must be at least 1.")
         changed = {name: kwargs[name] for name in SETTINGS if kwargs.get(name) is not None}
         if changed:
             settings = {name: getattr(self, name) for name in SETTINGS} | changed
-            return type(self)(**settings).preprocess(videos, num_frames or self.num_frames, start, end, return_tensors)
+            return type(self)(**settings).preprocess(videos, num_frames, start, end, return_tensors)
         batch = videos if isinstance(videos, (list, tuple)) else [videos]
         if isinstance(videos, (list, tuple)) and len(videos) and all(is_frame(item) for item in videos):
             batch = [videos]
-        num_frames = num_frames or self.num_frames
+        batch = [unwrap_file(item) for item in batch]
         clips = [None if item is None else self.load(item, num_frames, start, end) for item in batch]
         clips = [None if clip is None else self.normalize(self.resize_and_crop(clip)) for clip in clips]
         longest = max((len(clip) for clip in clips if clip is not None), default=1)
@@ -123,11 +130,13 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         mask = torch.tensor([clip is not None for clip in clips], dtype=torch.bool)
         return BatchFeature({"pixel_values_videos": pixels, "video_mask": mask}, tensor_type=return_tensors)
 
-    def preprocess_images(self, images) -> BatchFeature:
-        """As `preprocess`, of images alone: one or a list of PIL images, arrays, paths, bytes, binary files or None."""
+    def preprocess_images(self, images, **kwargs) -> BatchFeature:
+        """As `preprocess`, of images alone: one or a list of PIL images, arrays, paths, bytes, binary files, `{"bytes",
+        "path"}` or None. What only moving pictures have, `num_frames`, `start` and `end`, is not looked at."""
         batch = images if isinstance(images, (list, tuple)) else [images]
+        batch = [unwrap_file(image) for image in batch]
         frames = [None if image is None else image_to_frame(image) for image in batch]
-        return self.preprocess(frames, num_frames=1)
+        return self.preprocess(frames, **{**kwargs, "num_frames": 1})
 
     def load(
         self, item, num_frames: int, start: float = 0.0, end: float | None = None, name: str | None = None
@@ -200,7 +209,7 @@ class FgmmImageProcessor(FgmmVideoProcessor):
     """The video processor as transformers' pipelines for images call it; it is loaded from the same settings."""
 
     def __call__(self, images, **kwargs) -> BatchFeature:
-        return self.preprocess_images(images)
+        return self.preprocess_images(images, **kwargs)
 
 
 def resize(frames: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
@@ -240,7 +249,7 @@ def array_to_frames(array) -> torch.Tensor:
     """(T, H, W, 3) or (T, 3, H, W), uint8 or float in [0, 1], to (T, 3, H, W) uint8.
 
     Raises:
-        ValueError: for another shape.
+        ValueError: for another shape, or floats outside of [0, 1].
     """
     if not isinstance(array, (np.ndarray, torch.Tensor)):
         raise ValueError(
@@ -252,6 +261,11 @@ def array_to_frames(array) -> torch.Tensor:
     if frames.ndim != 4 or frames.shape[1] != 3 or not len(frames):
         raise ValueError(f"A video of shape {tuple(frames.shape)} is neither (T, H, W, 3) nor (T, 3, H, W).")
     if frames.is_floating_point():
+        lowest, highest = frames.min().item(), frames.max().item()
+        if not (lowest >= -PIXEL_TOLERANCE and highest <= 1 + PIXEL_TOLERANCE):  # so written, NaN is refused, too
+            raise ValueError(
+                f"Floating pixels must lie in [0, 1], not in [{lowest:g}, {highest:g}]; give uint8, or divide by 255."
+            )
         frames = (frames * 255).round().clamp(0, 255)
     return frames.to(torch.uint8).contiguous()
 

@@ -1,11 +1,14 @@
 import logging
+import pickle
+from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from conftest import TEXTS, write_sound, write_video
 from datasets import Dataset
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 from PIL import Image
 from transformers import AutoModel
 
@@ -60,6 +63,43 @@ def test_one_item_gives_one_vector(model, processor, files):
     assert model.encode(text=[], processor=processor).shape == (0, 16)
 
 
+def test_a_picture_in_a_list_of_videos_is_an_item(model, processor, files):
+    image = Image.open(files["image"])
+    pictures = [image, image.transpose(Image.Transpose.FLIP_TOP_BOTTOM).convert("L"), np.array(image)[:, :40]]
+    expected = model.encode(images=pictures, processor=processor)
+    assert len(np.unique(expected.round(4), axis=0)) == 3
+    assert np.allclose(model.encode(videos=pictures, processor=processor), expected, atol=1e-5)
+    tensors = [torch.from_numpy(np.array(picture.convert("RGB"))) for picture in pictures[:2]]
+    assert np.allclose(model.encode(videos=tensors, processor=processor), expected[:2], atol=1e-5)
+    clips = model.encode(videos=[pictures[:2], pictures[0]], processor=processor)
+    assert np.abs(clips[0] - expected[0]).max() > 1e-3 and np.allclose(clips[1], expected[0], atol=1e-5)
+
+
+def test_a_column_is_a_list(model, processor, files):
+    expected = model.encode(text=TEXTS, processor=processor)
+    for column in (
+        np.array(TEXTS),
+        np.array(TEXTS, dtype=object),
+        pandas.Series(TEXTS),
+        Dataset.from_dict({"a": TEXTS})["a"],
+    ):
+        assert np.allclose(model.encode(text=column, processor=processor), expected, atol=1e-6)
+    names = [files["low"], files["high"]]
+    expected = model.encode(audio=names, processor=processor)
+    assert np.allclose(model.encode(audio=pandas.Series(names), processor=processor), expected, atol=1e-6)
+
+
+def test_undecoded_columns_of_corpora(model, processor, files):
+    """As load_dataset gives them after cast_column(..., Video(decode=False))."""
+    for name, kind in (("videos", "grey"), ("images", "image"), ("audio", "low")):
+        data = Path(files[kind]).read_bytes()
+        column = [{"bytes": data, "path": "a"}, {"bytes": None, "path": files[kind]}, {"bytes": None, "path": None}]
+        expected = model.encode(**{name: files[kind]}, processor=processor)
+        vectors = model.encode(**{name: column}, processor=processor)
+        assert np.allclose(vectors, [expected, expected, 0 * expected], atol=1e-5), name
+        assert np.allclose(model.encode(**{name: column[0]}, processor=processor), expected, atol=1e-5), name
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
 def test_neither_order_nor_neighbours_change_a_vector(model, processor, files, batch_size):
     items = {
@@ -71,10 +111,6 @@ def test_neither_order_nor_neighbours_change_a_vector(model, processor, files, b
         vectors = model.encode(**{name: batch}, processor=processor, batch_size=batch_size)
         alone = [model.encode(**{name: item}, processor=processor) for item in batch]
         assert np.allclose(vectors, alone, atol=1e-5), name
-    column = Dataset.from_dict({"text": TEXTS})["text"]
-    assert np.allclose(
-        model.encode(text=column, processor=processor), model.encode(text=TEXTS, processor=processor), atol=1e-6
-    )
 
 
 def test_what_is_absent_has_the_vector_0(model, processor, files):
@@ -139,6 +175,8 @@ def test_half_precision(model, processor, files):
     exact = model.encode(videos=files["grey"], processor=processor)
     rough = model.to(torch.bfloat16).encode(videos=files["grey"], processor=processor)
     assert rough.dtype == np.float32 and np.allclose(rough, exact, atol=0.05)
+    vectors = model.encode(text=[*TEXTS, ""], processor=processor)
+    assert np.allclose(np.linalg.norm(vectors, axis=1), [1, 1, 1, 1, 0], atol=1e-6)
 
 
 def test_the_processor_is_found_beside_the_model(folder, model, processor, monkeypatch):
@@ -164,12 +202,33 @@ def test_the_processor_is_of_the_models_revision(model, processor, tmp_path, mon
         assert loaded.load_processor().clip_seconds == seconds
 
 
-def test_without_a_processor(model, folder, tmp_path):
+def test_the_token_of_a_private_model_is_kept_for_its_processor(hub_server, folder, monkeypatch, tmp_path):
+    HfApi().create_repo("org/secret", private=True)
+    HfApi().upload_folder(repo_id="org/secret", folder_path=folder)
+    monkeypatch.delenv("HF_TOKEN")
+    # Both are made of the endpoint once, when they are first asked for.
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)
+    template = hub_server.endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    loaded = AutoModel.from_pretrained("org/secret", token="hf_owner", cache_dir=tmp_path / "cache")
+    assert loaded.encode(text=TEXTS).shape == (4, 16)
+    loaded.save_pretrained(tmp_path / "again")
+    loaded.load_processor().save_pretrained(tmp_path / "again")
+    written = [path.read_bytes() for path in (tmp_path / "again").iterdir()]
+    assert not any(b"hf_owner" in data for data in [pickle.dumps(loaded), *written])
+    pickle.loads(pickle.dumps(loaded))
+
+
+def test_without_a_processor(model, folder, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="was not loaded from a folder"):
         model.encode(text="dog")
     model.save_pretrained(tmp_path / "alone")
-    with pytest.raises(ValueError, match=r"alone.*processor="):
-        AutoModel.from_pretrained(tmp_path / "alone").encode(text="dog")
+    alone = AutoModel.from_pretrained(tmp_path / "alone")
+    with pytest.raises(ValueError, match=r"alone \(\w+Error: .*processing_fgmm must be imported, or processor= given"):
+        alone.encode(text="dog")
+    monkeypatch.setattr(FgmmModel, "__module__", "transformers_modules.fgmm")  # the code is there, and not to blame
+    with pytest.raises(ValueError, match=r"alone \(\w+Error: .*\); give processor="):
+        alone.encode(text="dog")
     (folder / "processor_config.json").unlink()  # a tokenizer remains
     with pytest.raises(ValueError, match=r"saved"):
         AutoModel.from_pretrained(folder).encode(text="dog")
@@ -181,16 +240,26 @@ def test_without_a_processor(model, folder, tmp_path):
         ({}, "not none"),
         ({"text": "dog", "audio": "dog.wav"}, "not audio and text"),
         ({"text": ["dog", None]}, "list of strings"),
-        ({"text": np.array(["dog"])}, "list of strings"),
+        ({"text": np.array([3, 4])}, "list of strings"),
         ({"text": "dog", "batch_size": 0}, "at least 1"),
         ({"videos": {"path": "a.mp4"}}, "cannot be a dict"),
-        ({"videos": (path for path in ["a.mp4"])}, "cannot be a generator"),
+        ({"videos": (path for path in ["a.mp4"])}, "videos cannot be a generator; give a list"),
+        ({"audio": {"a.wav", "b.wav"}}, "audio cannot be a set; give a list"),
+        ({"text": map(str, [1, 2])}, "text cannot be a map; give a list"),
         ({"audio": ["nothing.wav"]}, "nothing.wav cannot be decoded"),
     ],
 )
 def test_bad_calls_are_explained(model, processor, given, message):
     with pytest.raises(ValueError, match=message):
         model.encode(**given, processor=processor)
+
+
+def test_a_processor_that_joins_items_is_refused(model, processor, files):
+    def join(videos):
+        return processor(videos=videos[:1])
+
+    with pytest.raises(ValueError, match="made 1 items out of 2 videos"):
+        model.encode(videos=[files["grey"], files["still"]], processor=join)
 
 
 def test_a_missing_encoder_is_named(config, processor):

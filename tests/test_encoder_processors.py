@@ -1,19 +1,18 @@
 """The processors of transformers' encoders in the places of ours."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from conftest import TEXTS, write_video
 from PIL import Image
 from tiny_encoders import AUDIO, PICTURE_PROCESSORS, TEXT, VIDEO, make_model, make_picture_processor
-from transformers import (
-    AutoProcessor,
-)
+from transformers import AutoFeatureExtractor, AutoProcessor, WhisperFeatureExtractor
 
 from modeling_fgmm import FgmmConfig, FgmmModel
-from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
+from processing_fgmm import FgmmEncoderFeatureExtractor, FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
 from processing_fgmm.encoder_processors_fgmm import read_settings
-from processing_fgmm.processing_fgmm import extract_features
 
 
 @pytest.mark.parametrize("name", PICTURE_PROCESSORS)
@@ -67,7 +66,7 @@ def test_sounds_become_what_the_encoders_own_extractor_makes(name, encoders_at):
     model = FgmmModel.from_encoders(audio=encoders_at / name, text=encoders_at / "bert")
     processor = FgmmProcessor.from_encoders(audio=encoders_at / name, text=encoders_at / "bert")
     sounds = [np.sin(np.arange(length) * 0.1).astype(np.float32) * 0.3 for length in (5000, 9000)]
-    own = processor.feature_extractor
+    own = AutoFeatureExtractor.from_pretrained(encoders_at / name)
     inputs = processor(audio=[*sounds, None], sampling_rate=16000)
     encoder = model.encoders["audio"].model
     with torch.no_grad():
@@ -83,7 +82,41 @@ def test_sounds_become_what_the_encoders_own_extractor_makes(name, encoders_at):
     frequencies, times = output.grid
     for row, sound in enumerate(sounds):
         assert abs(counts[row] / frequencies - times * len(sound) / 16000 / seconds) < 2.5
-    assert extract_features(own, [None])["input_features_mask"].any().item() is False
+    assert processor.feature_extractor([None])["input_features_mask"].any().item() is False
+
+
+@pytest.mark.parametrize("name", ["ast", "wav2vec2", "whisper"])
+def test_feature_extractors_are_saved_with_the_settings_of_the_encoders_own(name, encoders_at, tmp_path):
+    own = AutoFeatureExtractor.from_pretrained(encoders_at / name).to_dict()
+    made = FgmmProcessor.from_encoders(audio=encoders_at / name, text=encoders_at / "bert")
+    made.save_pretrained(tmp_path / "saved")
+    processor = AutoProcessor.from_pretrained(tmp_path / "saved")
+    again = FgmmProcessor.from_encoders(audio=tmp_path / "saved", text=encoders_at / "bert")
+    extractors = [
+        processor.feature_extractor,
+        again.feature_extractor,
+        AutoFeatureExtractor.from_pretrained(tmp_path / "saved"),
+    ]
+    for extractor in extractors:
+        assert type(extractor) is FgmmEncoderFeatureExtractor
+        assert extractor.own.to_dict().items() >= own.items()
+    arrays = extractor(np.zeros(8000), sampling_rate=8000, return_tensors="np")
+    assert arrays["input_features"].shape[:2] == arrays["input_features_mask"].shape
+    assert all(isinstance(values, np.ndarray) for values in arrays.values())
+
+
+def test_the_encoders_own_extractor_in_the_place_of_ours_is_wrapped(encoders_at, tmp_path):
+    """Processors that were saved when it stood there itself."""
+    processor = FgmmProcessor.from_encoders(audio=encoders_at / "whisper", text=encoders_at / "bert")
+    processor.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "processor_config.json").read_text())
+    settings["feature_extractor"] = WhisperFeatureExtractor(feature_size=24, chunk_length=1).to_dict()
+    (tmp_path / "processor_config.json").write_text(json.dumps(settings))
+    loaded = AutoProcessor.from_pretrained(tmp_path)
+    sound = np.sin(np.arange(9000) * 0.1)
+    assert torch.equal(loaded(audio=sound)["input_features"], processor(audio=sound)["input_features"])
+    with pytest.raises(ValueError, match="ClapFeatureExtractor is none of the feature extractors ASTFeatureExtractor"):
+        FgmmEncoderFeatureExtractor("ClapFeatureExtractor")
 
 
 def test_sounds_at_another_rate_are_resampled(encoders_at):

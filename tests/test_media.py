@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import write_video
 
-from processing_fgmm.media_fgmm import MediaError, probe_media, read_frames, read_waveform
+from processing_fgmm.media_fgmm import MediaError, probe_media, read_frames, read_waveform, unwrap_file
 
 
 def shown_times(frames: torch.Tensor) -> list[float]:
@@ -165,6 +165,41 @@ def test_sound_alone(tmp_path):
     assert not probe_media(path).has_video
     with pytest.raises(MediaError, match="no video stream"):
         read_frames(path, 1)
+
+
+def test_samples_that_are_no_numbers_name_their_file(tmp_path):
+    path = tmp_path / "nan.wav"
+    samples = np.full(1600, np.nan, dtype="<f4").tobytes()
+    header = struct.pack(
+        "<4sI4s4sIHHIIHH4sI",
+        b"RIFF",
+        36 + len(samples),
+        b"WAVE",
+        b"fmt ",
+        16,
+        3,
+        1,
+        16000,
+        64000,
+        4,
+        32,
+        b"data",
+        len(samples),
+    )
+    path.write_bytes(header + samples)
+    with pytest.raises(MediaError, match=r"nan\.wav .* no finite numbers"):
+        read_waveform(path, 16000)
+
+
+def test_files_of_datasets(tmp_path):
+    for file, expected in (
+        ({"bytes": b"data", "path": "a.mp4"}, b"data"),
+        ({"bytes": None, "path": "a.mp4"}, "a.mp4"),
+        ({"bytes": None, "path": None}, None),
+    ):
+        assert unwrap_file(file) == expected
+    for other in ("a.mp4", b"data", None, {"path": "a.mp4"}):
+        assert unwrap_file(other) is other
 
 
 def test_damaged_files_name_themselves_and_the_time(tmp_path):

@@ -8,7 +8,8 @@ from conftest import TEXTS, write_video
 from PIL import Image
 from transformers import AutoFeatureExtractor, AutoProcessor
 
-from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
+from processing_fgmm import FgmmFeatureExtractor, FgmmImageProcessor, FgmmProcessor, FgmmVideoProcessor
+from processing_fgmm.feature_extraction_fgmm import to_mono
 from processing_fgmm.media_fgmm import MediaError
 
 
@@ -45,6 +46,9 @@ def test_every_kind_of_video_gives_the_same_pixels(processor, tmp_path):
         frames.numpy(),
         frames.permute(0, 2, 3, 1).numpy(),
         frames.double() / 255,
+        frames.half() / 255,
+        {"bytes": path.read_bytes(), "path": None},
+        {"bytes": None, "path": str(path)},
         [Image.fromarray(frame.permute(1, 2, 0).numpy()) for frame in frames],
     ]
     for kind in kinds:
@@ -67,8 +71,35 @@ def test_every_kind_of_image_gives_the_same_pixels(processor, tmp_path):
         str(path),
         data,
         io.BytesIO(data),
+        {"bytes": data, "path": "photo.png"},
     ):
         assert torch.allclose(processor(images=image)["pixel_values_videos"], expected)
+
+
+def test_floating_pixels_are_of_0_to_1(processor):
+    for value in (255.0, -0.5, np.nan):
+        picture = np.full((40, 56, 3), 0.5)
+        picture[0, 0, 0] = value
+        for given in ({"images": picture}, {"videos": [torch.from_numpy(picture)[None]]}):
+            with pytest.raises(ValueError, match=rf"not in \[.*{value:g}.*\]; give uint8, or divide by 255"):
+                processor(**given)
+    overshot = np.full((40, 56, 3), 1.005)  # of a filter that sharpens
+    assert torch.equal(
+        processor(images=overshot)["pixel_values_videos"],
+        processor(images=np.full((40, 56, 3), 255, np.uint8))["pixel_values_videos"],
+    )
+
+
+def test_settings_of_a_call_hold_for_images_too(processor):
+    picture = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    settings = {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 24}}
+    settings |= {"do_rescale": False, "do_normalize": False, "num_frames": 3, "start": 1.0, "end": 2.0}
+    pixels = processor(images=[picture], **settings)["pixel_values_videos"]
+    assert pixels.shape == (1, 1, 3, 16, 24) and pixels.max() > 100 and torch.equal(pixels, pixels.round())
+    assert torch.equal(pixels[:, 0], processor(videos=[[picture]], **settings)["pixel_values_videos"][:, 0])
+    within = {name: settings[name] for name in ("size", "crop_size", "do_rescale", "do_normalize")}
+    assert torch.equal(pixels, processor(images=[picture], images_kwargs=within)["pixel_values_videos"])
+    assert isinstance(FgmmImageProcessor()(picture, return_tensors="np")["pixel_values_videos"], np.ndarray)
 
 
 def test_grey_and_transparent_and_turned_images(processor, tmp_path):
@@ -92,6 +123,41 @@ def test_every_kind_of_sound_gives_the_same_features(processor, tmp_path):
     for sound in (str(path), path.read_bytes(), io.BytesIO(path.read_bytes()), samples, torch.from_numpy(samples)):
         assert torch.allclose(processor(audio=[sound], sampling_rate=16000)["input_features"], expected, atol=2e-3)
     assert torch.allclose(processor(audio=[np.stack([samples, samples])])["input_features"], expected, atol=2e-3)
+    data = path.read_bytes()
+    for sound in ({"bytes": data, "path": "tone.wav"}, {"array": samples, "sampling_rate": 16000, "path": None}):
+        assert torch.allclose(processor(audio=sound)["input_features"], expected, atol=2e-3)
+    assert not processor(audio=[{"bytes": None, "path": None}])["input_features_mask"].any()
+
+
+def test_the_rate_of_a_decoded_sound_is_its_own(processor):
+    samples = np.sin(np.arange(8000) / 5)
+    expected = processor(audio=samples, sampling_rate=8000)["input_features"]
+    assert expected.shape[1] == 51
+    decoded = processor(audio=[{"array": samples, "sampling_rate": 8000}], sampling_rate=16000)
+    assert torch.equal(decoded["input_features"], expected)
+
+
+def test_whole_numbers_are_scaled_as_in_wav_files(processor):
+    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(16000) / 16000)
+    for kind, silence, loudest in (("int16", 0, 2**15), ("int32", 0, 2**31), ("uint8", 128, 128)):
+        whole = np.round(samples * loudest + silence).astype(kind)
+        for sound in (whole, torch.from_numpy(whole)):
+            mono = to_mono(sound, None, 16000)
+            assert mono.dtype == torch.float32 and np.abs(mono.numpy() - samples).max() <= 0.51 / loudest + 1e-7
+    for sound in (whole.astype(np.int64), [1, 2, 3], whole > 128, np.array(["a"])):
+        with pytest.raises(ValueError, match=r"Samples cannot be of type \S+; give floats"):
+            processor(audio=[sound])
+
+
+def test_sounds_that_would_be_misread_are_refused(processor):
+    sound = np.zeros((16000, 2))
+    with pytest.raises(ValueError, match=r"\(16000, 2\).* transpose it to \(channels, samples\)"):
+        processor(audio=[sound])
+    assert processor(audio=[sound.T])["input_features"].shape == processor(audio=[sound[:, 0]])["input_features"].shape
+    for value in (np.nan, np.inf):
+        sound[7] = value
+        with pytest.raises(ValueError, match="no finite numbers"):
+            processor.feature_extractor([sound[:, 0]])
 
 
 def test_sound_at_another_rate_is_resampled(processor, tmp_path):
@@ -167,6 +233,51 @@ def test_odd_texts_give_valid_output(processor, model, text):
 def test_no_texts_at_all_in_an_item(processor):
     inputs = processor(text=[[], ["stir"]])
     assert inputs["phrase_mask"].any(1).tolist() == [False, True]
+    assert not processor(text=[[]])["attention_mask"].any()
+
+
+def test_no_items_at_all(processor):
+    inputs = processor(videos=[], audio=[], text=[])
+    assert set(inputs) == set(processor.model_input_names)
+    assert {len(values) for values in inputs.values()} == {0}
+    alone = processor(videos=[None], audio=[None], text=[""])
+    assert {name: values.shape[2:] for name, values in inputs.items()} == {n: v.shape[2:] for n, v in alone.items()}
+
+
+def test_columns_of_texts(processor):
+    expected = processor(text=TEXTS)
+    for column in (np.array(TEXTS), tuple(TEXTS), iter(TEXTS), np.array(TEXTS)[:, None]):
+        inputs = processor(text=column)
+        assert all(torch.equal(inputs[name], expected[name]) for name in expected)
+
+
+def test_everything_is_of_the_kind_that_was_asked_for(processor, tmp_path):
+    path = write_video(tmp_path / "clip.mp4", sound=1.0)
+    given = {"videos": [path], "audio": [path], "text": TEXTS[:1]}
+    expected = processor(**given)
+    arrays, tensors = processor(**given, return_tensors="np"), processor(**given, return_tensors=None)
+    for name, values in expected.items():
+        assert isinstance(arrays[name], np.ndarray) and np.array_equal(arrays[name], values)
+        assert isinstance(tensors[name], torch.Tensor)
+    picture = np.zeros((8, 8, 3), np.uint8)
+    assert isinstance(processor(images=picture, return_tensors="np")["pixel_values_videos"], np.ndarray)
+
+
+def test_settings_that_cannot_be_obeyed_are_refused(processor, encoders_at):
+    frames = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+    for number in (0, -1):
+        with pytest.raises(ValueError, match=f"num_frames={number} must be at least 1"):
+            processor(videos=[frames], num_frames=number)
+    for padding in ("bogus", False):
+        with pytest.raises(ValueError, match=f"padding={padding!r} is neither"):
+            processor(text=TEXTS, padding=padding)
+    assert processor(text=TEXTS, padding="longest")["input_ids"].shape == processor(text=TEXTS)["input_ids"].shape
+    bert = FgmmProcessor.from_encoders(text=encoders_at / "bert")
+    for reader, fewest in ((processor, 1), (bert, 3)):
+        for length in range(fewest):
+            with pytest.raises(ValueError, match=f"max_length={length} has no room .* at least {fewest},"):
+                reader(text=TEXTS, max_length=length)
+        assert reader(text=TEXTS, max_length=fewest)["input_ids"].shape[1] == fewest
 
 
 def test_round_trip(processor, tmp_path):
@@ -180,6 +291,16 @@ def test_round_trip(processor, tmp_path):
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert isinstance(AutoFeatureExtractor.from_pretrained(tmp_path / "saved"), FgmmFeatureExtractor)
     assert isinstance(FgmmVideoProcessor.from_pretrained(tmp_path / "saved"), FgmmVideoProcessor)
+
+
+def test_a_call_leaves_no_trace_in_what_is_saved(processor, tmp_path):
+    expected = processor(text=TEXTS)["input_ids"]
+    processor(text=TEXTS, max_length=2)
+    processor.save_pretrained(tmp_path / "cut")
+    processor.tokenizer(TEXTS, padding=True)
+    processor.save_pretrained(tmp_path / "padded")
+    for name in ("cut", "padded"):
+        assert torch.equal(AutoProcessor.from_pretrained(tmp_path / name)(text=TEXTS)["input_ids"], expected)
 
 
 def test_wrong_calls_say_what_is_wrong(processor, tmp_path):
@@ -199,8 +320,9 @@ def test_wrong_calls_say_what_is_wrong(processor, tmp_path):
         processor(videos=[3])
     with pytest.raises(ValueError, match="shape"):
         processor(audio=[np.zeros((2, 3, 4))])
-    with pytest.raises(ValueError, match="candidate captions"):
-        processor(text=[[3]])
+    for text in ([[3]], [3], 3, ["a", None], [["a", None]], [["a"], 3], {"text": "a"}, [{"text": "a"}], b"a"):
+        with pytest.raises(ValueError, match="candidate captions"):
+            processor(text=text)
     with pytest.raises(TypeError, match="video_processor"):
         FgmmProcessor(processor.feature_extractor, processor.feature_extractor, processor.tokenizer)
 
