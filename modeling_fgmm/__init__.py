@@ -19,7 +19,6 @@ from .modeling_fgmm import (
     FgmmTextOutput,
 )
 from .scoring_fgmm import attended_similarity, caption_scores, pair_scores
-from .zero_shot_fgmm import zero_shot_video_classification
 
 AutoConfig.register("fgmm", FgmmConfig)
 AutoModel.register(FgmmConfig, FgmmModel)
@@ -46,5 +45,4 @@ __all__ = [
     "attended_similarity",
     "caption_scores",
     "pair_scores",
-    "zero_shot_video_classification",
 ]

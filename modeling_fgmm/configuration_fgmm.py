@@ -33,7 +33,8 @@ class FgmmVideoConfig(PreTrainedConfig):
         self_gating (`bool`): scale each branch's channels by a sigmoid of their mean (the G of S3D-G).
         space_to_depth (`bool`): fold 2x2x2 neighbourhoods into channels before a stem of stride 1.
         temporal_padding (`str`): `"replicate"` repeats the first and last frame, so that an image and a static clip
-            have the same features; `"zeros"` is what converted MIL-NCE weights were trained with.
+            have the same features; `"zeros"` is what converted MIL-NCE weights were trained with, and an image then
+            stands still for the 32 frames of their clips.
         frame_by_frame (`bool`): encode every frame on its own (I2D of Xie et al., ECCV 2018): t is then the number of
             frames. For slide shows and clips of a few distant frames.
     """
@@ -182,6 +183,8 @@ class FgmmConfig(PreTrainedConfig):
         "audio_config": FgmmAudioConfig,
         "text_config": FgmmTextConfig,
     }
+    # What the Trainer leaves out of predictions, for the embeddings, regions and phrases in them are given beside them.
+    keys_to_ignore_at_inference = ["video_output", "audio_output", "text_output"]
 
     video_config: dict | PreTrainedConfig | None = None
     audio_config: dict | PreTrainedConfig | None = None

@@ -1,5 +1,8 @@
 """Which encoder stands in the place of each modality, and items that lack a modality."""
 
+import os
+from difflib import get_close_matches
+
 import torch
 from torch import nn
 from transformers import ASTFeatureExtractor, AutoConfig, PreTrainedConfig
@@ -28,19 +31,66 @@ def make_encoder(modality: str, config: FgmmConfig) -> nn.Module:
     return {"video": TransformersVideoEncoder, "text": TransformersTextEncoder}[modality](part)
 
 
-def load_config(modality: str, encoder: str | PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of a named encoder, that of its modality where it is an fgmm model's; a configuration is
-    taken as it is."""
-    config = encoder
-    if not isinstance(config, PreTrainedConfig):
-        values, _ = PreTrainedConfig.get_config_dict(encoder)
-        kind = FgmmConfig if values.get("model_type") == FgmmConfig.model_type else AutoConfig
-        config = kind.from_pretrained(encoder)
-    return getattr(config, f"{modality}_config") if config.model_type == FgmmConfig.model_type else config
+def check_given(encoders: dict, frozen: list[str], options: dict) -> None:
+    """Looks at what `FgmmModel.from_encoders` was given, before anything is loaded.
+
+    Raises:
+        ValueError: for fewer than two encoders, one that is neither named nor a configuration, or names in `frozen` or
+            `options` that there are not.
+    """
+    if len(encoders) < 2:
+        raise ValueError(f"Give at least two of video, audio and text, not {', '.join(encoders) or 'none'}.")
+    for name, encoder in encoders.items():
+        if not isinstance(encoder, (str, os.PathLike, PreTrainedConfig)):
+            raise ValueError(
+                f"{name} cannot be a {type(encoder).__name__}; give a name on the Hub, a folder or a configuration."
+            )
+    for name in frozen:
+        if name not in encoders:
+            raise ValueError(f"frozen has {name!r}, which is none of the given encoders {', '.join(encoders)}.")
+    known = set(FgmmConfig.__annotations__) - {"video_config", "audio_config", "text_config", "modalities", "frozen"}
+    for name in options:
+        if name not in known:
+            nearest = get_close_matches(name, known) or sorted(known)
+            raise ValueError(f"from_encoders has no option {name!r}; FgmmConfig has {', '.join(nearest)}.")
 
 
-def normalised_silence(encoder: str | PreTrainedConfig) -> float:
-    """What the Audio Spectrogram Transformer's feature extractor puts after a sound's end: 0, normalised."""
+def load_config(encoder: str | os.PathLike | PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of a named encoder or fgmm model; a configuration is taken as it is."""
+    if isinstance(encoder, PreTrainedConfig):
+        return encoder
+    values, _ = PreTrainedConfig.get_config_dict(encoder)
+    kind = FgmmConfig if values.get("model_type") == FgmmConfig.model_type else AutoConfig
+    return kind.from_pretrained(encoder)
+
+
+def is_joint(config: PreTrainedConfig) -> bool:
+    """Whether it is an fgmm model's, with encoders in it."""
+    return config.model_type == FgmmConfig.model_type
+
+
+def find_part(modality: str, config: PreTrainedConfig) -> PreTrainedConfig:
+    """The configuration of this modality's encoder, which an fgmm model's holds.
+
+    Raises:
+        ValueError: when the fgmm model has no such encoder.
+    """
+    if not is_joint(config):
+        return config
+    if modality not in config.modalities:
+        raise ValueError(
+            f"The fgmm model given as {modality} has no {modality} encoder, only {', '.join(config.modalities)}."
+        )
+    return getattr(config, f"{modality}_config")
+
+
+def find_padding_value(encoder: str | os.PathLike | PreTrainedConfig, config: PreTrainedConfig) -> float:
+    """What stands after a sound's end: an fgmm model's own value, 0 normalised as the Audio Spectrogram Transformer's
+    feature extractor does, or 0."""
+    if is_joint(config):
+        return config.audio_padding_value
+    if config.model_type != "audio-spectrogram-transformer":
+        return 0.0
     extractor = ASTFeatureExtractor()
     if not isinstance(encoder, PreTrainedConfig):
         extractor = ASTFeatureExtractor.from_pretrained(encoder)

@@ -1,7 +1,5 @@
 """The joint model: encoders, one shared space, scores and the loss; and classifiers, on one encoder each."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -14,109 +12,35 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_fgmm import FgmmConfig
-from .encoders_fgmm import OWN_ENCODERS, encode_audio, encode_video, load_config, make_encoder, normalised_silence
+from .encoders_fgmm import (
+    check_given,
+    encode_audio,
+    encode_video,
+    find_padding_value,
+    find_part,
+    is_joint,
+    load_config,
+    make_encoder,
+)
 from .encoding_fgmm import FgmmEncodeMixin
 from .layers_fgmm import FgmmPreTrainedModel, masked_mean
-from .loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries, mean_over_processes
+from .loss_fgmm import OBJECTIVES, PairObjective, mean_over_processes
+from .outputs_fgmm import FgmmOutput, FgmmRegionOutput, FgmmTextOutput, as_keys, as_queries
 from .text_fgmm import TextLayer
 from .transformers_fgmm import from_name
 from .video_fgmm import VideoStage
+from .zero_shot_fgmm import FgmmZeroShotMixin
 
 # Which modality asks and which answers, in each pair.
 PAIRS = (("text", "video"), ("text", "audio"), ("audio", "video"))
 
 
-@dataclass
-class FgmmRegionOutput(ModelOutput):
-    """What a video or audio encoder found.
-
-    Args:
-        last_hidden_state: (B, N, C) features of the regions.
-        pooler_output: (B, D) one L2-normalised embedding an item; 0 for an item without the modality.
-        regions: (B, N, D) L2-normalised regions in the shared space.
-        region_mask: (B, N) bool, False for padding.
-        grid: (t, h, w) for video, (frequency, time) for audio; N is its product.
-        hidden_states: with `output_hidden_states`, the feature map that enters the first stage and those that leave
-            each stage, (B, C, t, h, w) or (B, C, frequency, time), of the items that have the modality.
-    """
-
-    last_hidden_state: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    regions: torch.FloatTensor | None = None
-    region_mask: torch.BoolTensor | None = None
-    grid: tuple[int, ...] | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-
-
-@dataclass
-class FgmmTextOutput(ModelOutput):
-    """What the text encoder found.
-
-    Args:
-        last_hidden_state: (B, M, C) features of the phrases.
-        pooler_output: (B, D) one L2-normalised embedding an item, over all its words in phrases.
-        phrases: (B, M, D) L2-normalised phrases in the shared space.
-        phrase_mask: (B, M) bool, False for padding.
-        phrase_captions: (B, M) index of each phrase's candidate caption.
-        caption_embeds: (B, K, D) one L2-normalised embedding a candidate caption.
-        caption_mask: (B, K) bool, False where an item has no such caption or it has no phrase.
-        hidden_states: with `output_hidden_states`, (B, L, C) before the first and after each transformer layer; with
-            `caption_lengths`, of every caption alone.
-        attentions: with `output_attentions` and eager attention, (B, heads, L, L) weights of each transformer layer.
-    """
-
-    last_hidden_state: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    phrases: torch.FloatTensor | None = None
-    phrase_mask: torch.BoolTensor | None = None
-    phrase_captions: torch.LongTensor | None = None
-    caption_embeds: torch.FloatTensor | None = None
-    caption_mask: torch.BoolTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-
-
-@dataclass
-class FgmmOutput(ModelOutput):
-    """What the joint model answers; a field is None where its modality was not given.
-
-    Args:
-        loss: a number, with `return_loss=True`, see [`~FgmmModel.contrast`].
-        logits_per_video: (Bv, Bt) the objective's scores times the logit scale.
-        logits_per_text: (Bt, Bv) its transpose; (Bt, Ba) where no video was given.
-        logits_per_audio: (Ba, Bt).
-        logits_per_audio_video: (Ba, Bv) audio over video.
-        video_embeds, audio_embeds, text_embeds: (B, D) one vector an item, for indexes.
-        video_regions, audio_regions: (B, N, D); phrases: (B, M, D).
-        video_output, audio_output: [`FgmmRegionOutput`], with masks and grids; text_output: [`FgmmTextOutput`].
-    """
-
-    loss: torch.FloatTensor | None = None
-    logits_per_video: torch.FloatTensor | None = None
-    logits_per_text: torch.FloatTensor | None = None
-    logits_per_audio: torch.FloatTensor | None = None
-    logits_per_audio_video: torch.FloatTensor | None = None
-    video_embeds: torch.FloatTensor | None = None
-    audio_embeds: torch.FloatTensor | None = None
-    text_embeds: torch.FloatTensor | None = None
-    video_regions: torch.FloatTensor | None = None
-    audio_regions: torch.FloatTensor | None = None
-    phrases: torch.FloatTensor | None = None
-    video_output: FgmmRegionOutput | None = None
-    audio_output: FgmmRegionOutput | None = None
-    text_output: FgmmTextOutput | None = None
-
-    @property
-    def logits_per_image(self) -> torch.FloatTensor | None:
-        """`logits_per_video`, by the name that transformers' pipelines ask for: an image is a clip of one frame."""
-        return self.logits_per_video
-
-
-class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
+class FgmmModel(FgmmEncodeMixin, FgmmZeroShotMixin, FgmmPreTrainedModel):
     """Small video, audio and text encoders in one space, compared region by phrase.
 
     Each encoder's features are projected into D dimensions and L2-normalised; see [`PairObjective`] for how two
-    modalities are scored.
+    modalities are scored. Adapters of PEFT are trained in frozen encoders, too; leave `task_type` out of their
+    configuration, for its wrappers pass arguments that this model does not take.
     """
 
     # The text encoder and the audio encoder's backbone record their own.
@@ -132,6 +56,7 @@ class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
         self.objectives = nn.ModuleDict(
             {f"{ask}_{answer}": objective(config) for ask, answer in PAIRS if {ask, answer} <= set(self.encoders)}
         )
+        self.freeze()
         self.train()
         self.post_init()
 
@@ -143,8 +68,16 @@ class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
                 init.constant_(getattr(module, name), value)
 
     @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As in transformers, which lets every weight that it loads be trained; frozen encoders are frozen again."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        model.freeze()
+        return loaded
+
+    @classmethod
     def from_encoders(
-        cls, video=None, audio=None, text=None, frozen: tuple[str, ...] = (), **config_kwargs
+        cls, video=None, audio=None, text=None, frozen: str | tuple[str, ...] = (), **config_kwargs
     ) -> "FgmmModel":
         """A model of given encoders, with new projections and objectives.
 
@@ -152,36 +85,45 @@ class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
             video, audio, text: a name on the Hub, a folder, or a configuration (then its weights are random); None: no
                 such encoder. The encoders of an fgmm model can be taken, and transformers' (see `transformers_fgmm`);
                 of a model of pictures and text, such as CLIP, its part for this modality.
-            frozen: which of them training leaves as they are, out of `"video"`, `"audio"`, `"text"`.
+            frozen: which of them training leaves as they are, one or several of `"video"`, `"audio"`, `"text"`.
             **config_kwargs: of [`FgmmConfig`], for example `projection_dim`.
 
         Raises:
-            ValueError: for a kind of encoder that cannot stand in its place, or fewer than two encoders.
+            ValueError: for a kind of encoder that cannot stand in its place, fewer than two encoders, or a name in
+                `frozen` or `config_kwargs` that is unknown.
             OSError: for a name that cannot be loaded.
+            StrictDataclassError: (of huggingface_hub) for a value that [`FgmmConfig`] refuses.
         """
         given = {"video": video, "audio": audio, "text": text}
         given = {name: encoder for name, encoder in given.items() if encoder is not None}
-        parts = {f"{name}_config": load_config(name, encoder) for name, encoder in given.items()}
-        kind = getattr(parts.get("audio_config"), "model_type", None)
-        if kind == "audio-spectrogram-transformer" and "audio_padding_value" not in config_kwargs:
-            config_kwargs["audio_padding_value"] = normalised_silence(audio)
-        model = cls(FgmmConfig(**parts, modalities=list(given), frozen=list(frozen), **config_kwargs))
+        frozen = [frozen] if isinstance(frozen, str) else list(frozen)
+        check_given(given, frozen, config_kwargs)
+        sources = {name: load_config(encoder) for name, encoder in given.items()}
+        parts = {f"{name}_config": find_part(name, source) for name, source in sources.items()}
+        if audio is not None and "audio_padding_value" not in config_kwargs:
+            config_kwargs["audio_padding_value"] = find_padding_value(audio, sources["audio"])
+        model = cls(FgmmConfig(**parts, modalities=list(given), frozen=frozen, **config_kwargs))
         for name, encoder in given.items():
             if isinstance(encoder, PreTrainedConfig):
                 continue
-            part = getattr(model.config, f"{name}_config")
-            if part.model_type in OWN_ENCODERS:
-                start = cls.from_pretrained(encoder, dtype=torch.float32).encoders[name].state_dict()
-                model.encoders[name].load_state_dict(start)
+            if is_joint(sources[name]):
+                start = cls.from_pretrained(encoder, dtype=torch.float32).encoders[name]
+                model.encoders[name].load_state_dict(start.state_dict())
             else:
-                model.encoders[name].model.load_state_dict(from_name(encoder, part).state_dict())
+                start = from_name(encoder, getattr(model.config, f"{name}_config"))
+                model.encoders[name].model.load_state_dict(start.state_dict())
         return model.eval()
 
+    def freeze(self) -> None:
+        """Frozen encoders' weights get no gradient from now on."""
+        for name in self.config.frozen:
+            self.encoders[name].requires_grad_(False)
+
     def train(self, mode: bool = True) -> "FgmmModel":
-        """As in torch; frozen encoders stay in evaluation mode, and without gradients, which loading gives them."""
+        """As in torch; frozen encoders stay in evaluation mode."""
         super().train(mode)
         for name in self.config.frozen:
-            self.encoders[name].requires_grad_(False).eval()
+            self.encoders[name].eval()
         return self
 
     def get_input_embeddings(self) -> nn.Module:
@@ -211,7 +153,7 @@ class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
             pixel_values_videos: (B, T, 3, H, W) normalised pixels.
             video_mask: (B,) False for items without video, or None.
             output_hidden_states: give them too; left out, what the configuration says.
-            output_attentions: of this encoder there are none.
+            output_attentions: none are given; of an encoder of transformers, `encoders["video"].model` gives its own.
 
         Returns:
             [`FgmmRegionOutput`], with a grid of (t, h, w).
@@ -228,8 +170,8 @@ class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
             **kwargs: see [`~FgmmModel.get_video_features`].
 
         Returns:
-            [`FgmmRegionOutput`], with a grid of (1, h, w); of encoders that need a whole clip, (t, h, w) of one that
-            stands still.
+            [`FgmmRegionOutput`], with a grid of (1, h, w); of encoders that need a whole clip (our own, too, with
+            `temporal_padding="zeros"`), (t, h, w) of one that stands still.
         """
         return self.get_video_features(pixel_values.unsqueeze(1), **kwargs)
 
@@ -247,7 +189,7 @@ class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
             input_features_mask: (B, time) or (B, samples) False for padding; an item without audio is all padding.
                 None: all sound.
             output_hidden_states: give them too; left out, what the configuration says.
-            output_attentions: of this encoder there are none.
+            output_attentions: as in [`~FgmmModel.get_video_features`].
 
         Returns:
             [`FgmmRegionOutput`], with a grid of (frequency, time).
@@ -335,12 +277,14 @@ class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
         self, modality: str, features: torch.Tensor, mask: torch.Tensor, grid: tuple[int, ...]
     ) -> FgmmRegionOutput:
         projected = self.projections[modality](features)
+        # A row an item, for transformers' pipelines and Trainer take outputs apart by items and put them together.
+        sizes = [mask.new_full(mask.shape[:1], size, dtype=torch.long) for size in grid]
         return FgmmRegionOutput(
             last_hidden_state=features,
             pooler_output=F.normalize(masked_mean(projected, mask), dim=-1),
             regions=F.normalize(projected, dim=-1),
             region_mask=mask,
-            grid=grid,
+            region_grid=torch.stack(sizes, dim=1),
         )
 
     @can_return_tuple
@@ -490,26 +434,6 @@ class FgmmModel(FgmmEncodeMixin, FgmmPreTrainedModel):
 def given_pairs(outputs: dict[str, ModelOutput]) -> list[tuple[str, str]]:
     """The pairs of modalities, which asks and which answers, of which both are given."""
     return [(ask, answer) for ask, answer in PAIRS if ask in outputs and answer in outputs]
-
-
-def as_queries(output: FgmmTextOutput | FgmmRegionOutput) -> Queries:
-    """Texts ask with their phrases; a sound asks with its regions, as one caption."""
-    if isinstance(output, FgmmTextOutput):
-        return Queries(
-            output.phrases, output.phrase_mask, output.phrase_captions, output.caption_embeds, output.caption_mask
-        )
-    return Queries(
-        phrases=output.regions,
-        mask=output.region_mask,
-        captions=torch.zeros_like(output.region_mask, dtype=torch.long),
-        embeds=output.pooler_output.unsqueeze(1),
-        caption_mask=output.region_mask.any(1, keepdim=True),
-    )
-
-
-def as_keys(output: FgmmRegionOutput) -> Keys:
-    """Regions that answer."""
-    return Keys(output.regions, output.region_mask, output.pooler_output)
 
 
 class RegionClassifier(FgmmPreTrainedModel):

@@ -21,6 +21,8 @@ INCEPTION_STAGES = (
 )
 # Kernel and stride (time, height, width) of the pooling before stages 3, 4 and 5.
 STAGE_POOLING = (((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)))
+# Frames for which an image stands still where padding in time is zero: those of MIL-NCE's clips.
+STILL_FRAMES = 32
 
 
 def scaled(channels: int, width_multiplier: float) -> int:
@@ -228,6 +230,9 @@ class FgmmVideoEncoder(nn.Module):
         batch, frames = pixel_values_videos.shape[:2]
         if self.config.frame_by_frame:
             pixel_values_videos = pixel_values_videos.flatten(0, 1).unsqueeze(1)
+        elif frames == 1 and self.config.temporal_padding == "zeros":
+            # Zeros around a single frame are not those around it beside videos, where it stands still for their length.
+            pixel_values_videos = pixel_values_videos.expand(-1, STILL_FRAMES, -1, -1, -1)
         hidden_states = self.stem(self.stem.convolve(pixel_values_videos.transpose(1, 2)))
         for stage in self.stages:
             hidden_states = stage(hidden_states)

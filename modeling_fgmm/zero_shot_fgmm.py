@@ -4,66 +4,70 @@ from collections.abc import Callable
 
 import torch
 
-from .encoding_fgmm import evaluating, is_single
-from .modeling_fgmm import FgmmModel, as_keys, as_queries
+from .encoding_fgmm import as_batch, evaluating, list_items
+from .layers_fgmm import FgmmPreTrainedModel
+from .outputs_fgmm import as_keys, as_queries
 
 
-def zero_shot_video_classification(
-    videos,
-    candidate_labels: list[str],
-    model: FgmmModel,
-    processor=None,
-    hypothesis_template: str | list[str] = "This is a video of {}.",
-    batch_size: int = 8,
-    **kwargs,
-) -> list[dict] | list[list[dict]]:
-    """
-    Which of some labels a video shows, in the form in which transformers' zero-shot pipelines answer.
+class FgmmZeroShotMixin:
+    """`zero_shot_video_classification`, which transformers has no pipeline for."""
 
-    Args:
-        videos: a video or a list of videos, each as the processor takes it; images and frames too.
-        candidate_labels: one label or more.
-        model: with encoders of video and text.
-        processor: the model's. None: the one saved where the model was loaded from.
-        hypothesis_template: a sentence with {} for the label; of several the mean of the logits counts.
-        batch_size: videos that are read and encoded at once.
-        **kwargs: of the processor's call, `start` and `end` of a window in seconds, `num_frames`.
+    @torch.no_grad()
+    def zero_shot_video_classification(
+        self,
+        videos,
+        candidate_labels: list[str],
+        *,
+        hypothesis_template: str | list[str] = "This is a video of {}.",
+        processor=None,
+        batch_size: int = 8,
+        **kwargs,
+    ) -> list[dict] | list[list[dict]]:
+        """
+        Which of some labels a video shows, in the form in which transformers' zero-shot pipelines answer.
 
-    Returns:
-        `{"score", "label"}` of every label, the highest score first, for a list of videos a list of such lists. Scores
-        are probabilities: the softmax over the labels of the model's logits.
+        Args:
+            videos: a video or image, or a list or column of them, as [`~FgmmModel.encode`] takes them.
+            candidate_labels: one label or more.
+            hypothesis_template: a sentence with {} for the label; of several the mean of the logits counts.
+            processor: the model's. None: the one saved where the model was loaded from.
+            batch_size: videos that are read and encoded at once.
+            **kwargs: of the processor's call, `start` and `end` of a window in seconds, `num_frames`.
 
-    Raises:
-        ValueError: for labels that are not a list of strings, a template without {}, a model that does not compare text
-            with video, or where there is no processor.
-        MediaError: (a ValueError) for a file that cannot be decoded.
-    """
-    templates = [hypothesis_template] if isinstance(hypothesis_template, str) else hypothesis_template
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size} must be at least 1.")
-    if processor is None:
-        processor = model.load_processor()
-    single = is_single(videos)
-    videos = [videos] if single else videos
-    answers = []
-    with evaluating(model), torch.no_grad():
-        score = make_zero_shot(model, processor, "video", candidate_labels, templates)
-        for first in range(0, len(videos), batch_size):
-            inputs = processor(videos=list(videos[first : first + batch_size]), **kwargs)
-            for scores in score(inputs.to(model.device, model.dtype)).softmax(-1).tolist():
-                ranked = sorted(zip(scores, candidate_labels, strict=True), key=lambda pair: -pair[0])
-                answers.append([{"score": score, "label": label} for score, label in ranked])
-    return answers[0] if single else answers
+        Returns:
+            `{"score", "label"}` of every label, the highest score first, for a list of videos a list of such lists.
+            Scores are probabilities: the softmax over the labels of the model's logits.
+
+        Raises:
+            ValueError: for labels that are not a list of strings, a template without {}, a model that does not compare
+                text with video, or where there is no processor.
+            MediaError: (a ValueError) for a file that cannot be decoded.
+        """
+        templates = [hypothesis_template] if isinstance(hypothesis_template, str) else hypothesis_template
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        if processor is None:
+            processor = self.load_processor()
+        videos, single = list_items("videos", videos)
+        answers = []
+        with evaluating(self):
+            score = make_zero_shot(self, processor, "video", candidate_labels, templates)
+            for first in range(0, len(videos), batch_size):
+                inputs = processor(videos=as_batch("videos", list(videos[first : first + batch_size])), **kwargs)
+                for scores in score(inputs.to(self.device, self.dtype)).softmax(-1).tolist():
+                    ranked = sorted(zip(scores, candidate_labels, strict=True), key=lambda pair: -pair[0])
+                    answers.append([{"score": score, "label": label} for score, label in ranked])
+        return answers[0] if single else answers
 
 
 @torch.no_grad()
 def make_zero_shot(
-    model: FgmmModel, processor, modality: str, labels: list[str], templates: list[str]
+    model: FgmmPreTrainedModel, processor, modality: str, labels: list[str], templates: list[str]
 ) -> Callable[[dict], torch.Tensor]:
     """Encodes labels, and makes the function that compares with them.
 
     Args:
-        model, processor: they belong together.
+        model, processor: an [`FgmmModel`] and its own.
         modality: "video" or "audio".
         labels: of the classes.
         templates: sentences with {} for the label.
@@ -93,4 +97,4 @@ def make_zero_shot(
     return score
 
 
-__all__ = ["zero_shot_video_classification"]
+__all__ = ["FgmmZeroShotMixin"]

@@ -45,7 +45,8 @@ from transformers.utils import cached_file
 
 from modeling_fgmm import FgmmModel
 from modeling_fgmm.loss_fgmm import Keys, Queries
-from modeling_fgmm.modeling_fgmm import PAIRS, as_keys, as_queries
+from modeling_fgmm.modeling_fgmm import PAIRS
+from modeling_fgmm.outputs_fgmm import as_keys, as_queries
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import (
     CorpusError,

@@ -44,7 +44,7 @@ from tqdm import tqdm
 
 from modeling_fgmm import FgmmModel
 from modeling_fgmm.loss_fgmm import FineObjective, Keys, PairObjective, Queries, add_whole_captions, scale
-from modeling_fgmm.modeling_fgmm import as_keys, as_queries
+from modeling_fgmm.outputs_fgmm import as_keys, as_queries
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import Clip, CorpusError, FixedClips, collate, load_corpus, row_duration
 

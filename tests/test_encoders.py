@@ -48,6 +48,14 @@ def test_zero_padding_in_time_is_selectable():
     assert not torch.allclose(replicate(clip)[0], zeros(clip)[0])
 
 
+def test_an_image_stands_still_where_padding_in_time_is_zero():
+    encoder = video_encoder(temporal_padding="zeros")
+    image = torch.randn(2, 1, 3, 32, 32)
+    of_image, of_clip = encoder(image), encoder(image.expand(-1, 32, -1, -1, -1))
+    assert of_image[1] == of_clip[1] and torch.equal(of_image[0], of_clip[0])
+    assert video_encoder(temporal_padding="zeros", frame_by_frame=True)(image)[1][0] == 1
+
+
 def test_full_width_has_the_published_channels():
     with torch.device("meta"):
         encoder = FgmmVideoEncoder(FgmmVideoConfig())

@@ -101,6 +101,19 @@ def test_onnx_and_int8_answer_like_the_exported_program_and_the_model(make_featu
     assert torch.cosine_similarity(embeds, expected[0]).min() > 0.99 and not torch.equal(embeds, expected[0])
 
 
+def test_lora_trains_in_frozen_encoders(make_features):
+    (features, pixels), (_, texts) = make_features("video"), make_features("text")
+    features.model.config.frozen = ["video", "text"]
+    targets = r"encoders\.(text\.linear|video\..*gates\.\d\.linear)"
+    adapted = get_peft_model(FgmmModel(features.model.config), LoraConfig(r=2, target_modules=targets)).train()
+    trained = {name: value for name, value in adapted.named_parameters() if value.requires_grad}
+    assert all("lora_" in name for name in trained) and any("encoders.video" in name for name in trained)
+    assert not any(module.training for module in adapted.base_model.model.encoders["video"].modules())
+    words = dict(zip(("input_ids", "attention_mask", "phrase_spans"), texts(4), strict=True))
+    adapted(pixel_values_videos=pixels(4)[0], **words, return_loss=True).loss.backward()
+    assert all(value.grad is not None for value in trained.values())
+
+
 def test_lora_trains_saves_and_loads(make_features, tmp_path):
     (video, pixels), (_, texts) = make_features("video"), make_features("text")
     model = video.model

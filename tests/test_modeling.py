@@ -1,7 +1,8 @@
+import numpy as np
 import pytest
 import torch
 from conftest import TEXTS
-from transformers import AutoModel
+from transformers import AutoModel, Trainer, TrainingArguments
 
 from modeling_fgmm import FgmmModel
 
@@ -114,6 +115,18 @@ def test_features_of_one_modality_are_those_of_the_whole_call(model, inputs):
     assert torch.allclose(image.pooler_output, still.pooler_output, atol=1e-4)
 
 
+@pytest.mark.parametrize("temporal_padding", ["replicate", "zeros"])
+def test_an_image_has_the_same_vector_beside_videos(config, processor, temporal_padding):
+    config.video_config.temporal_padding = temporal_padding
+    model = FgmmModel(config).eval()
+    processor.video_processor.num_frames = 32
+    clip = np.random.default_rng(0).integers(0, 256, (32, 32, 32, 3), dtype=np.uint8)
+    with torch.no_grad():
+        alone = model.get_video_features(**processor(images=[clip[0]])).pooler_output
+        beside = model.get_video_features(**processor(videos=[clip, clip[0]])).pooler_output
+    assert torch.allclose(beside[1], alone[0], atol=1e-5)
+
+
 def test_text_without_spans_is_one_phrase(model, processor):
     encoded = processor.tokenizer(["crack two eggs", "dog"], padding=True, return_tensors="pt")
     text = model.get_text_features(encoded["input_ids"], encoded["attention_mask"])
@@ -166,6 +179,16 @@ def test_tuple_output(model, inputs):
     assert torch.equal(outputs.to_tuple()[0], outputs.logits_per_video)
     as_tuple = model(**inputs, return_dict=False)
     assert isinstance(as_tuple, tuple) and torch.equal(as_tuple[0], outputs.logits_per_video)
+
+
+def test_the_trainer_predicts(model, inputs, tmp_path):
+    rows = [{name: value[row] for name, value in inputs.items()} for row in range(4)]
+    arguments = TrainingArguments(tmp_path, per_device_eval_batch_size=2, report_to="none", use_cpu=True)
+    predicted = Trainer(model, arguments).predict(rows).predictions
+    expected = model(**inputs)
+    assert predicted[0].shape == (4, 2)  # logits of each batch
+    assert all(isinstance(value, np.ndarray) for value in predicted)
+    assert np.allclose(predicted[4], expected.video_embeds.detach(), atol=1e-5)
 
 
 def test_a_batch_in_which_nothing_is_shown_leaves_the_statistics_alone(model):

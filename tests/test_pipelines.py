@@ -10,13 +10,8 @@ from conftest import TEXTS, write_sound, write_video
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, pipeline
 
-from modeling_fgmm import (
-    FgmmForAudioClassification,
-    FgmmForVideoClassification,
-    FgmmModel,
-    zero_shot_video_classification,
-)
-from processing_fgmm import FgmmImageProcessor, MediaError, read_waveform
+from modeling_fgmm import FgmmForAudioClassification, FgmmForVideoClassification, FgmmModel
+from processing_fgmm import FgmmImageProcessor, FgmmProcessor, MediaError, read_waveform
 
 LABELS = ["a small dog", "the green grass", "a bowl"]
 RATE = 16000
@@ -104,6 +99,42 @@ def test_zero_shot_audio_classification(folder, model, processor, files):
     agree(classify([waveform, waveform], candidate_labels=LABELS, batch_size=2)[1], expected)
 
 
+@pytest.fixture
+def make_joint(encoders_at, tmp_path):
+    """Makes a joint model with a named audio encoder of transformers, its processor and the folder of both."""
+
+    def make(audio):
+        torch.manual_seed(0)
+        encoders = {"audio": encoders_at / audio, "text": encoders_at / "bert"}
+        joint, processor = (
+            FgmmModel.from_encoders(**encoders, projection_dim=16).eval(),
+            FgmmProcessor.from_encoders(**encoders),
+        )
+        return joint, processor, save(joint, processor, tmp_path / audio)
+
+    return make
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("audio", ["ast", "wav2vec2", "whisper"])
+def test_audio_pipelines_of_encoders_of_transformers(make_joint, audio, files, tmp_path):
+    joint, processor, folder = make_joint(audio)
+    texts = [f"This is a sound of {label}." for label in LABELS]
+    waveform = read_waveform(files["sound"], RATE).numpy()
+    sounds = [waveform, waveform[:5000]]
+    classify = pipeline("zero-shot-audio-classification", model=folder)
+    expected = by_hand(joint, processor, texts, audio=sounds).logits_per_audio.softmax(-1)
+    for row, answer in enumerate(classify(sounds, candidate_labels=LABELS, batch_size=2)):
+        agree(answer, expected[row])
+    names = {"id2label": dict(enumerate(LABELS)), "label2id": {name: n for n, name in enumerate(LABELS)}}
+    model = FgmmForAudioClassification.from_pretrained(folder, **names).eval()
+    classify = pipeline("audio-classification", model=save(model, processor, tmp_path / "classifier"))
+    expected = model(**processor(audio=sounds)).logits.softmax(-1)
+    for size in (1, 2):
+        for row, answer in enumerate(classify(sounds, batch_size=size)):
+            agree(answer, expected[row])
+
+
 @torch.no_grad()
 def test_zero_shot_image_classification(folder, model, processor, files):
     classify = pipeline("zero-shot-image-classification", model=folder)
@@ -123,8 +154,11 @@ def test_feature_extraction(folder, model, processor, files):
     assert np.allclose(extract(texts[0]), expected[:1], atol=1e-5)
     assert np.allclose(np.array(extract(texts))[:, 0], expected, atol=1e-5)
     assert torch.allclose(extract(texts[1], return_tensors=True), expected[1:], atol=1e-5)
-    seen = pipeline("image-feature-extraction", model=folder)(files["image"])
-    assert np.allclose(seen[0], model.encode(images=files["image"], processor=processor), atol=1e-5)
+    see = pipeline("image-feature-extraction", model=folder)
+    vector = model.encode(images=files["image"], processor=processor)
+    assert np.allclose(see(files["image"])[0], vector, atol=1e-5)
+    batched = see([files["image"]] * 4, batch_size=4)  # more items than the grid has numbers
+    assert np.allclose(np.array(batched)[:, 0], [vector] * 4, atol=1e-5)
 
 
 def test_the_image_processor_has_the_video_processors_settings(folder, processor, files, tmp_path):
@@ -153,25 +187,60 @@ print(json.dumps({
     "video-classification": pipeline("video-classification", **options)(video),
     "audio-classification": pipeline("audio-classification", **options)(numpy.sin(numpy.arange(8000))),
     "encode": model.encode(videos=[video], text=None).tolist(),
+    "zero-shot-video-classification": model.zero_shot_video_classification(video, labels),
 }))
 assert not {"modeling_fgmm", "processing_fgmm"} & set(sys.modules)
 """
 
 
-def test_with_the_code_that_travels_with_the_weights(folder, model, processor, files, tmp_path):
-    """Outside the repository, without the packages; the classifiers begin from the joint model, with random layers."""
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(tmp_path / "modules")}
+REMOTE_SOUND = """
+import json, sys
+import numpy
+from transformers import pipeline
+
+folder, labels = json.loads(sys.argv[1])
+options = {"model": folder, "trust_remote_code": True}
+print(json.dumps({
+    "zero-shot-audio-classification": pipeline("zero-shot-audio-classification", **options)(
+        numpy.sin(numpy.arange(8000)), candidate_labels=labels),
+    "audio-classification": pipeline("audio-classification", **options)(numpy.sin(numpy.arange(8000))),
+}))
+assert not {"modeling_fgmm", "processing_fgmm"} & set(sys.modules)
+"""
+
+
+def run_away(code: str, arguments: list, folder):
+    """What code prints outside the repository, without the packages."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_MODULES_CACHE": str(folder / "modules")}
     environment.pop("PYTHONPATH", None)
-    arguments = json.dumps([folder, files["grey"], files["image"], LABELS])
-    command = [sys.executable, "-c", REMOTE, arguments]
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", code, json.dumps(arguments)]
+    run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    answers = json.loads(run.stdout.splitlines()[-1])
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_code_of_an_encoders_feature_extractor_travels_with_the_weights(make_joint, tmp_path):
+    _, _, folder = make_joint("whisper")
+    answers = run_away(REMOTE_SOUND, [folder, LABELS], tmp_path)
+    here = pipeline("zero-shot-audio-classification", model=folder)(np.sin(np.arange(8000)), candidate_labels=LABELS)
+    there = answers["zero-shot-audio-classification"]
+    assert [entry["label"] for entry in there] == [entry["label"] for entry in here]
+    assert there[0]["score"] == pytest.approx(here[0]["score"], abs=1e-4)
+    assert len(answers["audio-classification"]) == 2
+
+
+def test_with_the_code_that_travels_with_the_weights(folder, model, processor, files, tmp_path):
+    """The classifiers begin from the joint model, with random layers."""
+    answers = run_away(REMOTE, [folder, files["grey"], files["image"], LABELS], tmp_path)
     here = pipeline("zero-shot-image-classification", model=folder)(files["image"], candidate_labels=LABELS)
     there = answers["zero-shot-image-classification"]
     assert [entry["label"] for entry in there] == [entry["label"] for entry in here]
     assert there[0]["score"] == pytest.approx(here[0]["score"], abs=1e-4)
     assert np.allclose(answers["encode"], model.encode(videos=[files["grey"]], processor=processor), atol=1e-5)
+    here = model.zero_shot_video_classification(files["grey"], LABELS, processor=processor)
+    there = answers["zero-shot-video-classification"]
+    assert [entry["label"] for entry in there] == [entry["label"] for entry in here]
+    assert there[0]["score"] == pytest.approx(here[0]["score"], abs=1e-4)
     assert np.allclose(answers["feature-extraction"], pipeline("feature-extraction", model=folder)("a small dog"))
     assert len(answers["video-classification"]) == len(answers["audio-classification"]) == 2
     assert len(answers["zero-shot-audio-classification"]) == 3
@@ -184,28 +253,29 @@ def test_zero_shot_video_classification(model, processor, files):
     videos = processor(videos=paths)
     texts = [processor(text=[template.format(label) for label in LABELS]) for template in templates]
     expected = torch.stack([model(**text, **videos).logits_per_video for text in texts]).mean(0).softmax(-1)
-    answers = zero_shot_video_classification(
-        paths, LABELS, model, processor, hypothesis_template=templates, batch_size=2
-    )
+    options = {"candidate_labels": LABELS, "hypothesis_template": templates, "processor": processor}
+    answers = model.zero_shot_video_classification(paths, **options, batch_size=2)
     assert len(answers) == 3
     for answer, scores in zip(answers, expected, strict=True):
         agree(answer, scores)
-    single = zero_shot_video_classification(paths[0], LABELS, model, processor, hypothesis_template=templates)
-    agree(single, expected[0])
+    agree(model.zero_shot_video_classification(paths[0], **options), expected[0])
+    picture = Image.open(files["image"])
+    for answer in model.zero_shot_video_classification([picture, picture], **options):  # no clip of two frames
+        agree(answer, expected[2])
     # Braces in a label are a label's.
-    odd = zero_shot_video_classification(paths[0], ["{dog}"], model, processor)
+    odd = model.zero_shot_video_classification(paths[0], ["{dog}"], processor=processor)
     assert odd == [{"score": 1.0, "label": "{dog}"}]
 
 
 @torch.no_grad()
 def test_zero_shot_takes_a_window_and_the_saved_processor(folder, processor, files):
     model = FgmmModel.from_pretrained(folder).train()
-    answer = zero_shot_video_classification(files["grey"], LABELS, model, start=1, end=2)
+    answer = model.zero_shot_video_classification(files["grey"], LABELS, start=1, end=2)
     assert model.training and all(module.training for module in model.modules())
     texts = processor(text=[f"This is a video of {label}." for label in LABELS])
     outputs = model.eval()(**texts, **processor(videos=files["grey"], start=1.0, end=2.0))
     agree(answer, outputs.logits_per_video[0].softmax(-1))
-    absent = zero_shot_video_classification([None], LABELS, model)[0]
+    absent = model.zero_shot_video_classification([None], LABELS)[0]
     assert [entry["score"] for entry in absent] == pytest.approx([1 / 3] * 3)
 
 
@@ -221,15 +291,15 @@ def test_zero_shot_takes_a_window_and_the_saved_processor(folder, processor, fil
     ],
 )
 def test_bad_calls_are_explained(model, processor, files, change, message):
-    call = {"videos": files["grey"], "candidate_labels": LABELS, "model": model, "processor": processor}
+    call = {"videos": files["grey"], "candidate_labels": LABELS, "processor": processor}
     with pytest.raises(ValueError, match=message):
-        zero_shot_video_classification(**{**call, **change})
+        model.zero_shot_video_classification(**{**call, **change})
 
 
 def test_a_model_without_video_is_refused(config, processor):
     config.modalities = ["audio", "text"]
     with pytest.raises(ValueError, match="does not compare text with video"):
-        zero_shot_video_classification("a.mp4", LABELS, FgmmModel(config), processor)
+        FgmmModel(config).zero_shot_video_classification("a.mp4", LABELS, processor=processor)
 
 
 def test_a_damaged_video_is_named(config, processor, tmp_path):

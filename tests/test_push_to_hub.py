@@ -71,7 +71,8 @@ def test_everything_is_published_in_one_commit(hub_server, folder, capsys):
     assert card.data.pipeline_tag == "feature-extraction" and card.data.datasets == ["org/narrated"]
     values = {(one.dataset_type, one.metric_type): one.metric_value for one in card.data.eval_results}
     assert values["org/narrated", "recall_at_10"] == 12.3 and len(values) == 4
-    assert "| narrated | text to video | trained score | 1.0 | 5.0 | 12.3 |" in card.text and "| clips seen | 1,280 |" in card.text
+    assert "| narrated | text to video | trained score | 1.0 | 5.0 | 12.3 |" in card.text
+    assert "| clips seen | 1,280 |" in card.text
     assert 'from_pretrained("org/fgmm-tiny"' in card.text
 
     entries = parse_eval_result_entries(yaml.safe_load(files[".eval_results/retrieval.yaml"].content))

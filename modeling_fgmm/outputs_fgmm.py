@@ -1,0 +1,125 @@
+"""What the models answer, and how it asks and answers in the objectives."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers.utils import ModelOutput
+
+from .loss_fgmm import Keys, Queries
+
+
+@dataclass
+class FgmmRegionOutput(ModelOutput):
+    """What a video or audio encoder found.
+
+    Args:
+        last_hidden_state: (B, N, C) features of the regions.
+        pooler_output: (B, D) one L2-normalised embedding an item; 0 for an item without the modality.
+        regions: (B, N, D) L2-normalised regions in the shared space.
+        region_mask: (B, N) bool, False for padding.
+        region_grid: (B, 3) t, h, w for video, (B, 2) frequency, time for audio, the same in every row; N is their
+            product. `grid` gives it as a tuple of numbers.
+        hidden_states: with `output_hidden_states`, the feature map that enters the first stage and those that leave
+            each stage, (B, C, t, h, w) or (B, C, frequency, time), of the items that have the modality. Of an encoder
+            of transformers, empty: `encoders[modality].model` gives its own.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    regions: torch.FloatTensor | None = None
+    region_mask: torch.BoolTensor | None = None
+    region_grid: torch.LongTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """(t, h, w) or (frequency, time)."""
+        return tuple(self.region_grid[0].tolist())
+
+
+@dataclass
+class FgmmTextOutput(ModelOutput):
+    """What the text encoder found.
+
+    Args:
+        last_hidden_state: (B, M, C) features of the phrases.
+        pooler_output: (B, D) one L2-normalised embedding an item, over all its words in phrases.
+        phrases: (B, M, D) L2-normalised phrases in the shared space.
+        phrase_mask: (B, M) bool, False for padding.
+        phrase_captions: (B, M) index of each phrase's candidate caption.
+        caption_embeds: (B, K, D) one L2-normalised embedding a candidate caption.
+        caption_mask: (B, K) bool, False where an item has no such caption or it has no phrase.
+        hidden_states: with `output_hidden_states`, (B, L, C) before the first and after each transformer layer; with
+            `caption_lengths`, of every caption alone. Of an encoder of transformers, empty: `encoders["text"].model`
+            gives its own; so are the attentions.
+        attentions: with `output_attentions` and eager attention, (B, heads, L, L) weights of each transformer layer.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    phrases: torch.FloatTensor | None = None
+    phrase_mask: torch.BoolTensor | None = None
+    phrase_captions: torch.LongTensor | None = None
+    caption_embeds: torch.FloatTensor | None = None
+    caption_mask: torch.BoolTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class FgmmOutput(ModelOutput):
+    """What the joint model answers; a field is None where its modality was not given.
+
+    Args:
+        loss: a number, with `return_loss=True`, see [`~FgmmModel.contrast`].
+        logits_per_video: (Bv, Bt) the objective's scores times the logit scale.
+        logits_per_text: (Bt, Bv) its transpose; (Bt, Ba) where no video was given.
+        logits_per_audio: (Ba, Bt).
+        logits_per_audio_video: (Ba, Bv) audio over video.
+        video_embeds, audio_embeds, text_embeds: (B, D) one vector an item, for indexes.
+        video_regions, audio_regions: (B, N, D); phrases: (B, M, D).
+        video_output, audio_output: [`FgmmRegionOutput`], with masks and grids; text_output: [`FgmmTextOutput`].
+    """
+
+    loss: torch.FloatTensor | None = None
+    logits_per_video: torch.FloatTensor | None = None
+    logits_per_text: torch.FloatTensor | None = None
+    logits_per_audio: torch.FloatTensor | None = None
+    logits_per_audio_video: torch.FloatTensor | None = None
+    video_embeds: torch.FloatTensor | None = None
+    audio_embeds: torch.FloatTensor | None = None
+    text_embeds: torch.FloatTensor | None = None
+    video_regions: torch.FloatTensor | None = None
+    audio_regions: torch.FloatTensor | None = None
+    phrases: torch.FloatTensor | None = None
+    video_output: FgmmRegionOutput | None = None
+    audio_output: FgmmRegionOutput | None = None
+    text_output: FgmmTextOutput | None = None
+
+    @property
+    def logits_per_image(self) -> torch.FloatTensor | None:
+        """`logits_per_video`, by the name that transformers' pipelines ask for: an image is a clip of one frame."""
+        return self.logits_per_video
+
+
+def as_queries(output: FgmmTextOutput | FgmmRegionOutput) -> Queries:
+    """Texts ask with their phrases; a sound asks with its regions, as one caption."""
+    if isinstance(output, FgmmTextOutput):
+        return Queries(
+            output.phrases, output.phrase_mask, output.phrase_captions, output.caption_embeds, output.caption_mask
+        )
+    return Queries(
+        phrases=output.regions,
+        mask=output.region_mask,
+        captions=torch.zeros_like(output.region_mask, dtype=torch.long),
+        embeds=output.pooler_output.unsqueeze(1),
+        caption_mask=output.region_mask.any(1, keepdim=True),
+    )
+
+
+def as_keys(output: FgmmRegionOutput) -> Keys:
+    """Regions that answer."""
+    return Keys(output.regions, output.region_mask, output.pooler_output)
+
+
+__all__ = ["FgmmOutput", "FgmmRegionOutput", "FgmmTextOutput", "as_keys", "as_queries"]
