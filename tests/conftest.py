@@ -1,6 +1,9 @@
 """Small real files, a tiny processor and a tiny model that several test files share."""
 
+import csv
+import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +22,7 @@ if not torch.cuda.is_available():  # before Triton is imported: its kernels are 
 
 from hub_server import HubServer
 from huggingface_hub import constants
+from PIL import Image
 from tiny_encoders import save_encoders, train_word_pieces
 from train_tokenizer import train_word_tokenizer
 
@@ -178,3 +182,35 @@ def hub_server(monkeypatch, tmp_path):
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
         monkeypatch.setenv("HF_TOKEN", "hf_owner")
         yield server
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory):
+    """A real file of each kind, by ending."""
+    folder = tmp_path_factory.mktemp("media")
+    write_video(folder / "clip.mp4", seconds=0.5)
+    Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(folder / "photo.jpg")
+    with wave.open(str(folder / "sound.wav"), "wb") as file:
+        file.setparams((1, 2, 8000, 0, "NONE", ""))
+        file.writeframes(bytes(800))
+    return {".mp4": folder / "clip.mp4", ".jpg": folder / "photo.jpg", ".wav": folder / "sound.wav"}
+
+
+@pytest.fixture
+def put(tmp_path, media):
+    """Writes a file of the source: text as it is, rows as CSV, other data as JSON, and media of its ending."""
+
+    def write(name, content=None):
+        path = tmp_path / "source" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            shutil.copy(media[path.suffix], path)
+        elif isinstance(content, str):
+            path.write_text(content, encoding="utf-8")
+        elif path.suffix == ".csv":
+            with path.open("w", newline="") as file:
+                csv.writer(file).writerows(content)
+        else:
+            path.write_text(json.dumps(content))
+
+    return write
