@@ -132,11 +132,6 @@ class FgmmEncodeMixin:
         return vectors.cpu().numpy() if convert_to_numpy else vectors
 
 
-def is_single(items) -> bool:
-    """Whether this is an item (path, bytes, file, image, array, tensor, string), not a list or column of them."""
-    return isinstance(items, (str, bytes)) or not isinstance(items, Sequence)
-
-
 def list_items(name: str, items) -> tuple[Sequence, bool]:
     """An item, or a list or column of items, to a sequence of them, and whether it was one item.
 
@@ -149,10 +144,10 @@ def list_items(name: str, items) -> tuple[Sequence, bool]:
     """
     if getattr(getattr(items, "dtype", None), "kind", None) in ("O", "S", "T", "U"):
         items = items.tolist()
-    if not is_single(items):
+    if isinstance(items, Sequence) and not isinstance(items, (str, bytes)):
         return items, False
-    known = isinstance(items, (str, bytes, Mapping)) or hasattr(items, "ndim") or hasattr(items, "read")
-    if isinstance(items, Iterable) and not known:
+    is_item = isinstance(items, (str, bytes, Mapping)) or hasattr(items, "ndim") or hasattr(items, "read")
+    if isinstance(items, Iterable) and not is_item:
         raise ValueError(f"{name} cannot be a {type(items).__name__}; give a list.")
     return [items], True
 

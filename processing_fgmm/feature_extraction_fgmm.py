@@ -1,4 +1,6 @@
-"""Waveform to log-mel frames (torchaudio)."""
+"""Sounds to batches of what an encoder takes; for ours, waveforms to log-mel frames (torchaudio)."""
+
+from abc import ABC, abstractmethod
 
 import numpy as np
 import torch
@@ -19,14 +21,14 @@ from transformers.feature_extraction_utils import BatchFeature
 WHOLE_SAMPLES = {"uint8": (128, 128), "int16": (0, 2**15), "int32": (0, 2**31)}
 
 
-class SoundFeatureExtractor(SequenceFeatureExtractor):
+class SoundFeatureExtractor(SequenceFeatureExtractor, ABC):
     """Sounds of any kind to a batch; what an item is does not depend on the length of its neighbours."""
 
     model_input_names = ["input_features", "input_features_mask"]
 
+    @abstractmethod
     def extract(self, waveform: torch.Tensor) -> tuple[torch.Tensor, int]:
         """One sound's values, (time, mel) or (samples,), and how many of them, from the first on, are not padding."""
-        raise NotImplementedError
 
     def __call__(self, raw_speech, sampling_rate: int | None = None, return_tensors="pt", **kwargs) -> BatchFeature:
         """
