@@ -9,7 +9,7 @@ from transformers.models.resnet.modeling_resnet import ResNetStage
 from .configuration_fgmm import FgmmAudioConfig
 
 
-def strided(padding: torch.Tensor, layer: nn.Conv2d | nn.MaxPool2d) -> torch.Tensor:
+def downsample_padding(padding: torch.Tensor, layer: nn.Conv2d | nn.MaxPool2d) -> torch.Tensor:
     """Which frames are padding (B, 1, 1, t), before a layer -> the same behind it (B, 1, 1, t')."""
     stride = layer.stride if isinstance(layer.stride, int) else layer.stride[1]
     return padding[..., ::stride]
@@ -23,7 +23,7 @@ class AudioStage(GradientCheckpointingLayer, ResNetStage):
         for layer in self.layers:
             residual = layer.shortcut(hidden_states)
             for block in layer.layer:
-                padding = strided(padding, block.convolution)
+                padding = downsample_padding(padding, block.convolution)
                 hidden_states = block(hidden_states).masked_fill(padding, 0.0)
             hidden_states = layer.activation(hidden_states + residual).masked_fill(padding, 0.0)
         return hidden_states, padding
@@ -51,10 +51,10 @@ class AudioBackbone(ResNetBackbone):
         """(B, 1, mel, time) and its padding (B, 1, 1, time) -> the feature map (B, C, frequency, time')."""
         stem, pooler = self.embedder.embedder, self.embedder.pooler
         hidden_states = stem(picture.masked_fill(padding, 0.0))
-        padding = strided(padding, stem.convolution)
+        padding = downsample_padding(padding, stem.convolution)
         # 0 is below every output of a ReLU, so that the maximum is that of the sound.
         hidden_states = pooler(hidden_states.masked_fill(padding, 0.0))
-        padding = strided(padding, pooler)
+        padding = downsample_padding(padding, pooler)
         hidden_states = hidden_states.masked_fill(padding, 0.0)
         for stage in self.encoder.stages:
             hidden_states, padding = stage(hidden_states, padding)

@@ -142,7 +142,7 @@ class FgmmConfig(PreTrainedConfig):
 
     Args:
         video_config, audio_config, text_config (`dict` or a configuration): the encoders: ours, or with another
-            `model_type` one of transformers' (see `transformers_fgmm`). Of a model of pictures and text, such as CLIP,
+            `model_type` one of transformers' (see `hf_encoders_fgmm`). Of a model of pictures and text, such as CLIP,
             it is the part for this modality.
         frozen (`list[str]`): which of the encoders an [`FgmmModel`] does not train; classifiers train them all.
         audio_padding_value (`float`): what stands in the frames after a sound's end: 0 but for encoders whose feature
@@ -157,16 +157,10 @@ class FgmmConfig(PreTrainedConfig):
         phrase_sharpness_init_value (`float`): sharpness of the attention over phrases at the start (δ); 0: mean.
         learnable_phrase_sharpness (`bool`): train δ, else it stays.
         phrase_gates (`bool`): add to the attention over phrases a logit predicted from the phrase alone, so that one
-            that says little ("the background") weighs little whatever is shown. Where captions are contrasted and
-            phrases ask; so is the next one.
+            that says little ("the background") weighs little whatever is shown.
         whole_caption_weight (`float`): share of a caption's score that its pooled embedding gives as one more phrase,
             beside its phrases; 0 to 1.
-        attention_direction (`str`): `"text_to_regions"` (each phrase attends to regions), `"regions_to_text"`, or
-            `"both"`, the mean of the two.
-        contrast_unit (`str`): what is contrasted with clips, each `"caption"` or each `"phrase"`.
-        contrast_bag (`bool`): an item's units share the numerator (MIL-NCE), else each is a positive of its own.
-        posterior_weights (`bool`): weigh each positive by the probability that the model gives it, without gradient.
-        robustness (`float`): q of generalised cross entropy, 0 to 1, in every objective but `"siglip"`: pairs in which
+        gce_q (`float`): q of generalised cross entropy, 0 to 1, in every objective but `"siglip"`: pairs in which
             the model does not believe weigh less the larger it is; 0 is cross entropy.
         coarse_loss_weight (`float`): weight of the contrast on pooled embeddings beside that on regions and phrases.
         scoring_implementation (`str`): `"auto"`, `"reference"`, `"tiled"` or `"triton"`, see
@@ -201,11 +195,7 @@ class FgmmConfig(PreTrainedConfig):
     learnable_phrase_sharpness: bool = True
     phrase_gates: bool = True
     whole_caption_weight: float | int = 0.5
-    attention_direction: str = "text_to_regions"
-    contrast_unit: str = "caption"
-    contrast_bag: bool = True
-    posterior_weights: bool = False
-    robustness: float | int = 0.0
+    gce_q: float | int = 0.0
     coarse_loss_weight: float | int = 0.2
     scoring_implementation: str = "auto"
     classifier_dropout: float | int = 0.5
@@ -229,8 +219,6 @@ class FgmmConfig(PreTrainedConfig):
         """Check that every choice of the objective is a known one."""
         for name, choices in {
             "objective": ("fine", "coarse", "mil_nce", "filip", "siglip"),
-            "attention_direction": ("text_to_regions", "regions_to_text", "both"),
-            "contrast_unit": ("caption", "phrase"),
             "scoring_implementation": ("auto", "reference", "tiled", "triton"),
         }.items():
             if getattr(self, name) not in choices:
@@ -239,12 +227,10 @@ class FgmmConfig(PreTrainedConfig):
             raise ValueError(f"sharpness_init_value={self.sharpness_init_value} must be positive.")
         if not 0 <= self.whole_caption_weight <= 1:
             raise ValueError(f"whole_caption_weight={self.whole_caption_weight} must be between 0 and 1.")
-        if not 0 <= self.robustness <= 1:
-            raise ValueError(f"robustness={self.robustness} must be between 0 and 1.")
-        if self.robustness and self.objective == "siglip":
-            raise ValueError("robustness needs an objective with a softmax; 'siglip' has none.")
-        if self.contrast_unit == "phrase" and self.attention_direction != "text_to_regions":
-            raise ValueError("contrast_unit='phrase' needs attention_direction='text_to_regions'.")
+        if not 0 <= self.gce_q <= 1:
+            raise ValueError(f"gce_q={self.gce_q} must be between 0 and 1.")
+        if self.gce_q and self.objective == "siglip":
+            raise ValueError("gce_q needs an objective with a softmax; 'siglip' has none.")
 
     def validate_classifier(self):
         """Check that the dropout is a probability."""

@@ -1,6 +1,8 @@
-"""What the encoders share: the base class, the initialisation and the projection into the shared space."""
+"""What all models share: the base class, the initialisation, means over masks, evaluation mode."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -62,17 +64,24 @@ class FgmmPreTrainedModel(PreTrainedModel):
             init.zeros_(module.bias)
 
 
-def masked_mean(features: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Mean over the positions that `mask` keeps; zero where it keeps none.
+def masked_mean(values: torch.Tensor, mask: torch.Tensor, dim: int) -> torch.Tensor:
+    """Mean over one axis, of the entries where the mask is True; 0 where it is nowhere.
 
     Args:
-        features: (B, N, D).
-        mask: (B, N) bool, or None for all positions.
-
-    Returns:
-        (B, D).
+        values: any shape.
+        mask: bool, broadcast to the values.
+        dim: the axis.
     """
-    if mask is None:
-        return features.mean(dim=1)
-    weights = mask.unsqueeze(-1).to(features.dtype)
-    return (features * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+    return (values * mask).sum(dim) / mask.sum(dim).clamp(min=1)
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """The module in evaluation mode; afterwards every submodule is in the mode in which it was."""
+    training = [submodule for submodule in module.modules() if submodule.training]
+    module.eval()
+    try:
+        yield
+    finally:
+        for submodule in training:
+            submodule.training = True

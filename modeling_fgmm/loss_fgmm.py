@@ -1,76 +1,34 @@
-"""The objectives: what a pair of modalities contributes to the loss, with negatives from every process.
+"""The objectives: the scores of a pair of modalities, and their contrast with negatives from every process.
 
-Texts (or, for audio over video, sounds) ask and regions answer. The asking side is the smaller one: it is gathered
-from all processes, the region maps stay where they were computed.
+Queries are texts (or, for audio over video, sounds), keys are videos or sounds with their regions. Queries are the
+smaller side: they are gathered from all processes, while keys stay where they were computed.
 """
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import nn
 
 from .configuration_fgmm import FgmmConfig
-from .scoring_fgmm import attended_similarity, caption_scores
+from .distributed_fgmm import gather_queries, gather_stacked, mean_over_processes
+from .layers_fgmm import masked_mean
+from .scoring_fgmm import Keys, Queries, attended_similarity, caption_scores
 
 # exp(MAX_LOGIT_SCALE) = 100, the bound of CLIP (Radford et al., 2021, section 2.5).
 MAX_LOGIT_SCALE = 4.6052
 
-# Gates are products of vectors, one of them of length 1 and one that an optimiser moves by its learning rate a step:
-# without a factor no phrase would be silent before training ends.
+# A gate is the product of a phrase's unit vector and a parameter that the optimiser moves by its learning rate a step:
+# without a factor no phrase could be silenced before training ends.
 GATE_SCALE = 10.0
 
 
-class Side:
-    """Tensors of one side of a pair, which accelerate takes to the device of the objective."""
-
-    def to(self, *args, **kwargs) -> "Side":
-        """As of a tensor."""
-        return type(self)(**{field.name: getattr(self, field.name).to(*args, **kwargs) for field in fields(self)})
-
-
-@dataclass
-class Queries(Side):
-    """The side that asks.
-
-    phrases (B, M, D) and their mask (B, M); captions (B, M), the index of each phrase's candidate caption in 0..K-1;
-    embeds (B, K, D), one pooled vector a caption, and caption_mask (B, K), False where an item has no such caption.
-    """
-
-    phrases: torch.Tensor
-    mask: torch.Tensor
-    captions: torch.Tensor
-    embeds: torch.Tensor
-    caption_mask: torch.Tensor
-
-    @property
-    def present(self) -> torch.Tensor:
-        """(B,) True for items with at least one caption."""
-        return self.caption_mask.any(1)
-
-
-@dataclass
-class Keys(Side):
-    """The side that answers: regions (B, N, D), their mask (B, N), and embeds (B, D), one pooled vector an item."""
-
-    regions: torch.Tensor
-    mask: torch.Tensor
-    embeds: torch.Tensor
-
-    @property
-    def present(self) -> torch.Tensor:
-        """(B,) True for items with at least one region."""
-        return self.mask.any(1)
-
-
 class PairObjective(nn.Module, ABC):
-    """One pair of modalities: its scores and its loss. `config.objective` names the subclass, see `OBJECTIVES`.
+    """The objective of one pair of modalities: its scores and its loss. `config.objective` names the subclass.
 
-    A subclass says which scores it trains (`scores`), what they make of a pair (`pair_logits`), by which contrast
-    (`loss`), whether these need phrases, and where its parameters start.
+    A subclass says which scores it trains (`scores`), which logit they make of a pair of items (`pair_logits`), the
+    contrast of these logits (`loss`), whether it needs phrases, and where its parameters start.
     """
 
     needs_phrases = False
@@ -81,7 +39,7 @@ class PairObjective(nn.Module, ABC):
         self.logit_scale = nn.Parameter(torch.empty(()))
 
     def initial_values(self) -> dict[str, float]:
-        """Where each parameter starts."""
+        """The value at which each parameter and buffer starts."""
         return {"logit_scale": self.config.logit_scale_init_value}
 
     def sharpness(self) -> torch.Tensor | float:
@@ -89,12 +47,12 @@ class PairObjective(nn.Module, ABC):
         return self.config.sharpness_init_value
 
     def fine_scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """Phrases against regions, on the cosine's scale: (Bq, Bk, K)."""
+        """Scores of phrases against regions, between -1 and 1: (Bq, Bk, K)."""
         similarity = self.phrase_similarity(queries, keys)
         return caption_scores(similarity, queries.captions, queries.mask, queries.embeds.shape[1])
 
     def phrase_similarity(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """What each phrase finds among each item's regions, on the cosine's scale: (Bq, Bk, M)."""
+        """Attended similarity of each phrase with each item's regions, between -1 and 1: (Bq, Bk, M)."""
         return attended_similarity(
             queries.phrases,
             keys.regions,
@@ -111,47 +69,60 @@ class PairObjective(nn.Module, ABC):
             return torch.einsum("ikd,jd->ijk", queries.embeds.to(dtype), keys.embeds.to(dtype))
 
     def scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """The scores that this objective trains, on the cosine's scale: (Bq, Bk, K)."""
+        """The scores that this objective trains, between -1 and 1: (Bq, Bk, K)."""
         return self.coarse_scores(queries, keys)
 
     def logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """What the objective takes each pair for, (Bq, Bk); where a side is missing, the lowest possible."""
+        """One logit for each pair of items, (Bq, Bk); the minimum where either modality is missing."""
         present = queries.present.unsqueeze(1) & keys.present
-        return torch.where(present, self.pair_logits(queries, keys), self.lowest_logit())
+        return torch.where(present, self.pair_logits(queries, keys), self.min_logit())
 
     def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """One score a pair, times the logit scale: (Bq, Bk). Of several captions, the mean of their odds."""
+        """Scores times the logit scale, (Bq, Bk); of several captions the log of the mean of their exponentials."""
         mask = queries.caption_mask.unsqueeze(1)
-        logits = self.scores(queries, keys) * scale(self.logit_scale)
+        logits = self.scores(queries, keys) * exp_logit_scale(self.logit_scale)
         return masked_logsumexp(logits, mask, -1) - mask.sum(-1).clamp(min=1).to(logits.dtype).log()
 
-    def lowest_logit(self) -> torch.Tensor:
-        """That of a score of -1."""
-        return -scale(self.logit_scale)
+    def min_logit(self) -> torch.Tensor:
+        """The logit of a score of -1."""
+        return -exp_logit_scale(self.logit_scale)
 
     def forward(self, queries: Queries, keys: Keys, return_loss: bool = True) -> torch.Tensor:
-        """Loss of the B items on this process, against all items of all processes: a number, 0 if no item has both.
+        """Loss of the B items of this process, contrasted with all items of all processes.
 
-        Its mean over processes (which is what DistributedDataParallel makes of gradients) is the loss of the whole
-        batch. Without `return_loss`, the logits: parameters that a device map keeps elsewhere are brought by a call.
+        Args:
+            queries, keys: of this process; item i of the queries belongs to item i of the keys.
+            return_loss: False gives the logits in place of the loss. (They go through a call of the module, because a
+                device map brings parameters to the right device only then.)
+
+        Returns:
+            A number, 0 if no item has both modalities. Its mean over processes, which is what DistributedDataParallel
+            makes of gradients, is the loss of the whole batch. Without `return_loss`, (Bq, Bk) logits.
         """
         if not return_loss:
             return self.logits(queries, keys)
         present = queries.present & keys.present
         if not self.needs_phrases:
-            queries = without_phrases(queries)  # they need not travel
+            queries = queries.without_phrases()  # they need not travel
         gathered, offset = gather_queries(queries)
         return self.loss(gathered, keys, present, offset)
 
-    def cost(self, own: torch.Tensor, *normalizers: torch.Tensor) -> torch.Tensor:
-        """What pairs cost: the mean over contrasts of -log p, where log p = own - normalizer, or of (1 - p^q) / q.
+    def contrastive_nll(self, own: torch.Tensor, *denominators: torch.Tensor) -> torch.Tensor:
+        """Negative log-likelihood of the matching pairs, or for `config.gce_q` = q > 0 generalised cross entropy.
 
-        The latter, for a robustness q > 0, is generalised cross entropy (Zhang and Sabuncu, NeurIPS 2018, equation 6):
-        its gradient is p^q times that of -log p, so that a pair in which the model does not believe moves it little.
+        With p = exp(own - denominator): -log p, or (1 - p^q) / q (Zhang and Sabuncu, NeurIPS 2018, equation 6). The
+        latter's gradient is p^q times that of -log p, so that pairs that the model thinks wrong change it little.
+
+        Args:
+            own: (B,) logits of the matching pairs.
+            denominators: (B,) log-sum-exp over the candidates, one for each contrast.
+
+        Returns:
+            (B,) the mean over the contrasts.
         """
-        log_probabilities = torch.stack([own - normalizer for normalizer in normalizers])
-        if q := self.config.robustness:
-            # Of pairs that are not there the difference may be large, and would be infinite here.
+        log_probabilities = torch.stack([own - denominator for denominator in denominators])
+        if q := self.config.gce_q:
+            # For absent pairs the difference may be large and positive, and its exponential infinite.
             return -torch.expm1(q * log_probabilities.clamp(max=0)).mean(0) / q
         return -log_probabilities.mean(0)
 
@@ -161,16 +132,19 @@ class PairObjective(nn.Module, ABC):
         Args:
             queries: of all processes.
             keys: of this process.
-            present: (Bk,) items of this process that have both modalities.
-            offset: place of this process's first item among the queries.
+            present: (Bk,) True for items of this process that have both modalities.
+            offset: index of this process's first item among the queries.
+
+        Returns:
+            A number.
         """
 
 
 class FineObjective(PairObjective):
     """Phrases against regions: our reading of Wang and Karout (BMVC 2021).
 
-    MIL-NCE (Miech et al., CVPR 2020, equation 1, here with one denominator a direction) over scores made of attended
-    similarities, and beside it the same contrast of pooled embeddings, weighted by `coarse_loss_weight`.
+    MIL-NCE (Miech et al., CVPR 2020, equation 1, here with one denominator for each direction) over scores made of
+    attended similarities, and beside it the same contrast of pooled embeddings, weighted by `coarse_loss_weight`.
     """
 
     needs_phrases = True
@@ -178,16 +152,12 @@ class FineObjective(PairObjective):
     def __init__(self, config: FgmmConfig):
         super().__init__(config)
         self.add_number("log_sharpness", config.learnable_sharpness)
-        # Without caption scores there is no attention over phrases, and DDP rejects parameters that no loss reaches.
-        self.add_number("phrase_sharpness", config.learnable_phrase_sharpness and config.contrast_unit == "caption")
-        # Only where captions are contrasted, by phrases that ask, is there something to gate and a whole that asks.
-        whole = config.contrast_unit == "caption" and config.attention_direction != "regions_to_text"
-        self.whole_caption_weight = config.whole_caption_weight if whole else 0.0
-        self.phrase_gate = nn.Parameter(torch.empty(config.projection_dim)) if whole and config.phrase_gates else None
+        self.add_number("phrase_sharpness", config.learnable_phrase_sharpness)
+        self.phrase_gate = nn.Parameter(torch.empty(config.projection_dim)) if config.phrase_gates else None
         self.coarse_logit_scale = nn.Parameter(torch.empty(()))
 
     def add_number(self, name: str, learnable: bool) -> None:
-        """A parameter, or else a buffer: loading weights would make a parameter learnable again."""
+        """Adds a parameter, or else a buffer: loading weights would make a frozen parameter learnable again."""
         if learnable:
             setattr(self, name, nn.Parameter(torch.empty(())))
         else:
@@ -206,7 +176,7 @@ class FineObjective(PairObjective):
         return self.log_sharpness.exp()
 
     def phrase_gates(self, queries: Queries) -> torch.Tensor | None:
-        """(Bq, M) what each phrase's weight has whatever is shown, a logit; None where there are no gates."""
+        """(Bq, M) the part of each phrase's attention logit that depends on the phrase alone; None without gates."""
         if self.phrase_gate is None:
             return None
         phrases = queries.phrases.masked_fill(~queries.mask.unsqueeze(-1), 0.0)
@@ -215,83 +185,48 @@ class FineObjective(PairObjective):
             return GATE_SCALE * phrases.to(dtype) @ self.phrase_gate.to(dtype)
 
     def fine_scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        directions = {
-            "text_to_regions": (self.caption_scores_over_regions,),
-            "regions_to_text": (self.region_scores_over_phrases,),
-            "both": (self.caption_scores_over_regions, self.region_scores_over_phrases),
-        }[self.config.attention_direction]
-        return torch.stack([score(queries, keys) for score in directions]).mean(0)
-
-    def caption_scores_over_regions(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """Each caption's score, (Bq, Bk, K): the weighted mean over its phrases and, by the share of
         `whole_caption_weight`, the caption as a whole, all of which attend to regions."""
         num_phrases, num_captions = queries.captions.shape[1], queries.embeds.shape[1]
-        similarity = self.phrase_similarity(add_whole_captions(queries), keys)
+        similarity = self.phrase_similarity(queries.with_whole_captions(), keys)
         phrases, captions = similarity.split([num_phrases, num_captions], dim=-1)
         scores = caption_scores(
             phrases, queries.captions, queries.mask, num_captions, self.phrase_sharpness, self.phrase_gates(queries)
         )
-        return torch.lerp(scores, captions, self.whole_caption_weight)
-
-    def region_scores_over_phrases(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """Each region attends to a caption's phrases; the score is the weighted mean over the regions: (Bq, Bk, K)."""
-        num_captions = queries.embeds.shape[1]
-        belongs = F.one_hot(queries.captions, num_captions).bool() & queries.mask.unsqueeze(-1)  # (Bq, M, K)
-        phrases = queries.phrases.repeat_interleave(num_captions, 0)  # (Bq·K, M, D)
-        similarity = attended_similarity(
-            keys.regions,
-            phrases,
-            keys.mask,
-            belongs.transpose(1, 2).flatten(0, 1),
-            self.sharpness(),
-            self.config.scoring_implementation,
-        )
-        one_caption = torch.zeros_like(keys.mask, dtype=torch.long)
-        scores = caption_scores(similarity, one_caption, keys.mask, 1, self.phrase_sharpness)  # (Bk, Bq·K, 1)
-        return scores.squeeze(-1).T.unflatten(0, (-1, num_captions)).transpose(1, 2)
+        return torch.lerp(scores, captions, self.config.whole_caption_weight)
 
     def scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
         return self.fine_scores(queries, keys)
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
-        if self.config.contrast_unit == "phrase":
-            scores, mask = self.phrase_similarity(queries, keys), queries.mask
-        else:
-            scores, mask = self.fine_scores(queries, keys), queries.caption_mask
-        fine = self.contrast(scores * scale(self.logit_scale), mask, keys.present, present, offset)
-        coarse = self.coarse_scores(queries, keys) * scale(self.coarse_logit_scale)
-        coarse = self.contrast(coarse, queries.caption_mask, keys.present, present, offset)
+        fine = self.fine_scores(queries, keys) * exp_logit_scale(self.logit_scale)
+        coarse = self.coarse_scores(queries, keys) * exp_logit_scale(self.coarse_logit_scale)
+        fine, coarse = (self.contrast(logits, queries, keys, present, offset) for logits in (fine, coarse))
         return fine + self.config.coarse_loss_weight * coarse
 
-    def contrast(self, logits, mask, has_key, present, offset) -> torch.Tensor:
-        """The contrast of captions or phrases that `contrast_bag` and `posterior_weights` choose."""
-        if self.config.contrast_bag:
-            bags = masked_logsumexp(logits, mask.unsqueeze(1), -1)
-            own, among_queries, among_keys = normalizers(bags, mask.any(1), has_key, offset)
-            weights = present.to(logits.dtype)
-        else:
-            own, among_queries, among_keys = unit_normalizers(logits, mask, has_key, offset)
-            kept = mask[offset : offset + len(present)] & present.unsqueeze(1)
-            weights = kept.to(logits.dtype) / kept.sum(1, keepdim=True).clamp(min=1)  # an item's units share its weight
-        if self.config.posterior_weights:
-            log_probability = own - 0.5 * (among_queries + among_keys)
-            weights = weights * posterior(log_probability.detach(), weights)
-        return mean_of_batch(self.cost(own, among_queries, among_keys), weights)
+    def contrast(
+        self, logits: torch.Tensor, queries: Queries, keys: Keys, present: torch.Tensor, offset: int
+    ) -> torch.Tensor:
+        """The contrast of caption logits (Bq, Bk, K), in which an item's captions share the numerator; a number."""
+        bags = masked_logsumexp(logits, queries.caption_mask.unsqueeze(1), -1)
+        terms = self.contrastive_nll(*contrast_terms(bags, queries.present, keys.present, offset))
+        return mean_of_batch(terms, present)
 
 
 class CoarseObjective(PairObjective):
     """Symmetric InfoNCE on pooled embeddings (CLIP: Radford et al., 2021, figure 3).
 
-    An item of several captions has the mean of their cosines for its score.
+    The score of an item with several captions is the mean of their cosines.
     """
 
     def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        return masked_mean(self.coarse_scores(queries, keys), queries.caption_mask) * scale(self.logit_scale)
+        scores = masked_mean(self.coarse_scores(queries, keys), queries.caption_mask.unsqueeze(1), -1)
+        return scores * exp_logit_scale(self.logit_scale)
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
         logits = self.pair_logits(queries, keys)
-        own, among_queries, among_keys = normalizers(logits, queries.present, keys.present, offset)
-        return mean_of_batch(self.cost(own, among_queries, among_keys), present.to(logits.dtype))
+        terms = self.contrastive_nll(*contrast_terms(logits, queries.present, keys.present, offset))
+        return mean_of_batch(terms, present)
 
 
 class MilNceObjective(PairObjective):
@@ -302,18 +237,19 @@ class MilNceObjective(PairObjective):
     """
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
-        logits = self.coarse_scores(queries, keys) * scale(self.logit_scale)
+        logits = self.coarse_scores(queries, keys) * exp_logit_scale(self.logit_scale)
         bags = masked_logsumexp(logits, queries.caption_mask.unsqueeze(1), -1)
-        own, _, among_keys = normalizers(bags, queries.present, keys.present, offset)
-        denominator = torch.logaddexp(among_keys, among_other_queries(bags, queries.present, offset))
-        return mean_of_batch(self.cost(own, denominator), present.to(logits.dtype))
+        own, _, lse_over_keys = contrast_terms(bags, queries.present, keys.present, offset)
+        lse_over_other_queries = masked_logsumexp(bags, queries.present.unsqueeze(1) & ~own_pairs(bags, offset), 0)
+        denominator = torch.logaddexp(lse_over_keys, lse_over_other_queries)
+        return mean_of_batch(self.contrastive_nll(own, denominator), present)
 
 
 class FilipObjective(PairObjective):
     """Token-wise maximum similarity (FILIP: Yao et al., ICLR 2022, equations 1 to 4).
 
-    A clip finds its text by the mean over regions of the best phrase, a text its clip by the mean over phrases of the
-    best region. All phrases of an item are one text.
+    From clip to text the score is the mean over regions of the best phrase, from text to clip the mean over phrases of
+    the best region. All phrases of an item are one text.
     """
 
     needs_phrases = True
@@ -325,23 +261,24 @@ class FilipObjective(PairObjective):
         return self.fine_scores(queries, keys)
 
     def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """A text's with each clip; the clip's own side is only in the loss."""
-        return masked_mean(self.phrase_similarity(queries, keys), queries.mask) * scale(self.logit_scale)
+        """Those from text to clip, (Bq, Bk); the other direction is in the loss alone."""
+        scores = masked_mean(self.phrase_similarity(queries, keys), queries.mask.unsqueeze(1), -1)
+        return scores * exp_logit_scale(self.logit_scale)
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
         text_logits = self.pair_logits(queries, keys)
         per_region = attended_similarity(
             keys.regions, queries.phrases, keys.mask, queries.mask, math.inf, self.config.scoring_implementation
         )  # (Bk, Bq, N)
-        clip_logits = masked_mean(per_region, keys.mask).T * scale(self.logit_scale)
-        own_text, _, among_keys = normalizers(text_logits, queries.present, keys.present, offset)
-        own_clip, among_queries, _ = normalizers(clip_logits, queries.present, keys.present, offset)
-        terms = 0.5 * (self.cost(own_text, among_keys) + self.cost(own_clip, among_queries))
-        return mean_of_batch(terms, present.to(terms.dtype))
+        clip_logits = masked_mean(per_region, keys.mask.unsqueeze(1), -1).T * exp_logit_scale(self.logit_scale)
+        own_text, _, lse_over_keys = contrast_terms(text_logits, queries.present, keys.present, offset)
+        own_clip, lse_over_queries, _ = contrast_terms(clip_logits, queries.present, keys.present, offset)
+        terms = self.contrastive_nll(own_text, lse_over_keys) + self.contrastive_nll(own_clip, lse_over_queries)
+        return mean_of_batch(0.5 * terms, present)
 
 
 class SiglipObjective(CoarseObjective):
-    """Sigmoid loss of every pair of pooled embeddings on its own (SigLIP: Zhai et al., ICCV 2023, equation 1).
+    """Sigmoid loss of every single pair of pooled embeddings (SigLIP: Zhai et al., ICCV 2023, equation 1).
 
     Scores are those of the coarse objective, with a bias.
     """
@@ -357,33 +294,15 @@ class SiglipObjective(CoarseObjective):
     def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
         return super().pair_logits(queries, keys) + self.logit_bias
 
-    def lowest_logit(self) -> torch.Tensor:
-        return super().lowest_logit() + self.logit_bias
+    def min_logit(self) -> torch.Tensor:
+        return super().min_logit() + self.logit_bias
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
         logits = self.pair_logits(queries, keys)
-        same = torch.zeros_like(logits, dtype=torch.bool)
-        same[offset : offset + len(present)].fill_diagonal_(True)
-        terms = -F.logsigmoid(torch.where(same, logits, -logits))
+        terms = -F.logsigmoid(torch.where(own_pairs(logits, offset), logits, -logits))
         terms = (terms * (queries.present.unsqueeze(1) & keys.present)).sum()
-        number = mean_over_processes(present.sum())  # of pairs that belong together; without one there is no loss
+        number = mean_over_processes(present.sum())  # of matching pairs; without one there is no loss
         return torch.where(number > 0, terms, 0.0) / number.clamp(min=1e-6)
-
-
-def add_whole_captions(queries: Queries) -> Queries:
-    """The K captions' pooled embeddings as further phrases, behind the M others: each is one of its own caption."""
-    places = torch.arange(queries.embeds.shape[1], device=queries.captions.device).expand(len(queries.captions), -1)
-    return replace(
-        queries,
-        phrases=torch.cat([queries.phrases, queries.embeds], dim=1),
-        mask=torch.cat([queries.mask, queries.caption_mask], dim=1),
-        captions=torch.cat([queries.captions, places], dim=1),
-    )
-
-
-def without_phrases(queries: Queries) -> Queries:
-    """The captions' pooled embeddings alone."""
-    return replace(queries, phrases=queries.phrases[:, :0], mask=queries.mask[:, :0], captions=queries.captions[:, :0])
 
 
 OBJECTIVES = {
@@ -395,155 +314,51 @@ OBJECTIVES = {
 }
 
 
-def scale(logarithm: torch.Tensor) -> torch.Tensor:
+def exp_logit_scale(logarithm: torch.Tensor) -> torch.Tensor:
     """The logit scale from its logarithm, at most 100."""
     return logarithm.clamp(max=MAX_LOGIT_SCALE).exp()
 
 
-def masked_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean over the last axis of (Bq, Bk, M), by mask (Bq, M); 0 where nothing is kept."""
-    return (values * mask.unsqueeze(1)).sum(-1) / mask.sum(1, keepdim=True).clamp(min=1)
-
-
 def masked_logsumexp(logits: torch.Tensor, mask: torch.Tensor, dim: int) -> torch.Tensor:
-    """Log of the sum of exponentials over the kept entries; a very low finite number where none is kept."""
+    """Log-sum-exp over one axis, where the mask is True; a very low finite number where it is nowhere.
+
+    Args:
+        logits: any shape.
+        mask: bool, broadcast to the logits.
+        dim: the axis.
+    """
     return torch.logsumexp(logits.masked_fill(~mask, torch.finfo(logits.dtype).min / 4), dim)
 
 
-def normalizers(
-    logits: torch.Tensor, has_query: torch.Tensor, has_key: torch.Tensor, offset: int
+def own_pairs(logits: torch.Tensor, offset: int) -> torch.Tensor:
+    """(Bq, Bk) True where query and key are of the same item, the first key being that of query `offset`."""
+    own = torch.zeros_like(logits, dtype=torch.bool)
+    own[offset : offset + logits.shape[1]].fill_diagonal_(True)
+    return own
+
+
+def contrast_terms(
+    logits: torch.Tensor, query_present: torch.Tensor, key_present: torch.Tensor, offset: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """What each item of this process is, in the log domain, and what it is measured against.
+    """The logits of the matching pairs, and the denominators of both directions.
 
     Args:
-        logits: (Bq, Bk) of all processes' queries against this process's keys.
-        has_query: (Bq,) False for queries that take no part.
-        has_key: (Bk,) False for keys that take no part.
-        offset: place of this process's first item among the queries.
+        logits: (Bq, Bk) of all processes' queries with this process's keys.
+        query_present: (Bq,) False for queries that take no part.
+        key_present: (Bk,) False for keys that take no part.
+        offset: index of this process's first item among the queries.
 
     Returns:
-        (Bk,) each: the own logit; log-sum-exp over all queries for the own key; over all keys, of all processes, for
-        the own query.
+        (Bk,) each: the own logit; the log-sum-exp over all queries for the own key; the log-sum-exp over the keys of
+        all processes for the own query.
     """
     rows = slice(offset, offset + logits.shape[1])
     own = logits[rows].diagonal()
-    among_queries = masked_logsumexp(logits, has_query.unsqueeze(1), 0)
-    return own, among_queries, among_all_keys(logits, has_key)[rows]
+    lse_over_queries = masked_logsumexp(logits, query_present.unsqueeze(1), 0)
+    lse_over_keys = gather_stacked(masked_logsumexp(logits, key_present.unsqueeze(0), 1)).logsumexp(0)
+    return own, lse_over_queries, lse_over_keys[rows]
 
 
-def among_all_keys(logits: torch.Tensor, has_key: torch.Tensor) -> torch.Tensor:
-    """(Bq, ...) log-sum-exp of logits (Bq, Bk, ...) over the kept keys of all processes."""
-    kept = has_key.view(1, -1, *[1] * (logits.ndim - 2))
-    return torch.logsumexp(gather_stacked(masked_logsumexp(logits, kept, 1)), 0)
-
-
-def among_other_queries(logits: torch.Tensor, has_query: torch.Tensor, offset: int) -> torch.Tensor:
-    """(Bk,) log-sum-exp of logits (Bq, Bk) over the kept queries that are not the key's own."""
-    own = torch.zeros_like(logits, dtype=torch.bool)
-    own[offset : offset + logits.shape[1]].fill_diagonal_(True)
-    return masked_logsumexp(logits, has_query.unsqueeze(1) & ~own, 0)
-
-
-def unit_normalizers(
-    logits: torch.Tensor, mask: torch.Tensor, has_key: torch.Tensor, offset: int
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """As [`normalizers`], with each caption or phrase as a positive of its own.
-
-    Args:
-        logits: (Bq, Bk, K) of all processes' captions or phrases against this process's keys.
-        mask: (Bq, K) False for padding.
-
-    Returns:
-        (Bk, K) each; among the queries stand the unit itself and the units of all other items.
-    """
-    rows = slice(offset, offset + logits.shape[1])
-    own = logits[rows].diagonal().T
-    others = among_other_queries(masked_logsumexp(logits, mask.unsqueeze(1), -1), mask.any(1), offset)
-    return own, torch.logaddexp(own, others.unsqueeze(1)), among_all_keys(logits, has_key)[rows]
-
-
-def posterior(log_probability: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """The probability that the model gives to each own pair, divided by its weighted mean over all processes."""
-    probability = torch.where(weights > 0, log_probability.exp(), 0.0)
-    mean = mean_over_processes((probability * weights).sum()) / mean_over_processes(weights.sum()).clamp(min=1e-6)
-    return probability / mean.clamp(min=1e-6)
-
-
-def mean_of_batch(terms: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """This process's weighted terms over the mean weight of a process; terms of weight 0 are left out."""
-    terms = torch.where(weights > 0, terms, 0.0)
-    return (terms * weights).sum() / mean_over_processes(weights.sum()).clamp(min=1e-6)
-
-
-def gather_queries(queries: Queries) -> tuple[Queries, int]:
-    """The queries of all processes in the order of their ranks, and the place of this process's first one.
-
-    Processes may hold different numbers of items, phrases and captions; shorter ones are padded.
-    """
-    if num_processes() == 1:
-        return queries, 0
-    device = queries.phrases.device
-    sizes = gather_raw(torch.tensor([*queries.phrases.shape[:2], queries.embeds.shape[1]], device=device))
-    items, phrases, captions = (sizes[:, axis] for axis in range(3))
-    more_phrases = int(phrases.max()) - queries.phrases.shape[1]
-    more_captions = int(captions.max()) - queries.embeds.shape[1]
-    padded = replace(
-        queries,
-        phrases=F.pad(queries.phrases, (0, 0, 0, more_phrases)),
-        mask=F.pad(queries.mask, (0, more_phrases)),
-        captions=F.pad(queries.captions, (0, more_phrases)),
-        embeds=F.pad(queries.embeds, (0, 0, 0, more_captions)),
-        caption_mask=F.pad(queries.caption_mask, (0, more_captions)),
-    )
-    counts = items.tolist()
-    gathered = {name: gather_items(value, counts) for name, value in vars(padded).items()}
-    return Queries(**gathered), sum(counts[: dist.get_rank()])
-
-
-def num_processes() -> int:
-    """Processes that train together."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
-
-
-def gather_raw(tensor: torch.Tensor) -> torch.Tensor:
-    """(processes, ...) the same-shaped tensors of all processes, without gradient."""
-    gathered = [torch.empty_like(tensor) for _ in range(num_processes())]
-    dist.all_gather(gathered, tensor.detach().contiguous())
-    return torch.stack(gathered)
-
-
-class _GatherStacked(torch.autograd.Function):
-    """Gathers same-shaped tensors; the gradient is the sum of all processes' gradients for the own part."""
-
-    @staticmethod
-    def forward(ctx, tensor):
-        return gather_raw(tensor)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        gradient = gradient.contiguous().clone()
-        dist.all_reduce(gradient)
-        return gradient[dist.get_rank()]
-
-
-def gather_stacked(tensor: torch.Tensor) -> torch.Tensor:
-    """(processes, ...) the same-shaped tensors of all processes; gradients flow back to each."""
-    return _GatherStacked.apply(tensor) if num_processes() > 1 else tensor.unsqueeze(0)
-
-
-def gather_items(tensor: torch.Tensor, counts: list[int]) -> torch.Tensor:
-    """(sum of counts, ...) the items of all processes, end to end; gradients flow back to each.
-
-    Args:
-        tensor: (B, ...) this process's items, of the same shape elsewhere but for B.
-        counts: items of each process.
-    """
-    padding = [0, 0] * (tensor.ndim - 1) + [0, max(counts) - len(tensor)]
-    padded = F.pad(tensor, padding)
-    stacked = gather_stacked(padded) if tensor.is_floating_point() else gather_raw(padded)
-    return torch.cat([part[:count] for part, count in zip(stacked, counts, strict=True)])
-
-
-def mean_over_processes(count: torch.Tensor) -> torch.Tensor:
-    """Mean of a number over processes, without gradient."""
-    return gather_stacked(count.detach().to(torch.promote_types(count.dtype, torch.float32))).mean(0)
+def mean_of_batch(terms: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+    """Sum of the present terms (B,) over the mean number of present terms of a process; a number, 0 if none is."""
+    return torch.where(present, terms, 0.0).sum() / mean_over_processes(present.sum()).clamp(min=1e-6)

@@ -12,30 +12,28 @@ from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_fgmm import FgmmConfig
-from .encoders_fgmm import (
-    check_given,
-    encode_audio,
-    encode_video,
+from .distributed_fgmm import mean_over_processes
+from .encoders_fgmm import encode_audio, encode_video, make_encoder
+from .hf_encoders_fgmm import (
     find_padding_value,
-    find_part,
-    is_joint,
+    is_fgmm_config,
     load_config,
-    make_encoder,
+    load_encoder,
+    select_encoder_config,
+    validate_encoders,
 )
-from .encoding_fgmm import FgmmEncodeMixin
+from .inference_fgmm import FgmmInferenceMixin
 from .layers_fgmm import FgmmPreTrainedModel, masked_mean
-from .loss_fgmm import OBJECTIVES, PairObjective, mean_over_processes
+from .loss_fgmm import OBJECTIVES, PairObjective
 from .outputs_fgmm import FgmmOutput, FgmmRegionOutput, FgmmTextOutput, as_keys, as_queries
-from .text_fgmm import TextLayer
-from .transformers_fgmm import from_name
+from .text_fgmm import TextLayer, max_over_captions, span_of_text
 from .video_fgmm import VideoStage
-from .zero_shot_fgmm import FgmmZeroShotMixin
 
-# Which modality asks and which answers, in each pair.
+# The modalities of queries and keys in each pair.
 PAIRS = (("text", "video"), ("text", "audio"), ("audio", "video"))
 
 
-class FgmmModel(FgmmEncodeMixin, FgmmZeroShotMixin, FgmmPreTrainedModel):
+class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
     """Small video, audio and text encoders in one space, compared region by phrase.
 
     Each encoder's features are projected into D dimensions and L2-normalised; see [`PairObjective`] for how two
@@ -54,7 +52,7 @@ class FgmmModel(FgmmEncodeMixin, FgmmZeroShotMixin, FgmmPreTrainedModel):
         )
         objective = OBJECTIVES[config.objective]
         self.objectives = nn.ModuleDict(
-            {f"{ask}_{answer}": objective(config) for ask, answer in PAIRS if {ask, answer} <= set(self.encoders)}
+            {f"{query}_{key}": objective(config) for query, key in PAIRS if {query, key} <= set(self.encoders)}
         )
         self.freeze()
         self.train()
@@ -83,7 +81,7 @@ class FgmmModel(FgmmEncodeMixin, FgmmZeroShotMixin, FgmmPreTrainedModel):
 
         Args:
             video, audio, text: a name on the Hub, a folder, or a configuration (then its weights are random); None: no
-                such encoder. The encoders of an fgmm model can be taken, and transformers' (see `transformers_fgmm`);
+                such encoder. The encoders of an fgmm model can be taken, and transformers' (see `hf_encoders_fgmm`);
                 of a model of pictures and text, such as CLIP, its part for this modality.
             frozen: which of them training leaves as they are, one or several of `"video"`, `"audio"`, `"text"`.
             **config_kwargs: of [`FgmmConfig`], for example `projection_dim`.
@@ -97,20 +95,20 @@ class FgmmModel(FgmmEncodeMixin, FgmmZeroShotMixin, FgmmPreTrainedModel):
         given = {"video": video, "audio": audio, "text": text}
         given = {name: encoder for name, encoder in given.items() if encoder is not None}
         frozen = [frozen] if isinstance(frozen, str) else list(frozen)
-        check_given(given, frozen, config_kwargs)
+        validate_encoders(given, frozen, config_kwargs)
         sources = {name: load_config(encoder) for name, encoder in given.items()}
-        parts = {f"{name}_config": find_part(name, source) for name, source in sources.items()}
+        parts = {f"{name}_config": select_encoder_config(name, source) for name, source in sources.items()}
         if audio is not None and "audio_padding_value" not in config_kwargs:
             config_kwargs["audio_padding_value"] = find_padding_value(audio, sources["audio"])
         model = cls(FgmmConfig(**parts, modalities=list(given), frozen=frozen, **config_kwargs))
         for name, encoder in given.items():
             if isinstance(encoder, PreTrainedConfig):
                 continue
-            if is_joint(sources[name]):
+            if is_fgmm_config(sources[name]):
                 start = cls.from_pretrained(encoder, dtype=torch.float32).encoders[name]
                 model.encoders[name].load_state_dict(start.state_dict())
             else:
-                start = from_name(encoder, getattr(model.config, f"{name}_config"))
+                start = load_encoder(encoder, getattr(model.config, f"{name}_config"))
                 model.encoders[name].model.load_state_dict(start.state_dict())
         return model.eval()
 
@@ -235,11 +233,7 @@ class FgmmModel(FgmmEncodeMixin, FgmmZeroShotMixin, FgmmPreTrainedModel):
             padding = self.config.text_config.pad_token_id
             attention_mask = torch.ones_like(input_ids) if padding is None else (input_ids != padding).long()
         if phrase_spans is None:
-            # The first token and one past the last, on whichever side the padding is.
-            places = torch.arange(input_ids.shape[1], device=input_ids.device)
-            first = torch.where(attention_mask.bool(), places, input_ids.shape[1]).amin(1)
-            last = torch.where(attention_mask.bool(), places + 1, 0).amax(1)
-            phrase_spans = torch.stack([torch.minimum(first, last), last], dim=-1).unsqueeze(1)
+            phrase_spans = span_of_text(attention_mask)
         if phrase_mask is None:
             phrase_mask = phrase_spans[..., 1] > phrase_spans[..., 0]
         phrase_mask = phrase_mask.bool()
@@ -251,25 +245,15 @@ class FgmmModel(FgmmEncodeMixin, FgmmZeroShotMixin, FgmmPreTrainedModel):
             num_captions = int(phrase_captions.max()) + 1 if phrase_captions.numel() else 1
         features = encoder(input_ids, attention_mask, phrase_spans, caption_lengths)
 
-        # A caption's words are its phrases' words, so that its maximum is the maximum over its phrases.
-        membership = F.one_hot(phrase_captions, num_captions).bool() & phrase_mask.unsqueeze(-1)  # (B, M, K)
-        index = phrase_captions.unsqueeze(-1).expand_as(features)
-        lowest = torch.finfo(features.dtype).min
-        shape = (features.shape[0], num_captions, features.shape[2])  # len(features) would fix B in an exported graph
-        per_caption = features.new_full(shape, lowest)
-        words = features.masked_fill(~phrase_mask.unsqueeze(-1), lowest)
-        per_caption = per_caption.scatter_reduce(1, index, words, reduce="amax")
-        caption_mask = membership.any(1)
-        whole = per_caption.amax(1).masked_fill(~caption_mask.any(1, keepdim=True), 0.0)
-        per_caption = per_caption.masked_fill(~caption_mask.unsqueeze(-1), 0.0)
+        items, captions, caption_mask = max_over_captions(features, phrase_mask, phrase_captions, num_captions)
         project = self.projections["text"]
         return FgmmTextOutput(
             last_hidden_state=features,
-            pooler_output=F.normalize(project(whole), dim=-1) * caption_mask.any(1, keepdim=True),
+            pooler_output=F.normalize(project(items), dim=-1) * caption_mask.any(1, keepdim=True),
             phrases=F.normalize(project(features), dim=-1),
             phrase_mask=phrase_mask,
             phrase_captions=phrase_captions,
-            caption_embeds=F.normalize(project(per_caption), dim=-1),
+            caption_embeds=F.normalize(project(captions), dim=-1),
             caption_mask=caption_mask,
         )
 
@@ -281,7 +265,7 @@ class FgmmModel(FgmmEncodeMixin, FgmmZeroShotMixin, FgmmPreTrainedModel):
         sizes = [mask.new_full(mask.shape[:1], size, dtype=torch.long) for size in grid]
         return FgmmRegionOutput(
             last_hidden_state=features,
-            pooler_output=F.normalize(masked_mean(projected, mask), dim=-1),
+            pooler_output=F.normalize(masked_mean(projected, mask.unsqueeze(-1), 1), dim=-1),
             regions=F.normalize(projected, dim=-1),
             region_mask=mask,
             region_grid=torch.stack(sizes, dim=1),
@@ -392,10 +376,10 @@ class FgmmModel(FgmmEncodeMixin, FgmmZeroShotMixin, FgmmPreTrainedModel):
 
     def _logits(self, outputs: dict[str, ModelOutput]) -> dict[str, torch.Tensor | None]:
         logits = {
-            (ask, answer): self.objectives[f"{ask}_{answer}"](
-                as_queries(outputs[ask]), as_keys(outputs[answer]), return_loss=False
+            (query, key): self.objectives[f"{query}_{key}"](
+                as_queries(outputs[query]), as_keys(outputs[key]), return_loss=False
             )
-            for ask, answer in given_pairs(outputs)
+            for query, key in given_pairs(outputs)
         }
         per_video, per_audio = logits.get(("text", "video")), logits.get(("text", "audio"))
         return {
@@ -423,17 +407,17 @@ class FgmmModel(FgmmEncodeMixin, FgmmZeroShotMixin, FgmmPreTrainedModel):
         if not pairs or len(set(sizes.values())) > 1:
             raise ValueError(f"A loss needs at least two modalities of as many items each, but was given {sizes}.")
         losses, present = [], []
-        for ask, answer in pairs:
-            queries, keys = as_queries(outputs[ask]), as_keys(outputs[answer])
-            losses.append(self.objectives[f"{ask}_{answer}"](queries, keys))
+        for query, key in pairs:
+            queries, keys = as_queries(outputs[query]), as_keys(outputs[key])
+            losses.append(self.objectives[f"{query}_{key}"](queries, keys))
             present.append((queries.present & keys.present).any())
         number = (mean_over_processes(torch.stack(present)) > 0).sum()
         return torch.stack(losses).sum() / number.clamp(min=1)
 
 
 def given_pairs(outputs: dict[str, ModelOutput]) -> list[tuple[str, str]]:
-    """The pairs of modalities, which asks and which answers, of which both are given."""
-    return [(ask, answer) for ask, answer in PAIRS if ask in outputs and answer in outputs]
+    """The pairs of modalities, of queries and of keys, of which both are given."""
+    return [(query, key) for query, key in PAIRS if query in outputs and key in outputs]
 
 
 class RegionClassifier(FgmmPreTrainedModel):
@@ -466,7 +450,7 @@ class RegionClassifier(FgmmPreTrainedModel):
         Returns:
             The fields of the output.
         """
-        logits = self.classifier(self.dropout(masked_mean(features, mask)))
+        logits = self.classifier(self.dropout(masked_mean(features, mask.unsqueeze(-1), 1)))
         return {"loss": None if labels is None else self.loss_function(labels, logits, self.config), "logits": logits}
 
 

@@ -1,11 +1,11 @@
-"""What the models answer, and how it asks and answers in the objectives."""
+"""What the models return, and the queries and keys that it makes."""
 
 from dataclasses import dataclass
 
 import torch
 from transformers.utils import ModelOutput
 
-from .loss_fgmm import Keys, Queries
+from .scoring_fgmm import Keys, Queries
 
 
 @dataclass
@@ -68,7 +68,7 @@ class FgmmTextOutput(ModelOutput):
 
 @dataclass
 class FgmmOutput(ModelOutput):
-    """What the joint model answers; a field is None where its modality was not given.
+    """What the joint model returns; a field is None where its modality was not given.
 
     Args:
         loss: a number, with `return_loss=True`, see [`~FgmmModel.contrast`].
@@ -103,22 +103,16 @@ class FgmmOutput(ModelOutput):
 
 
 def as_queries(output: FgmmTextOutput | FgmmRegionOutput) -> Queries:
-    """Texts ask with their phrases; a sound asks with its regions, as one caption."""
-    if isinstance(output, FgmmTextOutput):
-        return Queries(
-            output.phrases, output.phrase_mask, output.phrase_captions, output.caption_embeds, output.caption_mask
-        )
+    """Texts with their phrases; sounds with their regions, each as one caption."""
+    if not isinstance(output, FgmmTextOutput):
+        return Queries.from_keys(as_keys(output))
     return Queries(
-        phrases=output.regions,
-        mask=output.region_mask,
-        captions=torch.zeros_like(output.region_mask, dtype=torch.long),
-        embeds=output.pooler_output.unsqueeze(1),
-        caption_mask=output.region_mask.any(1, keepdim=True),
+        output.phrases, output.phrase_mask, output.phrase_captions, output.caption_embeds, output.caption_mask
     )
 
 
 def as_keys(output: FgmmRegionOutput) -> Keys:
-    """Regions that answer."""
+    """Videos or sounds with their regions."""
     return Keys(output.regions, output.region_mask, output.pooler_output)
 
 

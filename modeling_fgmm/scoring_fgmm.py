@@ -1,4 +1,4 @@
-"""Attended similarity and pair scores: how much a phrase finds among the regions of a clip.
+"""Queries and keys, and their scores: attended similarity of phrases with regions, caption scores, pair scores.
 
 The plain tensor of all cosines is (Bq·M) x (Bk·N). `reference` makes it; `tiled` never holds more than a tile of it
 and recomputes tiles in the backward pass; `triton` (kernels_fgmm) keeps tiles on a GPU's chip. All give the same values
@@ -6,14 +6,119 @@ and the same gradients.
 """
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
+import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
+from torch.nn.utils.rnn import pad_sequence
 
 from .kernels_fgmm import TritonAttendedSimilarity, is_supported
 
 # Cosines in one tile (float32: 1 MB, so that the passes over a tile stay in a core's cache).
 TILE_SIZE = 2**18
+
+
+class PairInputs:
+    """Tensors of one side of a pair of modalities, each with the items (B) as its first axis."""
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "PairInputs":
+        """The same with a function applied to each tensor."""
+        return type(self)(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
+
+    def to(self, *args, **kwargs) -> "PairInputs":
+        """As of a tensor; accelerate calls it to move inputs to the objective's device."""
+        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def select(self, rows: torch.Tensor | slice) -> "PairInputs":
+        """Some of the items."""
+        return self.map(lambda tensor: tensor[rows])
+
+    @classmethod
+    def concatenate(cls, pieces: list["PairInputs"]) -> "PairInputs":
+        """Batches end to end; where their phrases, regions or captions are fewer, they are padded."""
+        rows = {field.name: [row for piece in pieces for row in getattr(piece, field.name)] for field in fields(cls)}
+        return cls(**{name: pad_sequence(tensors, batch_first=True) for name, tensors in rows.items()})
+
+
+@dataclass
+class Keys(PairInputs):
+    """Videos or sounds: regions (B, N, D), their mask (B, N), False for padding, and pooled embeddings (B, D)."""
+
+    regions: torch.Tensor
+    mask: torch.Tensor
+    embeds: torch.Tensor
+
+    @property
+    def present(self) -> torch.Tensor:
+        """(B,) True for items with at least one region."""
+        return self.mask.any(1)
+
+    def join_windows(self, counts: list[int]) -> "Keys":
+        """Windows to the items that they show: their regions end to end, padded, and the normalised mean of `embeds`.
+
+        Args:
+            counts: windows of each item; the windows of all items stand end to end.
+        """
+        if max(counts) == 1:
+            return self
+        return Keys(
+            pad_sequence([regions.flatten(0, 1) for regions in self.regions.split(counts)], batch_first=True),
+            pad_sequence([mask.flatten() for mask in self.mask.split(counts)], batch_first=True),
+            torch.stack([F.normalize(embeds.sum(0), dim=0) for embeds in self.embeds.split(counts)]),
+        )
+
+
+@dataclass
+class Queries(PairInputs):
+    """Texts, or sounds over videos.
+
+    phrases (B, M, D) and their mask (B, M), False for padding; captions (B, M), the index of each phrase's candidate
+    caption in 0..K-1; embeds (B, K, D), one pooled embedding a caption, and caption_mask (B, K), False where an item
+    has no such caption.
+    """
+
+    phrases: torch.Tensor
+    mask: torch.Tensor
+    captions: torch.Tensor
+    embeds: torch.Tensor
+    caption_mask: torch.Tensor
+
+    @classmethod
+    def from_keys(cls, keys: Keys) -> "Queries":
+        """Sounds as queries: each is one caption whose phrases are its regions."""
+        return cls(
+            phrases=keys.regions,
+            mask=keys.mask,
+            captions=torch.zeros_like(keys.mask, dtype=torch.long),
+            embeds=keys.embeds.unsqueeze(1),
+            caption_mask=keys.present.unsqueeze(1),
+        )
+
+    @property
+    def present(self) -> torch.Tensor:
+        """(B,) True for items with at least one caption."""
+        return self.caption_mask.any(1)
+
+    def with_whole_captions(self) -> "Queries":
+        """The K captions' pooled embeddings as further phrases, behind the M others; each belongs to its caption."""
+        indices = torch.arange(self.embeds.shape[1], device=self.captions.device).expand(len(self.captions), -1)
+        return replace(
+            self,
+            phrases=torch.cat([self.phrases, self.embeds], dim=1),
+            mask=torch.cat([self.mask, self.caption_mask], dim=1),
+            captions=torch.cat([self.captions, indices], dim=1),
+        )
+
+    def without_phrases(self) -> "Queries":
+        """The captions' pooled embeddings alone (M = 0)."""
+        return replace(self, phrases=self.phrases[:, :0], mask=self.mask[:, :0], captions=self.captions[:, :0])
+
+    def without_padding(self) -> "Queries":
+        """The same without the places at which no item has a phrase."""
+        used = self.mask.any(0)
+        return replace(self, phrases=self.phrases[:, used], mask=self.mask[:, used], captions=self.captions[:, used])
 
 
 def attended_similarity(
@@ -221,7 +326,7 @@ def caption_scores(
         (Bq, Bk, K) in the dtype of `similarity`; 0 for a caption without phrases.
     """
     num_queries, num_keys, _ = similarity.shape
-    membership = torch.nn.functional.one_hot(phrase_captions.clamp(0, num_captions - 1), num_captions)
+    membership = F.one_hot(phrase_captions.clamp(0, num_captions - 1), num_captions)
     membership = (membership.bool() & phrase_mask.bool().unsqueeze(-1)).to(similarity.dtype)  # (Bq, M, K)
     logits = phrase_sharpness * similarity
     if phrase_gates is not None:

@@ -185,3 +185,37 @@ def max_over_spans(words: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
     pooled = words.new_full((batch, spans.shape[1] + 1, channels), torch.finfo(words.dtype).min)
     pooled = pooled.scatter_reduce(1, span.unsqueeze(-1).expand_as(words), words, reduce="amax")[:, :-1]
     return pooled.masked_fill((spans[..., 1] <= spans[..., 0]).unsqueeze(-1), 0.0)
+
+
+def span_of_text(attention_mask: torch.Tensor) -> torch.Tensor:
+    """(B, L) to (B, 1, 2): the first token and one past the last, on whichever side the padding is; (0, 0) of none."""
+    length = attention_mask.shape[1]
+    places = torch.arange(length, device=attention_mask.device)
+    first = torch.where(attention_mask.bool(), places, length).amin(1)
+    last = torch.where(attention_mask.bool(), places + 1, 0).amax(1)
+    return torch.stack([torch.minimum(first, last), last], dim=-1).unsqueeze(1)
+
+
+def max_over_captions(
+    phrases: torch.Tensor, phrase_mask: torch.Tensor, phrase_captions: torch.Tensor, num_captions: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Maximum over the words of each item and of each caption: they are the words of their phrases.
+
+    Args:
+        phrases: (B, M, C) maxima over the words of each phrase.
+        phrase_mask: (B, M) False for padding.
+        phrase_captions: (B, M) the caption that a phrase belongs to, in 0..K-1.
+        num_captions: K.
+
+    Returns:
+        Items (B, C), captions (B, K, C), and the captions' mask (B, K), False where one has no phrase; what has no
+        phrase is 0.
+    """
+    caption_mask = (F.one_hot(phrase_captions, num_captions).bool() & phrase_mask.unsqueeze(-1)).any(1)
+    lowest = torch.finfo(phrases.dtype).min
+    shape = (phrases.shape[0], num_captions, phrases.shape[2])  # len(phrases) would fix B in an exported graph
+    index = phrase_captions.unsqueeze(-1).expand_as(phrases)
+    words = phrases.masked_fill(~phrase_mask.unsqueeze(-1), lowest)
+    captions = phrases.new_full(shape, lowest).scatter_reduce(1, index, words, reduce="amax")
+    items = captions.amax(1).masked_fill(~caption_mask.any(1, keepdim=True), 0.0)
+    return items, captions.masked_fill(~caption_mask.unsqueeze(-1), 0.0), caption_mask

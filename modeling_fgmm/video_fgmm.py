@@ -25,7 +25,7 @@ STAGE_POOLING = (((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2,
 STILL_FRAMES = 32
 
 
-def scaled(channels: int, width_multiplier: float) -> int:
+def scale_channels(channels: int, width_multiplier: float) -> int:
     """Channels after the width multiplier, a multiple of 8 (vector registers, tensor cores)."""
     return max(8, round(channels * width_multiplier / 8) * 8)
 
@@ -139,12 +139,22 @@ class VideoStage(nn.Sequential):
         return super().forward(max_pool_same(hidden_states, self.kernel, self.stride))
 
 
+def space_to_depth(pixels: torch.Tensor) -> torch.Tensor:
+    """2x2x2 neighbourhoods into channels: (B, C, T, H, W) -> (B, 8C, T/2, H/2, W/2), padded for the stem."""
+    if pixels.shape[2] % 2:
+        pixels = torch.cat([pixels, pixels[:, :, -1:]], dim=2)
+    batch, channels, frames, height, width = pixels.shape
+    pixels = pixels.reshape(batch, channels, frames // 2, 2, height // 2, 2, width // 2, 2)
+    pixels = pixels.permute(0, 3, 5, 7, 1, 2, 4, 6).flatten(1, 4)
+    return F.pad(pixels, (1, 2, 1, 2))
+
+
 class Stem(GradientCheckpointingLayer):
     """From pixels to a map at 1/4 of the height and width and half of the frames."""
 
     def __init__(self, config: FgmmVideoConfig):
         super().__init__()
-        first, second = scaled(64, config.width_multiplier), scaled(192, config.width_multiplier)
+        first, second = scale_channels(64, config.width_multiplier), scale_channels(192, config.width_multiplier)
         self.space_to_depth = config.space_to_depth
         if config.space_to_depth:
             # Kernel 2x4x4 at stride 1, one position more to the right than to the left.
@@ -161,21 +171,12 @@ class Stem(GradientCheckpointingLayer):
         self.gate = SelfGating(second) if config.self_gating else nn.Identity()
         self.out_channels = second
 
-    def fold(self, pixels: torch.Tensor) -> torch.Tensor:
-        """2x2x2 neighbourhoods into channels: (B, C, T, H, W) -> (B, 8C, T/2, H/2, W/2), padded for the stem."""
-        if pixels.shape[2] % 2:
-            pixels = torch.cat([pixels, pixels[:, :, -1:]], dim=2)
-        batch, channels, frames, height, width = pixels.shape
-        pixels = pixels.reshape(batch, channels, frames // 2, 2, height // 2, 2, width // 2, 2)
-        pixels = pixels.permute(0, 3, 5, 7, 1, 2, 4, 6).flatten(1, 4)
-        return F.pad(pixels, (1, 2, 1, 2))
-
     def convolve(self, pixels: torch.Tensor) -> torch.Tensor:
         """(B, C, T, H, W) -> (B, C', T/2, H/2, W/2), what `forward` goes on from.
 
         Not in it, for reentrant checkpointing gives no gradient to weights of a layer whose input needs none.
         """
-        return self.conv(self.fold(pixels) if self.space_to_depth else pixels)
+        return self.conv(space_to_depth(pixels) if self.space_to_depth else pixels)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, C, t, h, w) -> (B, C', t, h/2, w/2)."""
@@ -200,7 +201,9 @@ class FgmmVideoEncoder(nn.Module):
             blocks = []
             for sizes in stage[:depth]:
                 blocks.append(
-                    InceptionBlock(channels, tuple(scaled(size, config.width_multiplier) for size in sizes), config)
+                    InceptionBlock(
+                        channels, tuple(scale_channels(size, config.width_multiplier) for size in sizes), config
+                    )
                 )
                 channels = blocks[-1].out_channels
             self.stages.append(VideoStage(blocks, *pooling))

@@ -5,8 +5,8 @@ from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor
 # The name in transformers' top level asks for torchvision, which the class itself does not need.
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
-from .encoder_processors_fgmm import FgmmEncoderFeatureExtractor
 from .feature_extraction_fgmm import FgmmFeatureExtractor
+from .hf_processors_fgmm import FgmmEncoderFeatureExtractor
 from .media_fgmm import MediaError, read_waveform
 from .phrases_fgmm import find_phrases
 from .processing_fgmm import FgmmProcessor

@@ -18,7 +18,7 @@ from transformers.feature_extraction_sequence_utils import SequenceFeatureExtrac
 from transformers.feature_extraction_utils import BatchFeature
 
 # What WAV files hold as whole numbers: the one that is silence, and how far the loudest is from it.
-WHOLE_SAMPLES = {"uint8": (128, 128), "int16": (0, 2**15), "int32": (0, 2**31)}
+INTEGER_PCM = {"uint8": (128, 128), "int16": (0, 2**15), "int32": (0, 2**31)}
 
 
 class SoundFeatureExtractor(SequenceFeatureExtractor, ABC):
@@ -148,9 +148,9 @@ def scale_samples(sound: np.ndarray | torch.Tensor) -> torch.Tensor:
         ValueError: for another type; of whole numbers of 64 bits nobody knows which is the loudest.
     """
     kind = str(sound.dtype).removeprefix("torch.")
-    if "float" not in kind and kind not in WHOLE_SAMPLES:
+    if "float" not in kind and kind not in INTEGER_PCM:
         raise ValueError(f"Samples cannot be of type {kind}; give floats in [-1, 1], uint8, int16 or int32.")
-    silence, loudest = WHOLE_SAMPLES.get(kind, (0, 1))
+    silence, loudest = INTEGER_PCM.get(kind, (0, 1))
     return (torch.as_tensor(sound).to(torch.float32) - silence) / loudest
 
 

@@ -46,7 +46,7 @@ def find_phrases(text: str, max_words: int) -> list[tuple[int, int]]:
     words = [match.span() for match in WORD.finditer(text)]
     runs, current = [], []
     for start, end in words:
-        if relates(text, start, end):
+        if is_function_word(text, start, end):
             continue
         # Between two words of a run there is only space; else punctuation or a function word parts them.
         if current and text[current[-1][1] : start].strip():
@@ -55,16 +55,16 @@ def find_phrases(text: str, max_words: int) -> list[tuple[int, int]]:
         current.append((start, end))
     runs.append(current)
     runs = [run for run in runs if run] or [words]
-    return [(piece[0][0], piece[-1][1]) for run in runs for piece in cut(run, max_words)]
+    return [(piece[0][0], piece[-1][1]) for run in runs for piece in split_evenly(run, max_words)]
 
 
-def relates(text: str, start: int, end: int) -> bool:
+def is_function_word(text: str, start: int, end: int) -> bool:
     """Whether the word between two characters is a function word, or the rest of a contraction."""
     word = text[start:end].lower().replace("’", "'")
     return word in FUNCTION_WORDS or (word in CONTRACTIONS and text[max(start - 2, 0) : start].strip() in ("'", "’"))
 
 
-def cut(run: list, max_length: int) -> list[list]:
+def split_evenly(run: list, max_length: int) -> list[list]:
     """Cuts a list into the fewest pieces of at most `max_length`, their lengths differing by at most one."""
     pieces = -(-len(run) // max_length)
     bounds = [round(index * len(run) / pieces) for index in range(pieces + 1)] if pieces else []

@@ -8,13 +8,13 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .encoder_processors_fgmm import (
+from .feature_extraction_fgmm import to_mono
+from .hf_processors_fgmm import (
     load_feature_extractor,
     make_feature_extractor,
     make_tokenizer,
     make_video_processor,
 )
-from .feature_extraction_fgmm import to_mono
 from .media_fgmm import read_waveform, unwrap_file
 from .phrases_fgmm import find_phrases, to_token_spans
 from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs

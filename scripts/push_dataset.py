@@ -14,139 +14,13 @@ corpus; else the folder's README.md with columns, sizes and the terms.
 """
 
 import argparse
-import json
-import sys
-import tempfile
 from pathlib import Path
 
-import dataset_card
-import pyarrow
-import pyarrow.parquet as parquet
-import update_cards
-from benchmarks import BENCHMARKS
-from hub import HubError, check_repo_id, publish
-from huggingface_hub import DatasetCard
-from model_card import LINK
-from records import write_record
-from tqdm import tqdm
-
-from processing_fgmm.corpora_fgmm import CorpusError
-
-CARDS = Path(__file__).parent.parent / "model_cards"
-OWNED = ("data/*", "*.parquet", "pictures/*")
-IDS_TEXT = (
-    "**Ids and times only.** The licence does not let everybody pass on the media: the column {medium} has no bytes, "
-    "and the row's `video_id` as path; captions keep their times but not their texts. To train or evaluate on it, get "
-    "the media from the publisher and prepare them by `scripts/prepare_dataset.py`."
-)
-MEDIA_TEXT = "**With media.** The files stand in the column {medium}; the licence at the top of this page is theirs."
+from fgmm_tools.cli import make_parser, run_command
 
 
-def may_redistribute(record: dict) -> bool:
-    """Whether the licence of a corpus lets anybody pass on its media: that of the rendered corpus, or its benchmark."""
-    made_of = record["made_of"] or {"name": None}
-    if "name" not in made_of:
-        return True  # scripts/make_narrated_corpus.py
-    return made_of["name"] in BENCHMARKS and BENCHMARKS[made_of["name"]].redistributable
-
-
-def strip_media(source: Path, target: Path) -> None:
-    """Writes a Parquet file without what may not be passed on, reading none of the media.
-
-    Args:
-        source: a shard of a corpus.
-        target: the file to write: of the same schema, media without bytes and with the row's id as path, captions
-            without texts.
-    """
-    schema = parquet.read_schema(source)
-    media = [name for name in schema.names if name in dataset_card.MEDIA_COLUMNS]
-    table = parquet.read_table(source, columns=[name for name in schema.names if name not in media])
-    ids = table["video_id"].to_pylist()
-    columns = {name: [{"bytes": None, "path": name_of_row} for name_of_row in ids] for name in media}
-    if "captions" in schema.names:
-        rows = table["captions"].to_pylist()
-        columns["captions"] = [[caption | {"text": None} for caption in captions or []] for captions in rows]
-    arrays = [
-        pyarrow.array(columns[name], schema.field(name).type) if name in columns else table[name]
-        for name in schema.names
-    ]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(pyarrow.Table.from_arrays(arrays, schema=schema), target)
-
-
-def check_columns(record: dict) -> None:
-    """Checks that a corpus has no column whose content may be what must not be passed on.
-
-    Raises:
-        HubError: naming the first.
-    """
-    for feature in record["features"]:
-        if feature["name"] not in dataset_card.COLUMNS:
-            raise HubError(
-                f"The column {feature['name']!r} of {record['name']} is none of a corpus', so that nobody knows "
-                "whether it may be passed on; take it out, or publish everything by --with_media."
-            )
-
-
-def make_card(folder: Path, repo_id: str, record: dict, original: dict, with_media: bool) -> tuple[str, Path]:
-    """The card of a corpus as it is published, and the folder that it takes its pictures from.
-
-    Args:
-        record: what is published.
-        original: the record of the corpus in the folder.
-
-    Raises:
-        HubError: when the corpus names no licence.
-    """
-    own, note = CARDS / f"{folder.name}.md", CARDS / "results" / "corpora" / f"{folder.name}.json"
-    if own.exists() and note.exists() and with_media and json.loads(note.read_text()) == original:
-        print(f"The card is model_cards/{own.name}.")
-        return update_cards.fill(own.read_text(), CARDS / "results").replace(f"ORG/{own.stem}", repo_id), CARDS
-    print("The card is made from the corpus' README.md, its columns and sizes.")
-    card = DatasetCard((folder / "README.md").read_text())
-    if not card.data.get("license"):
-        raise HubError(f"{folder}/README.md names no licence; write `license: NAME` into the block at its top.")
-    medium = " and ".join(f"`{name}`" for name in dataset_card.media_columns(record))
-    terms = (MEDIA_TEXT if with_media else IDS_TEXT).format(medium=medium)
-    text = f"{str(card).rstrip()}\n\n## Terms\n\n{terms}\n\n## Columns and sizes\n\n{dataset_card.make_table(record)}\n"
-    return dataset_card.fill_metadata(text, record), folder
-
-
-def push(folder: Path, repo_id: str, private: bool, with_media: bool) -> str:
-    """Publishes a corpus.
-
-    Returns:
-        the address of the commit.
-
-    Raises:
-        HubError: when it cannot be published; then nothing is.
-        CorpusError: when the folder holds no corpus.
-    """
-    check_repo_id(repo_id)
-    original = dataset_card.describe_corpus(folder)
-    if with_media and not may_redistribute(original):
-        print(f"By --with_media you say that you have the right to pass on the media and captions of {folder}.")
-    with_media = with_media or may_redistribute(original)
-    names = dataset_card.all_files(original)
-    with tempfile.TemporaryDirectory() as scratch:
-        if with_media:
-            source, record = folder, original
-        else:
-            check_columns(original)
-            source = Path(scratch)
-            for name in tqdm(names, desc="Leaving out media", unit="shard"):
-                strip_media(folder / name, source / name)
-            record = dataset_card.with_sizes(original, source)
-            print("Published as ids and times: the media of this corpus may not be passed on by everybody.")
-        text, pictures = make_card(folder, repo_id, record, original, with_media)
-        files: dict[str, Path | bytes] = {name: source / name for name in names}
-        files |= {target: pictures / target for target in LINK.findall(text) if (pictures / target).is_file()}
-        files["README.md"] = text.encode()
-        return publish(repo_id, "dataset", files, OWNED, private, f"{repo_id.split('/')[1]}: shards and card")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments() -> argparse.Namespace:
+    parser = make_parser(__doc__)
     parser.add_argument("--dataset", type=Path, required=True, help="folder of a prepared corpus")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--repo_id", help="ORG/NAME")
@@ -155,19 +29,21 @@ def main() -> None:
     parser.add_argument(
         "--with_media", action="store_true", help="I have the right to pass on the media and captions of this corpus"
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    from fgmm_tools.publishing.dataset_card import describe_corpus
+    from fgmm_tools.publishing.dataset_push import push
+    from fgmm_tools.records import write_record
+
     folder = args.dataset.resolve()
     if args.record:
-        write_record(args.record, dataset_card.describe_corpus(folder))
+        write_record(args.record, describe_corpus(folder))
         print(f"Wrote {args.record}.")
     else:
         print(f"Published: {push(folder, args.repo_id, args.private, args.with_media)}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (HubError, CorpusError) as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; nothing was published, and the same command goes on where it was.")
+    run_command(parse_arguments, main)

@@ -9,247 +9,13 @@ evaluation scripts wrote there). Everything goes in one commit; a push that brok
 """
 
 import argparse
-import json
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-import model_card
-import update_cards
-import yaml
-from hub import HubError, check_repo_id, publish
-from huggingface_hub import ModelCard, ModelCardData, constants
-
-CARDS = Path(__file__).parent.parent / "model_cards"
-# Files of a model's folder that are published; results files go into results/.
-SUFFIXES = (".safetensors", ".json", ".py", ".yaml", ".txt", ".model", ".jinja")
-TAGS = ["fgmm", "video", "audio"]
-OWNED = ("*.safetensors", "*.safetensors.index.json", "*_fgmm.py", "results/*", "pictures/*", ".eval_results/*")
+from fgmm_tools.cli import make_parser, run_command
 
 
-@dataclass(frozen=True)
-class Card:
-    """A filled card: its text, the folder of its pictures, that of its results files, and what results of its own
-    weights are among them, by the files' names."""
-
-    text: str
-    pictures: Path
-    results: Path
-    records: dict[str, dict]
-
-
-def check_model(folder: Path) -> None:
-    """Checks that a folder holds an fgmm model with its code and processor.
-
-    Raises:
-        HubError: naming what is missing.
-    """
-    needed = {
-        "config.json": "no model",
-        "model.safetensors": "no weights in safetensors",
-        "processor_config.json": "no processor",
-        "modeling_fgmm.py": "no code",
-        "processing_fgmm.py": "no code",
-    }
-    for name, lack in needed.items():
-        sharded = name == "model.safetensors" and (folder / "model.safetensors.index.json").exists()
-        if not (folder / name).exists() and not sharded:
-            raise HubError(f"{folder} has {lack} ({name} is not there); give a folder that scripts/pretrain.py wrote.")
-    kind = read_json(folder / "config.json").get("model_type")
-    if kind != "fgmm":
-        raise HubError(f"{folder} holds a model of the kind {kind}, not fgmm.")
-
-
-def read_training(folder: Path) -> dict | None:
-    """The record of the training run, where scripts/pretrain.py wrote one."""
-    path = folder / "training.json"
-    return read_json(path) if path.exists() else None
-
-
-def read_json(path: Path):
-    """What a JSON file holds.
-
-    Raises:
-        HubError: when it is damaged.
-    """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise HubError(f"{path} is damaged ({error}); make it anew or take it away.") from error
-
-
-def find_results(folder: Path) -> dict[str, dict]:
-    """The results files in a model's folder, by their names."""
-    contents = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
-    return {
-        name: content
-        for name, content in contents.items()
-        if isinstance(content, dict) and {"metrics", "protocol", "dataset"} <= content.keys()
-    }
-
-
-def make_card(folder: Path, repo_id: str, dataset_ids: dict[str, str], license_id: str | None) -> Card:
-    """The card of a model.
-
-    Args:
-        folder: of the model.
-        dataset_ids: the Hub ids of datasets by their last parts.
-        license_id: of the weights, where it is not that of the card.
-
-    Raises:
-        HubError: when the card in model_cards disagrees with its results files, results in the folder are of another
-            training run, or the weights begin from others' and no licence is named.
-    """
-    training = read_training(folder)
-    settings = read_settings(folder)
-    if license_id is None and (training is None or settings.get("init_from") or foreign_encoders(folder)):
-        raise HubError(f"{folder} was not trained from random weights alone; name the licence of them by --license.")
-    own = CARDS / f"{folder.resolve().name}.md"
-    if own.exists() and tells_of(own.read_text(), training):
-        text, results, pictures = own.read_text(), CARDS / "results", CARDS
-        if update_cards.fill(text, results) != text:
-            raise HubError(f"{own.name} differs from its results files; run python scripts/update_cards.py.")
-        if problems := update_cards.find_problems(text, pictures):
-            raise HubError(f"{own.name} has {problems[0]}; it is not published with that.")
-        text = text.replace(f"ORG/{own.stem}", repo_id)
-        print(f"The card is model_cards/{own.name}.")
-    else:
-        text, results, pictures = fill_template(folder, repo_id, training), folder, folder
-        print("The card is made from model_cards/templates/model.md and the results files in the model's folder.")
-    named = update_cards.read_named_records(text, results)
-    records = {name: record for name, record in named.items() if not model_card.is_floor(record)}
-    corpus = read_corpus_name(folder)
-    metadata = {"datasets": [dataset_ids[corpus]]} if corpus in dataset_ids else {}
-    metadata |= {"license": license_id} if license_id else {}
-    text = model_card.fill_metadata(text, list(records.values()), dataset_ids, **metadata)
-    return Card(text, pictures, results, records)
-
-
-def tells_of(text: str, training: dict | None) -> bool:
-    """Whether the results that a card is made from are of this training run, or of random weights beside it."""
-    paths = update_cards.results_files(text, CARDS / "results")
-    found = [update_cards.read_record(path)["training"] for path in paths]
-    return training is not None and training in found and all(one in (training, None) for one in found)
-
-
-def fill_template(folder: Path, repo_id: str, training: dict | None) -> str:
-    """The plain card, from the results files in the model's folder.
-
-    Raises:
-        HubError: when one of them is of another training run.
-    """
-    records = find_results(folder)
-    records = {name: record for name, record in records.items() if not model_card.is_floor(record)}
-    for name, record in records.items():
-        if record["training"] != training:
-            raise HubError(f"{folder}/{name}.json is of another training run than the weights; evaluate anew.")
-    data = ModelCardData(
-        license="apache-2.0",
-        library_name="transformers",
-        pipeline_tag="feature-extraction",
-        tags=TAGS,
-    )
-    card = ModelCard.from_template(
-        data,
-        template_path=CARDS / "templates" / "model.md",
-        name=repo_id.split("/")[1],
-        repo_id=repo_id,
-        modalities=read_json(folder / "config.json")["modalities"],
-        foreign_encoders=foreign_encoders(folder),
-        corpus=read_corpus_name(folder),
-        init_from=read_settings(folder).get("init_from"),
-        trained=training is not None,
-        results=" ".join(records),
-    )
-    return update_cards.fill(str(card), folder)
-
-
-def read_settings(folder: Path) -> dict:
-    """The settings of the training run, where scripts/pretrain.py wrote them."""
-    path = folder / "pretrain.yaml"
-    return yaml.safe_load(path.read_text()) if path.exists() else {}
-
-
-def read_corpus_name(folder: Path) -> str | None:
-    """The last part of the name of the corpus that the model was trained on."""
-    dataset = read_settings(folder).get("dataset")
-    return dataset and Path(dataset).name
-
-
-def foreign_encoders(folder: Path) -> dict[str, str]:
-    """The kinds of encoders that are transformers' own, by their modalities."""
-    config = read_json(folder / "config.json")
-    kinds = {modality: config[f"{modality}_config"]["model_type"] for modality in config["modalities"]}
-    return {modality: kind for modality, kind in kinds.items() if not kind.startswith("fgmm_")}
-
-
-def collect_files(folder: Path, card: Card, repo_id: str, dataset_ids: dict[str, str]) -> dict[str, Path | bytes]:
-    """Everything that is published, by its path in the repository: no checkpoint, no optimiser's state."""
-    measured = find_results(folder)
-    files: dict[str, Path | bytes] = {
-        path.name: path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.suffix in SUFFIXES and path.stem not in measured
-    }
-    files["README.md"] = card.text.encode()
-    files |= {target: card.pictures / target for target in model_card.LINK.findall(card.text)}
-    for path in update_cards.results_files(card.text, card.results):
-        files[f"results/{path.relative_to(card.results)}"] = path
-    results_url = f"{constants.ENDPOINT}/{repo_id}/blob/main/results"
-    for name, record in card.records.items():
-        dataset_id = dataset_ids.get(Path(record["dataset"]).name)
-        if dataset_id:
-            entries = model_card.make_eval_entries(record, name, dataset_id, results_url)
-            files[f".eval_results/{name}.yaml"] = yaml.safe_dump(entries, sort_keys=False).encode()
-        else:
-            print(f"Left out .eval_results/{name}.yaml: name the Hub's id of {record['dataset']} by --dataset.")
-    return files
-
-
-def name_datasets(repo_ids: list[str]) -> dict[str, str]:
-    """Hub ids of datasets by their last parts.
-
-    Raises:
-        HubError: when one is not of the form ORG/NAME.
-    """
-    for repo_id in repo_ids:
-        check_repo_id(repo_id, "--dataset")
-    return {repo_id.split("/")[1]: repo_id for repo_id in repo_ids}
-
-
-def check_datasets(dataset_ids: dict[str, str], folder: Path, card: Card) -> None:
-    """Checks that the datasets are those that the model was trained or measured on.
-
-    Raises:
-        HubError: naming the first that is not.
-    """
-    corpora = {read_corpus_name(folder)} | {Path(record["dataset"]).name for record in card.records.values()}
-    for name, dataset_id in dataset_ids.items():
-        if name not in corpora:
-            known = ", ".join(sorted(corpora - {None})) or "none is known"
-            raise HubError(f"--dataset {dataset_id} is no corpus that {folder} was trained or measured on: {known}.")
-
-
-def push(folder: Path, repo_id: str, private: bool, datasets: list[str], license_id: str | None) -> str:
-    """Publishes a model.
-
-    Returns:
-        the address of the commit.
-
-    Raises:
-        HubError: when it cannot be published; then nothing is.
-    """
-    check_repo_id(repo_id)
-    check_model(folder)
-    dataset_ids = name_datasets(datasets)
-    card = make_card(folder, repo_id, dataset_ids, license_id)
-    check_datasets(dataset_ids, folder, card)
-    files = collect_files(folder, card, repo_id, dataset_ids)
-    return publish(repo_id, "model", files, OWNED, private, f"{repo_id.split('/')[1]}: weights, code, card, results")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments() -> argparse.Namespace:
+    parser = make_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder that scripts/pretrain.py wrote")
     parser.add_argument("--repo_id", required=True, help="ORG/NAME")
     parser.add_argument("--private", action="store_true", help="only ORG may see it")
@@ -262,14 +28,14 @@ def main() -> None:
     parser.add_argument(
         "--license", help="of the weights, as the Hub names it; else apache-2.0, where no others' weights are in them"
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
+    from fgmm_tools.publishing.model_push import push
+
     print(f"Published: {push(args.model, args.repo_id, args.private, args.dataset, args.license)}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except HubError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit("Stopped; nothing was published, and the same command goes on where it was.")
+    run_command(parse_arguments, main)

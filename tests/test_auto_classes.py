@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from PIL import Image
 
 REPO, REVISION = "org/fgmm-test", "0123456789abcdef0123456789abcdef01234567"

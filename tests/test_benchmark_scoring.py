@@ -8,12 +8,13 @@ import subprocess
 import sys
 from importlib import util
 
-import benchmark_scoring
 import pytest
 import torch
-from benchmark_scoring import GPU_VARIANTS, PACKAGES
-from conftest import ROOT
+from helpers import ROOT
 from test_scoring import plain_similarity
+
+from fgmm_tools import scoring_benchmark
+from fgmm_tools.scoring_benchmark import GPU_VARIANTS, PACKAGES
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -45,9 +46,9 @@ def skip_if_missing(variant) -> None:
 def test_every_variant_computes_what_it_is_compared_for(variant):
     skip_if_missing(variant)
     torch.manual_seed(0)
-    queries = benchmark_scoring.unit_vectors(3, 4, 16, dtype=torch.float32, device=DEVICE)
-    keys = benchmark_scoring.unit_vectors(3, 20, 16, dtype=torch.float32, device=DEVICE)
-    gamma = torch.tensor(benchmark_scoring.SHARPNESS, device=DEVICE, requires_grad=True)
+    queries = scoring_benchmark.unit_vectors(3, 4, 16, dtype=torch.float32, device=DEVICE)
+    keys = scoring_benchmark.unit_vectors(3, 20, 16, dtype=torch.float32, device=DEVICE)
+    gamma = torch.tensor(scoring_benchmark.SHARPNESS, device=DEVICE, requires_grad=True)
     exact = [tensor.detach().double().requires_grad_() for tensor in (queries, keys, gamma)]
     function, _ = GPU_VARIANTS[variant]
 
@@ -97,7 +98,7 @@ def test_the_table_and_the_record_hold_what_was_run(tmp_path):
 def test_a_plain_version_too_small_to_measure_has_no_ratio():
     plain, tiled = ({"seconds": seconds, "peak_extra_bytes": 0, "flops_per_s": 1.0} for seconds in (2.0, 1.0))
     results = {"product": {"seconds": 1.0, "flops_per_s": 2.0}, "plain": plain, "tiled": tiled}
-    _, _, line, _ = benchmark_scoring.format_table(results).splitlines()
+    _, _, line, _ = scoring_benchmark.format_table(results).splitlines()
     assert line.split() == ["tiled", "1.0000", "0.50", "0", "-", "50%"]
 
 

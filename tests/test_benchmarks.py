@@ -1,16 +1,16 @@
 """What the readers of benchmarks share, those for pretraining, and what the command makes of all of them."""
 
-import parquet_shards
-import prepare_dataset
 import pytest
-from benchmark_layouts import prepare, read, touch, write_esc50
-from benchmarks import BENCHMARKS
-from benchmarks.layout import AUDIO, VIDEO, LayoutError, MediaFolder, readable_class, timed_captions
+from helpers import prepare, read, touch, write_esc50
 
-from processing_fgmm.corpora_fgmm import list_configs, load_corpus
-from processing_fgmm.media_fgmm import probe_media
+from fgmm_tools.cli import UserError
 
 # ---------------------------------------------------------------- what readers share
+from fgmm_tools.corpora import parquet_shards, preparation
+from fgmm_tools.corpora.benchmarks import BENCHMARKS
+from fgmm_tools.corpora.benchmarks.layout import AUDIO, VIDEO, LayoutError, MediaFolder, readable_class, timed_captions
+from processing_fgmm.corpora_fgmm import list_configs, load_corpus
+from processing_fgmm.media_fgmm import probe_media
 
 
 def test_every_benchmark_says_what_it_is_and_whether_it_may_be_passed_on():
@@ -266,14 +266,14 @@ def test_media_of_other_sizes_are_not_written_beside_the_former(put, tmp_path, m
         put(f"{index}.srt", "1\n00:00:01,500 --> 00:00:03,000\nhi\n")
     prepare("folder", tmp_path / "source", tmp_path / "out")
     monkeypatch.setattr(parquet_shards, "BYTES_PER_SHARD", 10)
-    with pytest.raises(SystemExit, match="media of other sizes"):
+    with pytest.raises(UserError, match="media of other sizes"):
         prepare("folder", tmp_path / "source", tmp_path / "out")
 
 
 def test_official_splits_share_no_training_split_to_take_from(real_data, tmp_path):
-    rows, noise = prepare_dataset.Rows(None, 5), prepare_dataset.Noise(None, None, 0, 0.0, 0)
+    rows, noise = preparation.Rows(None, 5), preparation.Noise(None, None, 0, 0.0, 0)
     with pytest.raises(LayoutError, match="UCF101 has no training split of its own; leave out --skip"):
-        prepare_dataset.prepare("ucf101", real_data / "ucf101", tmp_path / "out", rows, 1, noise)
+        preparation.prepare("ucf101", real_data / "ucf101", tmp_path / "out", rows, 1, noise)
 
 
 def test_ucf101_end_to_end_stores_each_clip_once(real_data, tmp_path):

@@ -1,6 +1,5 @@
 import json
 import re
-import sys
 import wave
 from io import BytesIO
 
@@ -12,16 +11,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from classification import folds, metrics, probes, training, windows
-from conftest import write_video
 from datasets import ClassLabel, List
-from parquet_shards import corpus_features
+from helpers import run_main, write_video
 from PIL import Image
 from transformers import AutoModelForAudioClassification, AutoModelForVideoClassification
 from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
 
+from fgmm_tools.classification import features, finetuning, folds, metrics, probes
+from fgmm_tools.corpora.parquet_shards import corpus_features
 from modeling_fgmm import FgmmForAudioClassification, FgmmForVideoClassification, FgmmModel
-from processing_fgmm import corpora_fgmm
+from processing_fgmm import streams_fgmm
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 
 NAMES = ["small dog", "loud car", "red ball"]  # words that the tokenizer knows
@@ -123,9 +122,8 @@ def saved(model, processor, tmp_path):
 def evaluate(monkeypatch, tmp_path, model, dataset, protocol, *options):
     """The record that the script writes."""
     output = tmp_path / "results" / f"{protocol}.json"
-    command = ["evaluate_classification.py", "--model", str(model), "--dataset", str(dataset), "--protocol", protocol]
-    monkeypatch.setattr(sys, "argv", [*command, "--num_workers", "0", "--output", str(output), *options])
-    script.main()
+    what = ["--model", model, "--dataset", dataset, "--protocol", protocol]
+    run_main(monkeypatch, script, *what, "--num_workers", 0, "--output", output, *options)
     return json.loads(output.read_text())
 
 
@@ -250,7 +248,7 @@ def test_pitches_are_learnt(saved, sounds, monkeypatch, tmp_path, protocol, opti
 @pytest.mark.parametrize("protocol,options", [("linear", []), ("knn", []), ("finetune", ["--epochs", "2"])])
 def test_several_labels_give_map(saved, chords, monkeypatch, tmp_path, protocol, options):
     record = evaluate(monkeypatch, tmp_path, saved, chords, protocol, *options)
-    assert set(record["metrics"]) == {"mAP", "per_class", "num_clips", "num_not_shown"}
+    assert set(record["metrics"]) == {"mAP", "per_class", "num_clips", "num_undecodable"}
     assert record["spread"]["mAP"] is None
     assert record["metrics"]["mAP"] > (75 if protocol == "linear" else 0)  # each pitch is in about half of the sounds
     assert not (tmp_path / "results" / f"{protocol}.png").exists()
@@ -284,7 +282,7 @@ def test_videos_are_classified_by_picture_or_sound(saved, tmp_path, monkeypatch)
     assert record["protocol"].endswith("1 windows of 0.5 s in 2 frames") and shown == {(2, 3, 32, 32)}
     # A silent clip counts as an error, and silent clips are not trained on.
     record = evaluate(monkeypatch, tmp_path, saved, folder, "knn", "--modality", "audio")
-    assert record["metrics"]["num_not_shown"] == 4 and record["metrics"]["per_class"] == {"grey": 0, "colourful": 100}
+    assert record["metrics"]["num_undecodable"] == 4 and record["metrics"]["per_class"] == {"grey": 0, "colourful": 100}
 
 
 def test_zero_shot_takes_the_models_own_scores(saved, sounds, model, processor, monkeypatch, tmp_path):
@@ -295,7 +293,7 @@ def test_zero_shot_takes_the_models_own_scores(saved, sounds, model, processor, 
     rows = [row["audio"]["bytes"] for row in load_corpus(str(sounds), "test", "fold1")]
     inputs = processor(audio=rows[:6], end=0.5)
     with torch.no_grad():
-        scores = windows.make_zero_shot(model, processor, "audio", ["smallDog", *NAMES[1:]], templates)(inputs)
+        scores = features.make_zero_shot(model, processor, "audio", ["smallDog", *NAMES[1:]], templates)(inputs)
         texts = [processor(text=[template.format(name) for name in NAMES]) for template in templates]
         logits = torch.stack([model(**text, **inputs).logits_per_audio for text in texts]).mean(0)
     assert scores.shape == (6, 3) and torch.allclose(scores, logits, atol=1e-4)
@@ -332,7 +330,7 @@ def test_damaged_clips_are_named_and_count_as_errors(saved, sounds, monkeypatch,
     configs = {"default": {"train": ["a"], "test": ["b"]}}
     folder = write_corpus(tmp_path / "corpus", parts, configs, label=ClassLabel(names=NAMES))
     record = evaluate(monkeypatch, tmp_path, saved, folder, protocol, *options)
-    assert record["metrics"]["num_not_shown"] == 1 and record["metrics"]["num_clips"] == 15
+    assert record["metrics"]["num_undecodable"] == 1 and record["metrics"]["num_clips"] == 15
     assert record["metrics"]["per_class"][NAMES[0]] <= 80
     printed = "".join(capfd.readouterr())
     assert parts["a"][0]["video_id"] in printed and parts["b"][0]["video_id"] in printed
@@ -417,8 +415,8 @@ def test_windows_are_averaged_and_confusions_counted():
     classes = folds.Classes(["a", "b"], False)
     scores = {"x": np.array([[1.0, 0.0], [0.0, 2.0]]), "y": np.array([[1.0, 0.0]])}
     labels = {"x": 1, "y": 1, "z": 0}
-    result = metrics.judge(scores, labels, classes)
-    assert result["per_class"] == {"a": 0, "b": 50} and result["num_not_shown"] == 1
+    result = metrics.compute_metrics(scores, labels, classes)
+    assert result["per_class"] == {"a": 0, "b": 50} and result["num_undecodable"] == 1
     assert metrics.count_confusions(scores, labels, classes).tolist() == [[0, 0], [1, 1]]
 
 
@@ -436,7 +434,7 @@ def test_damaged_weights_are_one_sentence(saved, sounds, model, monkeypatch, tmp
 def test_clips_that_are_not_shown_come_last():
     scores = {"x": np.array([[0.2, 0.0]]), "y": np.array([[0.1, 0.9]])}
     labels = {"x": [0], "y": [1], "z": [0, 1]}
-    result = metrics.judge(scores, labels, folds.Classes(["a", "b"], True))
+    result = metrics.compute_metrics(scores, labels, folds.Classes(["a", "b"], True))
     assert result["per_class"] == {name: pytest.approx(100 * (1 + 2 / 3) / 2) for name in "ab"}
 
 
@@ -499,7 +497,7 @@ def test_training_clips_differ_in_every_epoch_and_never_between_runs(sounds, pro
     classes = folds.read_classes(corpus, str(sounds))
 
     def batches(number):
-        clips = training.LabelledClips(corpus, processor, classes, batch_size=30, with_video=False)
+        clips = finetuning.LabelledClips(corpus, processor, classes, batch_size=30, with_video=False)
         return [batch.inputs for batch, _ in zip(clips, range(number), strict=False)]
 
     (first, second), (again,) = batches(2), batches(1)
@@ -515,15 +513,15 @@ def test_what_is_shown_whole_is_decoded_once_and_longer_clips_anew(sounds, proce
     classes = folds.read_classes(load_corpus(str(sounds), "train"), str(sounds))
     rows = list(load_corpus(str(sounds), "train").take(3))
     decoded = []
-    read_clip = corpora_fgmm.read_clip
-    monkeypatch.setattr(corpora_fgmm, "read_clip", lambda row, *rest: decoded.append(row) or read_clip(row, *rest))
+    read_clip = streams_fgmm.read_clip
+    monkeypatch.setattr(streams_fgmm, "read_clip", lambda row, *rest: decoded.append(row) or read_clip(row, *rest))
 
     def show_twice(clip_seconds: float, room: int) -> int:
         """How often three rows are decoded for two batches, which must be those of a stream that keeps nothing."""
         monkeypatch.setattr(processor, "clip_seconds", clip_seconds)
         corpus = load_corpus(str(sounds), "train")
         keeping, forgetting = (
-            training.LabelledClips(corpus, processor, classes, batch_size=3, with_video=False) for _ in range(2)
+            finetuning.LabelledClips(corpus, processor, classes, batch_size=3, with_video=False) for _ in range(2)
         )
         keeping.room, forgetting.room = room, 0
         first, second = ([clips.make_batch(epoch, 0, rows) for epoch in (0, 1)] for clips in (forgetting, keeping))
@@ -543,9 +541,9 @@ def test_a_trained_classifier_is_all_that_is_kept(sounds, config, processor):
     classes = folds.read_classes(corpus, str(sounds))
     config.num_labels = len(classes.names)
     accelerator = Accelerator()
-    settings = training.TrainingSettings(1, 15, 1e-3, 0.0, 0, 0)
+    settings = finetuning.TrainingSettings(1, 15, 1e-3, 0.0, 0, 0)
     classifier = FgmmForAudioClassification(config)
-    training.finetune(accelerator, classifier, corpus, 30, processor, classes, settings)
+    finetuning.finetune(accelerator, classifier, corpus, 30, processor, classes, settings)
     assert not accelerator._models and not accelerator._optimizers
 
 
@@ -553,21 +551,21 @@ def test_sound_is_turned_round_and_scaled():
     waveform, generator = torch.randn(1000), np.random.default_rng(0)
     gains, moved = [], 0
     for _ in range(50):
-        varied = training.vary_sound(waveform, generator)
+        varied = finetuning.vary_sound(waveform, generator)
         spectra = [torch.fft.rfft(sound).abs() for sound in (waveform, varied)]
         gains.append((spectra[1] / spectra[0]).mean().item())
         assert torch.allclose(spectra[1], gains[-1] * spectra[0], rtol=1e-2, atol=1e-2)
         moved += not torch.allclose(varied, gains[-1] * waveform, atol=1e-2)
     assert moved > 40
     decibels = 20 * np.log10(gains)
-    assert np.abs(decibels).max() <= training.MAX_GAIN + 1e-2 and decibels.std() > 3
+    assert np.abs(decibels).max() <= finetuning.MAX_GAIN + 1e-2 and decibels.std() > 3
 
 
 def test_colours_are_varied_alike_in_all_frames():
     frames = torch.randint(60, 190, (1, 3, 8, 8), dtype=torch.uint8).expand(4, -1, -1, -1)
     generator, grey, contrasts = np.random.default_rng(0), 0, []
     for _ in range(100):
-        varied = training.vary_colours(frames, generator)
+        varied = finetuning.vary_colours(frames, generator)
         assert varied.dtype == torch.uint8 and torch.equal(varied[:1].expand_as(varied), varied)
         grey += torch.equal(varied[:, 0], varied[:, 1])
         contrasts.append((varied.float().mean(1).std() / frames.float().mean(1).std()).item())
@@ -579,7 +577,7 @@ def test_stripes_are_masked():
     generator, shares = np.random.default_rng(0), []
     for _ in range(50):
         features = torch.ones(100, 32)
-        training.mask_stripes(features, generator)
+        finetuning.mask_stripes(features, generator)
         frames, bands = (features == 0).all(1).sum().item(), (features == 0).all(0).sum().item()
         assert frames <= 10 and bands <= 4
         assert (features == 0).sum() == frames * 32 + bands * 100 - frames * bands
@@ -588,10 +586,10 @@ def test_stripes_are_masked():
 
 
 def test_class_names_are_spelt_out():
-    assert [windows.spell(name) for name in ("BabyCrawling", "brush_hair", "Dog bark", "TaiChi")] == [
+    assert [features.spell(name) for name in ("BabyCrawling", "brush_hair", "Dog bark", "TaiChi")] == [
         "baby crawling",
         "brush hair",
         "dog bark",
         "tai chi",
     ]
-    assert not re.search("[A-Z]", windows.spell("HandstandPushups"))
+    assert not re.search("[A-Z]", features.spell("HandstandPushups"))

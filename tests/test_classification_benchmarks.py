@@ -4,10 +4,10 @@ import csv
 import shutil
 
 import pytest
-from benchmark_layouts import prepare, read, sizes, touch, write_esc50
-from benchmarks.layout import LayoutError
 from datasets import ClassLabel, List
+from helpers import prepare, read, sizes, touch, write_esc50
 
+from fgmm_tools.corpora.benchmarks.layout import LayoutError
 from processing_fgmm.corpora_fgmm import list_configs, load_corpus
 
 

@@ -10,10 +10,10 @@ from unittest.mock import patch
 import pytest
 import torch
 import transformers
-from conftest import TEXTS
-from train_tokenizer import train_word_tokenizer
+from helpers import TEXTS
 from transformers.models.auto.video_processing_auto import AutoVideoProcessor
 
+from fgmm_tools.training.tokenizer import train_word_tokenizer
 from modeling_fgmm import FgmmConfig, FgmmForAudioClassification, FgmmForVideoClassification, FgmmModel
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
 

@@ -1,13 +1,15 @@
 import json
-import sys
 
 import compare_objectives
 import numpy as np
 import pytest
 import update_cards
 import yaml
-from compare_objectives import Run, Study
+from helpers import run_main
 from PIL import Image
+
+from fgmm_tools.cli import UserError
+from fgmm_tools.publishing.studies import Run, Study
 
 
 @pytest.fixture
@@ -45,14 +47,9 @@ def tiny_study(tmp_path, monkeypatch):
     return source
 
 
-def run_main(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["scripts/compare_objectives.py", *map(str, arguments)])
-    compare_objectives.main()
-
-
 def test_a_study_is_run_measured_and_reported_once(tiny_study, tmp_path, monkeypatch, capsys):
     options = ["--flickr8k", tiny_study, "--data", tmp_path / "data", "--output_dir", tmp_path / "models", "--jobs", 2]
-    run_main(monkeypatch, "tiny", *options)
+    run_main(monkeypatch, compare_objectives, "tiny", *options)
     assert "from 2 results files" in capsys.readouterr().out
     files = sorted((tmp_path / "cards/results/comparison").iterdir())
     assert [path.name for path in files] == [
@@ -75,8 +72,8 @@ def test_a_study_is_run_measured_and_reported_once(tiny_study, tmp_path, monkeyp
     assert start["clips_seen"] == 8 and "--model.objective coarse" in start["command"]
 
     written = [path.stat().st_mtime_ns for path in files]
-    run_main(monkeypatch, "tiny", *options)  # nothing is left to train
-    run_main(monkeypatch, "--figures")
+    run_main(monkeypatch, compare_objectives, "tiny", *options)  # nothing is left to train
+    run_main(monkeypatch, compare_objectives, "--figures")
     assert [path.stat().st_mtime_ns for path in files] == written
 
 
@@ -84,14 +81,14 @@ def test_a_run_that_fails_says_why(tiny_study, tmp_path, monkeypatch):
     varied = {"loss": ["fine"], "slides": [2], "chatter": [1], "batch_size": [400], "clips_seen": [800]}
     monkeypatch.setattr(compare_objectives, "STUDIES", {"tiny": Study("Too large a batch", varied)})
     options = ["--flickr8k", tiny_study, "--data", tmp_path / "data", "--output_dir", tmp_path / "models"]
-    with pytest.raises(SystemExit, match="fewer than batch_size 400"):
-        run_main(monkeypatch, "tiny", *options)
+    with pytest.raises(UserError, match="fewer than batch_size 400"):
+        run_main(monkeypatch, compare_objectives, "tiny", *options)
 
 
 @pytest.mark.parametrize("arguments", [[], ["losses"], ["losses", "--flickr8k", "/nowhere"], ["colour"]])
 def test_wrong_arguments_are_refused(arguments, monkeypatch, capsys):
     with pytest.raises(SystemExit) as error:
-        run_main(monkeypatch, *arguments)
+        run_main(monkeypatch, compare_objectives, *arguments)
     assert error.value.code == 2 and "error:" in capsys.readouterr().err
 
 

@@ -1,14 +1,16 @@
 """The published network is written here anew, from its layout, with torch functions alone."""
 
 import re
-import sys
 
+import convert_milnce_checkpoint
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from convert_milnce_checkpoint import ConversionError, main
+from helpers import run_main
 from transformers import AutoModel, AutoProcessor
+
+from fgmm_tools.cli import UserError
 
 WORDS = ["open", "the", "door", "cut", "tomato", "a", "i", "it's", "dog", "barks", "loud", "salt", "add", "in", "ça"]
 TEXTS = [
@@ -142,8 +144,7 @@ def published_text(weights: dict, texts: list[str]) -> torch.Tensor:
 
 
 def convert(monkeypatch, checkpoint, vocabulary, output) -> None:
-    monkeypatch.setattr(sys, "argv", ["convert", str(checkpoint), str(vocabulary), "--output", str(output)])
-    main()
+    run_main(monkeypatch, convert_milnce_checkpoint, checkpoint, vocabulary, "--output", output)
 
 
 @pytest.fixture(scope="module")
@@ -237,7 +238,7 @@ def changed(weights, **entries) -> dict:
 )
 def test_other_weights_are_refused(weights, files, tmp_path, monkeypatch, entries, message):
     torch.save(changed(weights, **entries), tmp_path / "s3d.pth")
-    with pytest.raises(ConversionError, match=message):
+    with pytest.raises(UserError, match=message):
         convert(monkeypatch, tmp_path / "s3d.pth", files / "dict.npy", tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -246,15 +247,15 @@ def test_torn_and_absent_files_are_refused(files, tmp_path, monkeypatch):
     whole = (files / "s3d.pth").read_bytes()
     for content in (whole[: len(whole) // 2], b"<html>404</html>", b""):
         (tmp_path / "torn").write_bytes(content)
-        with pytest.raises(ConversionError, match="torn is damaged or no PyTorch checkpoint"):
+        with pytest.raises(UserError, match="torn is damaged or no PyTorch checkpoint"):
             convert(monkeypatch, tmp_path / "torn", files / "dict.npy", tmp_path / "model")
     for content in ((files / "dict.npy").read_bytes()[:-20], b"<html>404</html>", b""):
         (tmp_path / "torn").write_bytes(content)
-        with pytest.raises(ConversionError, match="torn is damaged or no NumPy array"):
+        with pytest.raises(UserError, match="torn is damaged or no NumPy array"):
             convert(monkeypatch, files / "s3d.pth", tmp_path / "torn", tmp_path / "model")
-    with pytest.raises(ConversionError, match="nothing cannot be read: No such file"):
+    with pytest.raises(UserError, match="nothing cannot be read: No such file"):
         convert(monkeypatch, tmp_path / "nothing", files / "dict.npy", tmp_path / "model")
-    with pytest.raises(ConversionError, match="nothing cannot be read: No such file"):
+    with pytest.raises(UserError, match="nothing cannot be read: No such file"):
         convert(monkeypatch, files / "s3d.pth", tmp_path / "nothing", tmp_path / "model")
 
 
@@ -268,7 +269,7 @@ def test_torn_and_absent_files_are_refused(files, tmp_path, monkeypatch):
 )
 def test_another_vocabulary_is_refused(files, tmp_path, monkeypatch, words, message):
     np.save(tmp_path / "dict.npy", np.array(words))
-    with pytest.raises(ConversionError, match=message):
+    with pytest.raises(UserError, match=message):
         convert(monkeypatch, files / "s3d.pth", tmp_path / "dict.npy", tmp_path / "model")
 
 
@@ -276,8 +277,8 @@ def test_output_in_the_way_is_kept(files, tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine").write_text("mine")
     for output in (tmp_path / "model", tmp_path / "model" / "mine"):
-        with pytest.raises(ConversionError, match="is there already"):
+        with pytest.raises(UserError, match="is there already"):
             convert(monkeypatch, files / "s3d.pth", files / "dict.npy", output)
-    with pytest.raises(ConversionError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written"):
         convert(monkeypatch, files / "s3d.pth", files / "dict.npy", tmp_path / "model" / "mine" / "model")
     assert (tmp_path / "model" / "mine").read_text() == "mine"

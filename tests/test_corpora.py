@@ -2,30 +2,21 @@ import io
 import itertools
 
 import numpy as np
-import parquet_shards
 import pyarrow.parquet as parquet
 import pytest
 import torch
 import yaml
-from conftest import TEXTS, write_video
 from datasets import Dataset, Features, List, Value, Video
-from parquet_shards import corpus_features, make_shards, write_shard
+from helpers import TEXTS, write_video
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from processing_fgmm import corpora_fgmm
-from processing_fgmm.corpora_fgmm import (
-    CorpusError,
-    FixedClips,
-    NarratedClips,
-    candidate_captions,
-    check_times,
-    in_order,
-    list_configs,
-    load_corpus,
-    random_window,
-    spread_windows,
-)
+from fgmm_tools.corpora import parquet_shards
+from fgmm_tools.corpora.parquet_shards import corpus_features, make_shards, write_shard
+from processing_fgmm import streams_fgmm
+from processing_fgmm.clips_fgmm import candidate_captions, random_window, spread_windows
+from processing_fgmm.corpora_fgmm import CorpusError, check_times, list_configs, load_corpus
+from processing_fgmm.streams_fgmm import EvaluationClips, NarratedClips, in_order
 
 
 def make_row(folder, index, damaged=False):
@@ -119,7 +110,7 @@ def brightness(clip) -> float:
 def test_fixed_clips_are_all_there_in_order_with_all_captions(folder, processor):
     corpus = load_corpus(str(folder), "train")
     for workers in (0, 1, 2):
-        answers = list(in_order(DataLoader(FixedClips(corpus, processor), batch_size=None, num_workers=workers)))
+        answers = list(in_order(DataLoader(EvaluationClips(corpus, processor), batch_size=None, num_workers=workers)))
         assert [position for position, _ in answers] == list(range(14))
         items = [item for _, [item] in answers]
         assert isinstance(items[5], str) and "clip-5" in items[5]
@@ -133,7 +124,7 @@ def test_fixed_clips_are_all_there_in_order_with_all_captions(folder, processor)
 def test_processes_share_the_fixed_clips_and_keep_their_order(folder, processor):
     corpus = load_corpus(str(folder), "train")
     for rank, workers in ((0, 0), (1, 1), (2, 2)):
-        clips = FixedClips(corpus, processor, rank=rank, world_size=3)
+        clips = EvaluationClips(corpus, processor, rank=rank, world_size=3)
         answers = in_order(DataLoader(clips, batch_size=None, num_workers=workers))
         assert [position for position, _ in answers] == list(range(rank, 14, 3))
 
@@ -143,7 +134,7 @@ def test_order_does_not_wait_for_the_end():
     taken = []
 
     class Loader(list):
-        dataset = FixedClips(None, None, rank=1, world_size=2)
+        dataset = EvaluationClips(None, None, rank=1, world_size=2)
 
         def __iter__(self):
             for entry in super().__iter__():
@@ -157,34 +148,34 @@ def test_order_does_not_wait_for_the_end():
 
 def test_several_windows_reach_from_one_end_to_the_other(folder, processor):
     row = next(iter(load_corpus(str(folder), "train")))
-    [item] = FixedClips([], processor, num_windows=3).decode_row(row)
+    [item] = EvaluationClips([], processor, num_windows=3).decode_row(row)
     assert [brightness(window) for window in item.windows] == pytest.approx([1.0, 1.5, 2.0], abs=0.1)
     assert [window.waveform.shape for window in item.windows] == [(32000,)] * 3
     processor.clip_seconds = 4.0  # all of the clip
-    [item] = FixedClips([], processor, num_windows=3).decode_row(row)
+    [item] = EvaluationClips([], processor, num_windows=3).decode_row(row)
     assert [brightness(window) for window in item.windows] == pytest.approx([1.5], abs=0.1)
 
 
 def test_each_caption_is_an_item_shown_between_its_times(folder, processor):
     row = next(iter(load_corpus(str(folder), "train")))
     row["captions"] = [timed("all", 0.0, 3.0), timed("end", 2.0, 9.0), timed("late", 4.0, 5.0), timed("no", 2.0, 1.0)]
-    whole, end, late, backwards = FixedClips([], processor, each_caption=True).decode_row(row)
+    whole, end, late, backwards = EvaluationClips([], processor, each_caption=True).decode_row(row)
     assert (whole.captions, end.captions) == (["all"], ["end"])
     assert brightness(whole.windows[0]) == pytest.approx(1.5, abs=0.1)  # its middle two seconds
     assert brightness(end.windows[0]) == pytest.approx(2.5, abs=0.1) and end.windows[0].waveform.shape == (16000,)
     assert "clip-0 cannot be decoded at 4 s to 5 s: it is 3 s long" in late
     assert "clip-0 cannot be decoded at 2 s to 1 s" in backwards
-    whole, *_ = FixedClips([], processor, each_caption=True, num_windows=2).decode_row(row)
+    whole, *_ = EvaluationClips([], processor, each_caption=True, num_windows=2).decode_row(row)
     assert [brightness(window) for window in whole.windows] == pytest.approx([1.0, 2.0], abs=0.1)
 
 
 def test_a_clip_of_unknown_duration_is_shown_to_its_end(folder, processor, monkeypatch):
-    monkeypatch.setattr("processing_fgmm.corpora_fgmm.row_duration", lambda row: 0.0)
+    monkeypatch.setattr("processing_fgmm.streams_fgmm.row_duration", lambda row: 0.0)
     row = next(iter(load_corpus(str(folder), "train")))
-    [item] = FixedClips([], processor, num_windows=3).decode_row(row)
+    [item] = EvaluationClips([], processor, num_windows=3).decode_row(row)
     assert [window.waveform.shape for window in item.windows] == [(48000,)]
     row["captions"] = [timed("at once", 0.0, 0.0), timed("end", 2.0, 3.0)]
-    at_once, end = FixedClips([], processor, each_caption=True).decode_row(row)
+    at_once, end = EvaluationClips([], processor, each_caption=True).decode_row(row)
     assert "clip-0 cannot be decoded at 0 s to 0 s" in at_once and end.windows[0].waveform.shape == (16000,)
 
 
@@ -206,10 +197,10 @@ def test_a_picture_is_one_window_with_its_label(processor):
     file = io.BytesIO()
     Image.fromarray(np.full((48, 64, 3), 120, np.uint8)).save(file, "JPEG")
     row = {"video_id": "still", "image": {"bytes": file.getvalue(), "path": None}, "captions": None, "label": 3}
-    [item] = FixedClips([], processor, num_windows=2).decode_row(row)
+    [item] = EvaluationClips([], processor, num_windows=2).decode_row(row)
     assert (item.label, item.captions, len(item.windows), len(item.windows[0].frames)) == (3, [], 1, 1)
     assert item.windows[0].waveform is None and brightness(item.windows[0]) == pytest.approx(2.5, abs=0.1)
-    [item] = FixedClips([], processor).decode_row({**row, "image": {"bytes": b"no picture", "path": None}})
+    [item] = EvaluationClips([], processor).decode_row({**row, "image": {"bytes": b"no picture", "path": None}})
     assert "still is not an image" in item
 
 
@@ -321,7 +312,7 @@ def test_large_media_are_permuted_in_smaller_blocks(folder, processor, monkeypat
     assert sizes == [5, 5, 4]
     whole = [row["video_id"] for row in stream(folder, processor, block_size=5).rows(0)]
     one_clip = min(len(row["video"]["bytes"]) for row in load_corpus(str(folder), "train") if row["video"])
-    monkeypatch.setattr(corpora_fgmm, "BLOCK_BYTES", 2 * one_clip)
+    monkeypatch.setattr(streams_fgmm, "BLOCK_BYTES", 2 * one_clip)
     smaller = stream(folder, processor, block_size=5)
     assert max(len(block) for block in smaller.blocks()) < 5
     assert sorted(row["video_id"] for row in smaller.rows(0)) == sorted(whole)

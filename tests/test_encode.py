@@ -6,8 +6,8 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from conftest import TEXTS, write_sound, write_video
 from datasets import Dataset
+from helpers import TEXTS, write_sound, write_video
 from huggingface_hub import HfApi, constants
 from PIL import Image
 from transformers import AutoModel

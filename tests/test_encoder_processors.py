@@ -5,14 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import TEXTS, write_video
+from helpers import AUDIO, PICTURE_PROCESSORS, TEXT, TEXTS, VIDEO, make_model, make_picture_processor, write_video
 from PIL import Image
-from tiny_encoders import AUDIO, PICTURE_PROCESSORS, TEXT, VIDEO, make_model, make_picture_processor
 from transformers import AutoFeatureExtractor, AutoProcessor, WhisperFeatureExtractor
 
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm import FgmmEncoderFeatureExtractor, FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
-from processing_fgmm.encoder_processors_fgmm import read_settings
+from processing_fgmm.hf_processors_fgmm import read_settings
 
 
 @pytest.mark.parametrize("name", PICTURE_PROCESSORS)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from modeling_fgmm import FgmmAudioConfig, FgmmConfig, FgmmModel, FgmmTextConfig, FgmmVideoConfig
 from modeling_fgmm.audio_fgmm import FgmmAudioEncoder
 from modeling_fgmm.layers_fgmm import masked_mean
-from modeling_fgmm.loss_fgmm import Keys
+from modeling_fgmm.scoring_fgmm import Keys
 from modeling_fgmm.text_fgmm import FgmmTextEncoder, max_over_spans
 from modeling_fgmm.video_fgmm import FgmmVideoEncoder
 
@@ -181,9 +181,8 @@ def test_transformer_layers_see_neighbours_but_no_padding():
 def test_masked_mean():
     features = torch.randn(2, 3, 4)
     mask = torch.tensor([[True, False, True], [False] * 3])
-    assert torch.allclose(masked_mean(features, mask)[0], features[0, [0, 2]].mean(0))
-    assert (masked_mean(features, mask)[1] == 0).all()
-    assert torch.allclose(masked_mean(features, None), features.mean(1))
+    assert torch.allclose(masked_mean(features, mask.unsqueeze(-1), 1)[0], features[0, [0, 2]].mean(0))
+    assert (masked_mean(features, mask.unsqueeze(-1), 1)[1] == 0).all()
 
 
 def test_configuration_round_trip(tmp_path):

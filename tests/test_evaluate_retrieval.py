@@ -4,24 +4,28 @@ import subprocess
 import sys
 from collections import Counter
 
+import draw_grounding
 import evaluate
 import evaluate_retrieval as script
 import numpy as np
 import pytest
-import retrieval_scores
-import show_attention
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, TEXTS, write_video
-from parquet_shards import corpus_features, write_shard
+from helpers import ROOT, TEXTS, run_main, write_video
 from PIL import Image
-from train_tokenizer import iterate_captions, train_word_tokenizer
 from transformers import BertConfig, BertModel
 
+from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
+from fgmm_tools.models import load_model
+from fgmm_tools.publishing import grounding_picture
+from fgmm_tools.retrieval import evaluation, scores
+from fgmm_tools.training.tokenizer import iterate_captions, train_word_tokenizer
 from modeling_fgmm import FgmmConfig, FgmmModel
-from modeling_fgmm.loss_fgmm import OBJECTIVES, Keys, Queries
+from modeling_fgmm.loss_fgmm import OBJECTIVES
+from modeling_fgmm.scoring_fgmm import Keys, Queries
 from processing_fgmm import FgmmProcessor
-from processing_fgmm.corpora_fgmm import CorpusError, FixedClips, load_corpus
+from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
+from processing_fgmm.streams_fgmm import EvaluationClips
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +75,8 @@ def encode(saved, corpus, **options):
     """What the script makes of a corpus."""
     _, model, processor = saved
     with torch.no_grad():
-        clips = FixedClips(load_corpus(str(corpus), "test"), processor, **options)
-        return script.encode_corpus(model, processor, clips, batch_size=4, num_workers=0)
+        clips = EvaluationClips(load_corpus(str(corpus), "test"), processor, **options)
+        return evaluation.encode_corpus(model, processor, clips, batch_size=4, num_workers=0)
 
 
 DIRECTIONS = {f"{a}_to_{b}" for a in ("text", "video", "audio") for b in ("text", "video", "audio") if a != b}
@@ -101,11 +105,6 @@ def test_results_file(saved, narrated, tmp_path):
     assert sorted(path.name for path in output.parent.iterdir()) == ["results.json"]
 
 
-def run_main(monkeypatch, module, *arguments):
-    monkeypatch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
-    module.main()
-
-
 def test_every_option_is_in_the_protocol(saved, kitchen, tmp_path, monkeypatch):
     output = tmp_path / "results.json"
     options = ["--score", "coarse_then_fine", "--rerank_k", "2", "--num_windows", "2", "--each_caption"]
@@ -118,7 +117,7 @@ def test_every_option_is_in_the_protocol(saved, kitchen, tmp_path, monkeypatch):
     )
     assert record["dataset_config"] == "default" and record["seconds_of_stages"]["fine_scoring"] > 0
     sizes = {name: (values["num_queries"], values["num_items"]) for name, values in record["metrics"].items()}
-    assert all(values["num_not_shown"] == 1 for values in record["metrics"].values())  # the damaged one
+    assert all(values["num_undecodable"] == 1 for values in record["metrics"].values())  # the damaged one
     assert sizes["text_to_video"] == sizes["video_to_text"] == (4, 4)
     assert sizes["text_to_audio"] == sizes["audio_to_video"] == (2, 2)
 
@@ -143,7 +142,7 @@ def test_random_init_forgets_the_weights(saved, kitchen, tmp_path, monkeypatch):
 
 def test_older_results_without_ndcg_make_a_table():
     values = {"R@1": 1.0, "R@5": 5.0, "R@10": 10.0, "MedR": 3.0, "MnR": 4.0, "num_queries": 7, "num_items": 9}
-    head, line = script.format_table({"text_to_video": values}).splitlines()
+    head, line = evaluation.format_table({"text_to_video": values}).splitlines()
     assert "nDCG" not in head and line.split() == ["text_to_video", "1.0", "5.0", "10.0", "3.0", "4.0", "7", "9"]
 
 
@@ -151,7 +150,7 @@ def test_older_results_without_ndcg_make_a_table():
 def test_scores_are_those_of_the_model(saved, narrated, score):
     _, model, processor = saved
     corpus = load_corpus(str(narrated), "test")
-    results = script.evaluate_retrieval(model, processor, corpus, score=score, num_workers=0)
+    results = evaluation.evaluate_retrieval(model, processor, corpus, score=score, num_workers=0)
     texts, pixels, owners = [], [], []
     for index, row in enumerate(corpus):
         inputs = processor(videos=[row["video"]["bytes"]], start=0.0, end=5.0)
@@ -171,10 +170,10 @@ def test_scores_are_those_of_the_model(saved, narrated, score):
 def test_block_and_batch_sizes_change_nothing(saved, narrated, monkeypatch):
     _, model, processor = saved
     corpus = load_corpus(str(narrated), "test")
-    first = script.evaluate_retrieval(model, processor, corpus, num_workers=0)
-    for module in (script, retrieval_scores):
+    first = evaluation.evaluate_retrieval(model, processor, corpus, num_workers=0)
+    for module in (evaluation, scores):
         monkeypatch.setattr(module, "BLOCK_SIZE", 7)
-    second = script.evaluate_retrieval(model, processor, corpus, batch_size=3, num_workers=2)
+    second = evaluation.evaluate_retrieval(model, processor, corpus, batch_size=3, num_workers=2)
     assert set(first) == set(second) == DIRECTIONS
     for direction in first:
         assert first[direction]["MnR"] == pytest.approx(second[direction]["MnR"], abs=0.1)
@@ -213,16 +212,16 @@ def test_windows_are_laid_end_to_end(saved, kitchen, name):
 
 def test_one_window_is_left_as_it_is():
     keys = Keys(torch.rand(2, 3, 4), torch.rand(2, 3) < 0.5, torch.rand(2, 4))
-    assert retrieval_scores.join_windows(keys, [1, 1]) is keys
+    assert keys.join_windows([1, 1]) is keys
 
 
 def test_each_caption_finds_its_own_stretch(saved, kitchen):
     _, model, processor = saved
     corpus = load_corpus(str(kitchen), "test")
-    results = script.evaluate_retrieval(model, processor, corpus, num_workers=0, each_caption=True)
+    results = evaluation.evaluate_retrieval(model, processor, corpus, num_workers=0, each_caption=True)
     assert {(v["num_queries"], v["num_items"]) for v in results.values()} == {(4, 4)}
     encoded = encode(saved, kitchen, each_caption=True)
-    assert encoded.owners.tolist() == [0, 1, 2, 3]
+    assert encoded.targets.tolist() == [0, 1, 2, 3]
     second = list(corpus)[1]  # its second caption is from 1 to 2.5 s
     inputs = processor(videos=[second["video"]["bytes"]], start=1.0, end=2.5)
     with torch.no_grad():
@@ -237,7 +236,7 @@ def test_captions_without_times_are_no_items(saved, tmp_path):
     write_shard(tmp_path / "test-00000-of-00001.parquet", rows, corpus_features("video"))
     _, model, processor = saved
     with pytest.raises(CorpusError, match="of a has no start and end"):
-        script.evaluate_retrieval(model, processor, load_corpus(str(tmp_path), "test"), each_caption=True)
+        evaluation.evaluate_retrieval(model, processor, load_corpus(str(tmp_path), "test"), each_caption=True)
 
 
 def random_queries(number, generator, num_phrases=3, dim=16, empty=()) -> Queries:
@@ -272,7 +271,7 @@ def objective():
 
 def score(objective, queries, keys, name, k=100):
     with torch.no_grad():
-        return retrieval_scores.score_pairs(objective, queries, keys, name, k, Counter())
+        return scores.score_pairs(objective, queries, keys, name, k, Counter())
 
 
 @pytest.mark.parametrize("texts_ask", [True, False])
@@ -282,7 +281,7 @@ def test_the_best_are_scored_finely_and_the_others_keep_their_order(objective, t
     keys = random_keys(12, generator, empty=[3])
     queries = random_queries(30, generator, empty=[7])
     if not texts_ask:
-        queries = retrieval_scores.sounds_as_queries(random_keys(30, generator, empty=[7]))
+        queries = Queries.from_keys(random_keys(30, generator, empty=[7]))
     coarse, fine = (score(objective, queries, keys, name)[0] for name in ("coarse", "fine"))
     of_queries, of_items = score(objective, queries, keys, "coarse_then_fine", k)
     differs = 0
@@ -308,7 +307,7 @@ def test_as_many_as_there_are_give_the_ranks_of_the_fine_score(objective):
     generator = torch.Generator().manual_seed(2)
     queries, keys = random_queries(40, generator, empty=[0]), random_keys(15, generator, empty=[14])
     owners = torch.arange(40).numpy() % 15
-    metric = evaluate.load(script.METRIC)
+    metric = evaluate.load(evaluation.METRIC)
     exact = metric.compute(predictions=score(objective, queries, keys, "fine")[0].numpy(), references=owners)
     of_queries, of_items = score(objective, queries, keys, "coarse_then_fine", 40)
     assert metric.compute(predictions=of_queries.numpy(), references=owners)["text_to_item"] == exact["text_to_item"]
@@ -335,8 +334,8 @@ def test_only_the_best_are_scored_finely(objective, monkeypatch):
 def test_texts_without_any_word_come_last(objective, name):
     generator = torch.Generator().manual_seed(4)
     queries, keys = random_queries(3, generator, empty=[0, 1, 2]), random_keys(4, generator)
-    for scores in score(objective, queries, keys, name):
-        assert (scores == retrieval_scores.MISSING).all()
+    for found in score(objective, queries, keys, name):
+        assert (found == scores.MISSING).all()
 
 
 @pytest.mark.parametrize(
@@ -356,21 +355,21 @@ def test_time_belongs_to_its_stage(objective_name, name, stage):
         for parameter in (*objective.parameters(), *objective.buffers()):
             parameter.fill_(1.0)
         queries, keys = random_queries(3, generator), random_keys(3, generator)
-        retrieval_scores.score_pairs(objective, queries, keys, name, 2, seconds)
+        scores.score_pairs(objective, queries, keys, name, 2, seconds)
     assert set(seconds) == {f"{stage}_scoring"} and seconds[f"{stage}_scoring"] > 0
 
 
 @pytest.mark.parametrize(("ask", "answer"), [("text", "video"), ("text", "audio"), ("audio", "video")])
 def test_fine_scores_of_chosen_pairs_are_those_of_all_pairs(saved, narrated, ask, answer):
     model = saved[1]
-    queries, keys, _ = script.pair_up(encode(saved, narrated), ask, answer, skip_silent=False)
+    queries, keys, _ = evaluation.build_task(encode(saved, narrated), ask, answer, skip_silent=False)
     objective = model.objectives[f"{ask}_{answer}"]
     fine, _ = score(objective, queries, keys, "fine")
     for both in score(objective, queries, keys, "coarse_then_fine", 1000):
         assert torch.allclose(both, fine, atol=1e-6)
 
 
-def perfect_corpus(silent) -> script.EncodedCorpus:
+def perfect_corpus(silent) -> evaluation.EncodedCorpus:
     """Twelve clips that are told from each other without a mistake; some have no sound. Two texts each."""
     embeds = torch.eye(12, 16)
     has_sound = torch.tensor([index not in silent for index in range(12)]).unsqueeze(1)
@@ -382,17 +381,18 @@ def perfect_corpus(silent) -> script.EncodedCorpus:
         "audio": Keys((embeds * has_sound).unsqueeze(1), has_sound, embeds * has_sound),
         "text": Queries(texts.unsqueeze(1), mask, torch.zeros(24, 1, dtype=torch.long), texts.unsqueeze(1), mask),
     }
-    return script.EncodedCorpus(parts, torch.arange(12).repeat_interleave(2), "video", 0)
+    return evaluation.EncodedCorpus(parts, torch.arange(12).repeat_interleave(2), "video", 0)
 
 
 @pytest.mark.parametrize("name", ["coarse", "fine", "coarse_then_fine"])
 def test_clips_without_sound_count_as_errors_or_are_left_out(saved, monkeypatch, name):
     """AVLnet's convention: neither as a query nor as a right answer is a clip without sound found."""
     silent = (0, 5, 7)
-    monkeypatch.setattr(script, "encode_corpus", lambda *arguments: perfect_corpus(silent))
+    monkeypatch.setattr(evaluation, "encode_corpus", lambda *arguments: perfect_corpus(silent))
     _, model, processor = saved
     counted, left_out = (
-        script.evaluate_retrieval(model, processor, None, name, rerank_k=4, skip_silent=skip) for skip in (False, True)
+        evaluation.evaluate_retrieval(model, processor, None, name, rerank_k=4, skip_silent=skip)
+        for skip in (False, True)
     )
     # Of the 24 texts of an item without sound the 22 of others stand before the best of its own.
     last = {"text_to_audio": 12, "audio_to_text": 23, "audio_to_video": 12, "video_to_audio": 12}
@@ -410,12 +410,12 @@ def test_clips_without_sound_count_as_errors_or_are_left_out(saved, monkeypatch,
 
 def test_each_direction_is_ranked_by_its_own_scores(saved, monkeypatch):
     """Perfect scores for finding items, and none for finding queries."""
-    monkeypatch.setattr(script, "encode_corpus", lambda *arguments: perfect_corpus(silent=()))
+    monkeypatch.setattr(evaluation, "encode_corpus", lambda *arguments: perfect_corpus(silent=()))
     right = {24: torch.eye(12).repeat_interleave(2, 0), 12: torch.eye(12)}
     monkeypatch.setattr(
         script, "score_pairs", lambda _, queries, *rest: (right[len(queries.mask)], -right[len(queries.mask)])
     )
-    results = script.evaluate_retrieval(saved[1], saved[2], None)
+    results = evaluation.evaluate_retrieval(saved[1], saved[2], None)
     assert {direction: values["R@1"] for direction, values in results.items()} == {
         **dict.fromkeys(("text_to_video", "text_to_audio", "audio_to_video"), 100.0),
         **dict.fromkeys(("video_to_text", "audio_to_text", "video_to_audio"), 0.0),
@@ -461,11 +461,11 @@ def test_other_and_damaged_models_are_named(saved, tmp_path):
         BertConfig(vocab_size=16, hidden_size=8, num_hidden_layers=1, num_attention_heads=1, intermediate_size=8)
     ).save_pretrained(tmp_path / "bert")
     with pytest.raises(CorpusError, match="of the kind bert, not fgmm"):
-        script.load_model(str(tmp_path / "bert"))
+        load_model(str(tmp_path / "bert"))
     shutil.copytree(saved[0], tmp_path / "damaged")
     (tmp_path / "damaged" / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(CorpusError, match="damaged' could not be loaded"):
-        script.load_model(str(tmp_path / "damaged"))
+        load_model(str(tmp_path / "damaged"))
 
 
 def test_other_processes_do_not_wait(monkeypatch):
@@ -479,16 +479,16 @@ def test_other_processes_do_not_wait(monkeypatch):
 def test_attention_is_drawn(saved, narrated, tmp_path, monkeypatch):
     output = tmp_path / "pictures" / "attention.png"
     options = ["--dataset_config", "default", "--num_clips", 2, "--output", output]
-    run_main(monkeypatch, show_attention, "--model", saved[0], "--dataset", narrated, *options)
+    run_main(monkeypatch, draw_grounding, "--model", saved[0], "--dataset", narrated, *options)
     picture = np.asarray(Image.open(output).convert("RGB")).astype(int)
     assert picture.shape[0] > 300 and picture.std() > 20
 
 
 def test_attention_over_regions_is_a_distribution(saved, narrated):
     _, model, processor = saved
-    clips = FixedClips(load_corpus(str(narrated), "test"), processor, with_audio=False)
+    clips = EvaluationClips(load_corpus(str(narrated), "test"), processor, with_audio=False)
     _, [item] = next(iter(clips))
-    phrases, attention, similarity = show_attention.attend(
+    phrases, attention, similarity = grounding_picture.attend(
         model, processor, item.windows[0], "a small red star on a black background"
     )
     assert phrases == ["small red star", "black background"]

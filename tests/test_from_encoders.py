@@ -8,9 +8,7 @@ import pretrain
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import run_processes, write_video
-from gradient_cache import cached_backward, split_batch
-from tiny_encoders import (
+from helpers import (
     AUDIO,
     PER_FRAME,
     SIZES,
@@ -22,6 +20,8 @@ from tiny_encoders import (
     make_model,
     make_sounds,
     make_texts,
+    run_processes,
+    write_video,
 )
 from transformers import (
     AutoModel,
@@ -33,11 +33,12 @@ from transformers import (
     WhisperModel,
 )
 
+from fgmm_tools.training import configuration
+from fgmm_tools.training.gradient_cache import cached_backward, split_batch
 from modeling_fgmm import FgmmConfig, FgmmForAudioClassification, FgmmForVideoClassification, FgmmModel
 from processing_fgmm import FgmmProcessor
 
 PHRASES = ("phrase_spans", "phrase_captions", "phrase_mask", "caption_lengths")
-
 
 # Regions, words and grids are those of the encoder itself
 
@@ -366,7 +367,7 @@ def test_pretraining_goes_on_from_given_encoders(narrated, encoders_at, tmp_path
     options.update({"clip_seconds": 2.0, "batch_size": 8, "num_workers": 0, "warmup_steps": 1, "max_steps": 3})
     options.update({"encoder_chunk_size": 4, "eval_clips": 4, "learning_rate": 0.01})
     words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    pretrain.train(pretrain.parse_config(words))
+    pretrain.train(configuration.parse_config(words))
     trained = AutoModel.from_pretrained(tmp_path / "model")
     assert trained.config.frozen == ["video", "text"] and trained.config.video_config.model_type == "clip_vision_model"
     before, after = start.state_dict(), trained.state_dict()

@@ -4,9 +4,9 @@ import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import run_processes
-from gradient_cache import cached_backward, split_batch
+from helpers import run_processes
 
+from fgmm_tools.training.gradient_cache import cached_backward, split_batch
 from modeling_fgmm import FgmmConfig, FgmmModel
 
 NUMBER = 7

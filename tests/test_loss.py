@@ -4,10 +4,11 @@ import os
 import pytest
 import torch
 import torch.distributed as dist
-from conftest import run_processes
+from helpers import run_processes
 
 from modeling_fgmm import FgmmConfig, FgmmModel
-from modeling_fgmm.loss_fgmm import OBJECTIVES, Keys, PairObjective, Queries
+from modeling_fgmm.loss_fgmm import OBJECTIVES, PairObjective
+from modeling_fgmm.scoring_fgmm import Keys, Queries
 
 SHARPNESS, DELTA, LOGIT_SCALE, BIAS = 5.0, 1.5, 2.0, -3.0
 WHOLE = 0.3  # weight of the caption as a whole
@@ -28,7 +29,7 @@ VARIANTS = {
     "without gates": {"phrase_gates": False},
     "fixed": {"learnable_sharpness": False, "learnable_phrase_sharpness": False},
     **{name: {"objective": name} for name in ("coarse", "mil_nce", "filip", "siglip")},
-    **{f"{name}, robust": {"objective": name, "robustness": 0.4} for name in ("fine", "coarse", "mil_nce", "filip")},
+    **{f"{name}, robust": {"objective": name, "gce_q": 0.4} for name in ("fine", "coarse", "mil_nce", "filip")},
 }
 
 
@@ -255,18 +256,18 @@ def test_baselines_are_their_papers_formulas(name, plain):
     assert loss == pytest.approx(plain(tensors, masks), abs=1e-9)
 
 
-@pytest.mark.parametrize("robustness", [1e-6, 0.4, 1.0])
-def test_robustness_is_generalised_cross_entropy(robustness):
+@pytest.mark.parametrize("gce_q", [1e-6, 0.4, 1.0])
+def test_robustness_is_generalised_cross_entropy(gce_q):
     """(1 - p^q) / q of the probability of the right clip, and of the right text; for q near 0 this is -log p."""
     tensors, masks = make_items()
     logits, has_text, has_clip, both = mean_caption_cosines(tensors, masks)
     power = (math.exp(LOGIT_SCALE) * logits).exp()
     among_clips = [float(power[i, i] / power[i][has_clip].sum()) for i in both]
     among_texts = [float(power[i, i] / power[has_text, i].sum()) for i in both]
-    terms = [(1 - p**robustness) / robustness for p in among_clips + among_texts]
-    loss = float(loss_of(make_objective(objective="coarse", robustness=robustness), tensors, masks))
+    terms = [(1 - p**gce_q) / gce_q for p in among_clips + among_texts]
+    loss = float(loss_of(make_objective(objective="coarse", gce_q=gce_q), tensors, masks))
     assert loss == pytest.approx(sum(terms) / len(terms), abs=1e-8)
-    if robustness < 0.1:
+    if gce_q < 0.1:
         assert loss == pytest.approx(plain_coarse(tensors, masks), abs=1e-4)
 
 

@@ -3,9 +3,10 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from datasets import load_dataset
-from make_narrated_corpus import (
+from helpers import ROOT
+
+from fgmm_tools.corpora.narrated import (
     LAG,
     NUM_CAPTIONS,
     SECONDS,
@@ -17,7 +18,6 @@ from make_narrated_corpus import (
     make_scene,
     make_sound,
 )
-
 from processing_fgmm.media_fgmm import probe_media, read_frames
 
 

@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import write_video
+from helpers import write_video
 
 from processing_fgmm.media_fgmm import MediaError, probe_media, read_frames, read_waveform, unwrap_file
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import TEXTS
+from helpers import TEXTS
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from modeling_fgmm import FgmmModel

@@ -5,7 +5,10 @@ import zipfile
 
 import pytest
 import update_cards
-from conftest import ROOT
+from helpers import ROOT, run_main
+
+from fgmm_tools.cli import UserError
+from fgmm_tools.publishing import cards
 
 
 def test_wheel_holds_both_packages_and_nothing_else(tmp_path):
@@ -39,8 +42,7 @@ def test_the_packages_do_not_import_each_other():
 
 
 def test_every_table_agrees_with_its_results(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["update_cards.py", "--check"])
-    update_cards.main()
+    run_main(monkeypatch, update_cards, "--check")
 
 
 def test_a_changed_number_is_noticed(tmp_path, monkeypatch):
@@ -53,17 +55,15 @@ def test_a_changed_number_is_noticed(tmp_path, monkeypatch):
         f'{{"dataset": "data/x", "protocol": "p", "seed": 0, {run}, "training": {{{run}, "clips_seen": 7}}, "metrics": '
     )
     (results / "one.json").write_text(text + f'{{"text_to_video": {values}}}}}'.replace("'", '"'))
-    monkeypatch.setattr(update_cards, "ROOT", tmp_path)
-    monkeypatch.setattr(sys, "argv", ["update_cards.py"])
-    update_cards.main()
+    monkeypatch.setattr(cards, "ROOT", tmp_path)
+    run_main(monkeypatch, update_cards)
     assert "| x | text to video | p | 1.0 | 2.0 | 3.0 | 4.0 | 100.0 | 50, 10 |" in (tmp_path / "README.md").read_text()
     (tmp_path / "README.md").write_text((tmp_path / "README.md").read_text().replace("3.0", "93.0"))
-    monkeypatch.setattr(sys, "argv", ["update_cards.py", "--check"])
-    with pytest.raises(SystemExit, match=r"README\.md"):
-        update_cards.main()
+    with pytest.raises(UserError, match=r"README\.md"):
+        run_main(monkeypatch, update_cards, "--check")
     (results / "one.json").unlink()
-    with pytest.raises(SystemExit, match=r"one\.json"):
-        update_cards.main()
+    with pytest.raises(UserError, match=r"one\.json"):
+        run_main(monkeypatch, update_cards, "--check")
 
 
 @pytest.mark.parametrize(
@@ -71,4 +71,4 @@ def test_a_changed_number_is_noticed(tmp_path, monkeypatch):
 )
 def test_chance_recall(right, queries, items, expected):
     values = {"num_queries": queries, "num_items": items}
-    assert update_cards.chance_recall(values, 10) == pytest.approx(expected, abs=0.01)
+    assert cards.chance_recall(values, 10) == pytest.approx(expected, abs=0.01)

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import TEXTS, write_sound, write_video
+from helpers import TEXTS, write_sound, write_video
 from PIL import Image
 from transformers import AutoImageProcessor, AutoTokenizer, pipeline
 

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ROOT, write_video
+from helpers import ROOT, write_video
 from PIL import Image
 
 from processing_fgmm.corpora_fgmm import load_corpus
@@ -146,7 +146,7 @@ def test_links_to_nothing_are_left_out(tmp_path):
 STOP_SCRIPT = """
 import sys, time
 from pathlib import Path
-import parquet_shards
+from fgmm_tools.corpora import parquet_shards
 
 def make_rows(items):
     time.sleep(0.2)

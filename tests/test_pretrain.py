@@ -8,10 +8,13 @@ import time
 import pretrain
 import pytest
 import torch
-from conftest import ROOT, write_video
-from parquet_shards import corpus_features, write_shard
+from helpers import ROOT, write_video
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
+
+from fgmm_tools.cli import UserError
+from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
+from fgmm_tools.training import configuration, setup
 
 TINY = {
     "model.projection_dim": 16,
@@ -37,7 +40,7 @@ def arguments(dataset, output, **options):
 
 
 def pretrain_here(dataset, output, **options):
-    pretrain.train(pretrain.parse_config(arguments(dataset, output, **options)))
+    pretrain.train(configuration.parse_config(arguments(dataset, output, **options)))
 
 
 def script(*arguments):
@@ -71,9 +74,9 @@ def test_periodic_evaluation_is_logged(trained):
 
 def test_every_weight_moved(trained):
     folder, _ = trained
-    config = pretrain.parse_config(["--config", str(folder / "pretrain.yaml")])
+    config = configuration.parse_config(["--config", str(folder / "pretrain.yaml")])
     pretrain.set_seed(config.seed)
-    start = dict(pretrain.make_model(config, AutoProcessor.from_pretrained(folder)).named_parameters())
+    start = dict(setup.make_model(config, AutoProcessor.from_pretrained(folder)).named_parameters())
     trained_weights = AutoModel.from_pretrained(folder).named_parameters()
     moves = {name: (weight - start[name]).abs().max().item() for name, weight in trained_weights}
     assert [name for name, move in moves.items() if move == 0] == []
@@ -141,8 +144,8 @@ def test_old_checkpoints_are_removed(trained):
     ],
 )
 def test_configuration_errors_are_one_sentence(options, named):
-    with pytest.raises(pretrain.UsageError) as caught:
-        pretrain.parse_config(arguments("corpus", "out", **options))
+    with pytest.raises(UserError) as caught:
+        configuration.parse_config(arguments("corpus", "out", **options))
     assert named in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -157,7 +160,7 @@ def test_configuration_errors_are_one_sentence(options, named):
     ],
 )
 def test_errors_come_before_the_first_step(narrated, tmp_path, options, named):
-    with pytest.raises((pretrain.UsageError, pretrain.CorpusError)) as caught:
+    with pytest.raises((UserError, pretrain.CorpusError)) as caught:
         pretrain_here(narrated, **{"output": tmp_path / "out", "max_steps": 2, **options})
     assert named in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "out" / "model.safetensors").exists()
@@ -182,7 +185,7 @@ def test_trackers_write_down_loss_and_speed(narrated, tmp_path):
 
 def test_corpus_without_captions_is_refused(tmp_path):
     corpus = write_corpus(tmp_path / "corpus", [row(str(index), b"x", " ") for index in range(8)])
-    with pytest.raises(pretrain.UsageError, match="no caption anywhere"):
+    with pytest.raises(UserError, match="no caption anywhere"):
         pretrain_here(corpus, tmp_path / "out")
 
 
@@ -190,7 +193,7 @@ def test_training_stops_when_too_many_clips_fail(tmp_path):
     data = write_video(tmp_path / "a.mp4", seconds=1, sound=1.0).read_bytes()
     rows = [row(str(index), data if index % 2 else b"broken") for index in range(40)]
     corpus = write_corpus(tmp_path / "corpus", rows)
-    with pytest.raises(pretrain.UsageError, match="more than max_failed_share"):
+    with pytest.raises(UserError, match="more than max_failed_share"):
         pretrain_here(corpus, tmp_path / "out", max_steps=30)
     pretrain_here(corpus, tmp_path / "out", max_steps=2, max_failed_share=0.6)
     assert (tmp_path / "out" / "model.safetensors").exists()
@@ -204,29 +207,31 @@ def test_command_line_ends_in_one_sentence(narrated, tmp_path):
 
 
 def test_a_dataset_must_be_named():
-    with pytest.raises(pretrain.UsageError, match="'dataset' is not set"):
-        pretrain.parse_config(["--output_dir", "out"])
+    with pytest.raises(UserError, match="'dataset' is not set"):
+        configuration.parse_config(["--output_dir", "out"])
 
 
 def test_values_from_file_and_command_line(tmp_path):
     (tmp_path / "c.yaml").write_text(
         "dataset: a\noutput_dir: b\nlearning_rate: 1e-3\nmixed_precision: no\nmodel: {projection_dim: 8}\n"
     )
-    config = pretrain.parse_config(["--config", str(tmp_path / "c.yaml"), "--seed=3", "--model.projection_dim", "9"])
+    config = configuration.parse_config(
+        ["--config", str(tmp_path / "c.yaml"), "--seed=3", "--model.projection_dim", "9"]
+    )
     assert (config.learning_rate, config.mixed_precision, config.seed) == (1e-3, "no", 3)
     assert config.model == {"projection_dim": 9}
 
 
 @pytest.mark.parametrize("name", ["fgmm-tiny", "fgmm-small", "flickr8k", "grid"])
 def test_shipped_configurations_are_valid(name, tokenizer):
-    config = pretrain.parse_config(["--config", str(ROOT / "scripts" / "configs" / f"{name}.yaml")])
-    processor = pretrain.FgmmProcessor(
-        pretrain.FgmmVideoProcessor(**config.video_processor),
-        pretrain.FgmmFeatureExtractor(**config.feature_extractor),
+    config = configuration.parse_config(["--config", str(ROOT / "scripts" / "configs" / f"{name}.yaml")])
+    processor = setup.FgmmProcessor(
+        setup.FgmmVideoProcessor(**config.video_processor),
+        setup.FgmmFeatureExtractor(**config.feature_extractor),
         tokenizer,
     )
     with torch.device("meta"):
-        model = pretrain.make_model(config, processor)
+        model = setup.make_model(config, processor)
     assert set(model.encoders) == set(model.config.modalities)
 
 
@@ -237,7 +242,7 @@ def test_going_on_from_a_model_takes_its_encoders_and_words_but_not_its_objectiv
     words = [part for name, value in fields.items() for part in (f"--{name}", str(value))]
     command = ["--dataset", str(narrated), "--output_dir", str(folder), "--init_from", str(source), "--max_steps", "1"]
     changes = ["--learning_rate", "1e-9", "--model.learnable_sharpness", "false", "--model.sharpness_init_value", "3"]
-    pretrain.train(pretrain.parse_config([*words, *command, *changes]))
+    pretrain.train(configuration.parse_config([*words, *command, *changes]))
     before, after = load_file(source / "model.safetensors"), load_file(folder / "model.safetensors")
     encoders = [name for name in after if not name.startswith("objectives.")]
     weights = [name for name in encoders if "running" not in name and "num_batches" not in name]
@@ -246,13 +251,13 @@ def test_going_on_from_a_model_takes_its_encoders_and_words_but_not_its_objectiv
     assert before["objectives.text_video.log_sharpness"].exp().item() != pytest.approx(3, abs=0.5)
     tokenizers = [AutoProcessor.from_pretrained(model).tokenizer.get_vocab() for model in (source, folder)]
     assert tokenizers[0] == tokenizers[1]
-    with pytest.raises(pretrain.UsageError, match=r"projections\.video\.weight of the model .* asks for"):
-        pretrain.train(pretrain.parse_config([*words, *command, "--model.projection_dim", "8"]))
+    with pytest.raises(UserError, match=r"projections\.video\.weight of the model .* asks for"):
+        pretrain.train(configuration.parse_config([*words, *command, "--model.projection_dim", "8"]))
     (tmp_path / "other").mkdir()
     (tmp_path / "other/config.json").write_text('{"model_type": "bert"}')
     command[command.index("--init_from") + 1] = str(tmp_path / "other")
-    with pytest.raises(pretrain.UsageError, match="is of type 'bert', not fgmm"):
-        pretrain.train(pretrain.parse_config([*words, "--tokenizer", str(source), *command]))
+    with pytest.raises(UserError, match="is of type 'bert', not fgmm"):
+        pretrain.train(configuration.parse_config([*words, "--tokenizer", str(source), *command]))
 
 
 @pytest.mark.parametrize(
@@ -266,16 +271,16 @@ def test_going_on_from_a_model_takes_its_encoders_and_words_but_not_its_objectiv
     ],
 )
 def test_wrong_training_options_are_named(narrated, tmp_path, options, message):
-    with pytest.raises(pretrain.UsageError, match=message):
+    with pytest.raises(UserError, match=message):
         pretrain_here(narrated, tmp_path / "model", **options)
 
 
 def test_accumulated_batches_stand_in_one_contrast(narrated, tmp_path, monkeypatch):
     """Two batches of four clips, encoded three at a time, are contrasted as eight."""
     sizes = []
-    contrast = pretrain.FgmmModel.contrast
+    contrast = setup.FgmmModel.contrast
     monkeypatch.setattr(
-        pretrain.FgmmModel,
+        setup.FgmmModel,
         "contrast",
         lambda self, outputs: sizes.append(len(outputs["video"][0])) or contrast(self, outputs),
     )

@@ -4,7 +4,7 @@ import wave
 import numpy as np
 import pytest
 import torch
-from conftest import TEXTS, write_video
+from helpers import TEXTS, write_video
 from PIL import Image
 from transformers import AutoFeatureExtractor, AutoProcessor
 

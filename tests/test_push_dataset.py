@@ -4,16 +4,17 @@ import shutil
 import subprocess
 import sys
 
-import hub
 import push_dataset
 import pyarrow.parquet as parquet
 import pytest
-from benchmarks import BENCHMARKS
-from conftest import ROOT, write_video
 from datasets import load_dataset
+from helpers import ROOT, run_main, write_video
 from huggingface_hub import DatasetCard
-from parquet_shards import claim_folder, corpus_features, write_card, write_shard
 
+from fgmm_tools.cli import UserError
+from fgmm_tools.corpora.benchmarks import BENCHMARKS
+from fgmm_tools.corpora.parquet_shards import claim_folder, corpus_features, write_card, write_shard
+from fgmm_tools.publishing import dataset_push
 from processing_fgmm.corpora_fgmm import CorpusError, check_schema
 
 
@@ -40,9 +41,12 @@ def corpus(tmp_path):
     return folder
 
 
-def push(folder, *options, repo_id="org/corpus"):
-    sys.argv = ["push_dataset.py", "--dataset", str(folder), "--repo_id", repo_id, *options]
-    push_dataset.main()
+@pytest.fixture
+def push(monkeypatch):
+    """Publishes a corpus."""
+    return lambda folder, *options, repo_id="org/corpus": run_main(
+        monkeypatch, push_dataset, "--dataset", folder, "--repo_id", repo_id, *options
+    )
 
 
 def as_a_user(code, server, tmp_path):
@@ -61,7 +65,7 @@ def as_a_user(code, server, tmp_path):
     return answer.stdout
 
 
-def test_ids_and_times_are_the_default_of_a_benchmark(hub_server, corpus, tmp_path, capsys):
+def test_ids_and_times_are_the_default_of_a_benchmark(hub_server, corpus, tmp_path, capsys, push):
     push(corpus)
     assert "ids and times" in capsys.readouterr().out
     repository = hub_server.repositories["datasets/org/corpus"]
@@ -94,7 +98,7 @@ def test_ids_and_times_are_the_default_of_a_benchmark(hub_server, corpus, tmp_pa
     assert "Ids and times only" in card.text and "| full | train | 2 |" in card.text and "About it." in card.text
 
 
-def test_a_user_streams_the_corpus_from_the_hub(hub_server, corpus, tmp_path, capsys):
+def test_a_user_streams_the_corpus_from_the_hub(hub_server, corpus, tmp_path, capsys, push):
     push(corpus, "--with_media", "--private")
     assert "you say that you have the right" in capsys.readouterr().out
     assert hub_server.repositories["datasets/org/corpus"].private
@@ -115,20 +119,20 @@ print(len(load_dataset("org/corpus", "small", split="test")))
 
 def test_whose_media_may_be_passed_on():
     def may(made_of):
-        return push_dataset.may_redistribute({"made_of": made_of})
+        return dataset_push.may_redistribute({"made_of": made_of})
 
     assert may({"num_train": 3, "seed": 0})  # the rendered corpus
     assert may({"name": "esc50"}) and BENCHMARKS["esc50"].redistributable
     assert not may({"name": "ucf101"}) and not may({"name": "folder"}) and not may({"name": "gone"}) and not may(None)
 
 
-def test_a_push_that_broke_off_sends_only_what_lacks(hub_server, corpus, monkeypatch):
+def test_a_push_that_broke_off_sends_only_what_lacks(hub_server, corpus, monkeypatch, push):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     push(corpus, "--with_media", repo_id="org/whole")
     oids = sorted(hub_server.store)
     hub_server.store.clear()
     hub_server.breaking = {oids[0]}
-    with pytest.raises(hub.HubError, match=r"org/corpus .*broke off .*the same command goes on"):
+    with pytest.raises(UserError, match=r"org/corpus .*broke off .*the same command goes on"):
         push(corpus, "--with_media")
     assert len(hub_server.repositories["datasets/org/corpus"].commits) == 1
     assert sorted(hub_server.store) == oids[1:]
@@ -144,7 +148,7 @@ def test_a_push_that_broke_off_sends_only_what_lacks(hub_server, corpus, monkeyp
     assert hub_server.count("PUT", "/storage/") == 0 and len(repository.commits) == 2
 
 
-def test_shards_of_an_earlier_push_go_with_it(hub_server, corpus):
+def test_shards_of_an_earlier_push_go_with_it(hub_server, corpus, push):
     push(corpus)
     table = parquet.read_table(corpus / "data" / "train-00000-of-00002.parquet")
     parquet.write_table(table, corpus / "data" / "train-00000-of-00001.parquet")
@@ -155,32 +159,32 @@ def test_shards_of_an_earlier_push_go_with_it(hub_server, corpus):
     assert names == {"data/train-00000-of-00001.parquet"}
 
 
-def test_ids_alone_are_the_same_bytes_each_time(hub_server, corpus):
+def test_ids_alone_are_the_same_bytes_each_time(hub_server, corpus, push):
     push(corpus)
     hub_server.requests.clear()
     push(corpus)
     assert hub_server.count("PUT", "/storage/") == 0
 
 
-def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch):
+def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch, push):
     with pytest.raises(CorpusError, match=r"nothing has no README.md"):
         push(tmp_path / "nothing")
-    with pytest.raises(hub.HubError, match="not of the form ORG/NAME"):
+    with pytest.raises(UserError, match="not of the form ORG/NAME"):
         push(corpus, repo_id="corpus")
     monkeypatch.setenv("HF_TOKEN", "hf_other")
-    with pytest.raises(hub.HubError, match="may not write to org/corpus"):
+    with pytest.raises(UserError, match="may not write to org/corpus"):
         push(corpus)
     monkeypatch.delenv("HF_TOKEN")
-    with pytest.raises(hub.HubError, match="no token"):
+    with pytest.raises(UserError, match="no token"):
         push(corpus)
     monkeypatch.setenv("HF_TOKEN", "hf_owner")
     table = parquet.read_table(corpus / "data" / "test-00000-of-00001.parquet")
     for path in (corpus / "data").glob("*.parquet"):
         parquet.write_table(table.append_column("title", [["a secret sentence"]]), path)
-    with pytest.raises(hub.HubError, match="The column 'title' of msrvtt is none of a corpus'"):
+    with pytest.raises(UserError, match="The column 'title' of msrvtt is none of a corpus'"):
         push(corpus)
     (corpus / "README.md").write_text("---\ntags: [fgmm]\n---\n# mine\n")
-    with pytest.raises(hub.HubError, match="names no licence"):
+    with pytest.raises(UserError, match="names no licence"):
         push(corpus, "--with_media")
     (corpus / "data" / "test-00000-of-00001.parquet").write_bytes(b"PAR1")
     with pytest.raises(CorpusError, match="could not be opened"):
@@ -188,7 +192,7 @@ def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch):
     assert not any(len(one.commits) > 1 for one in hub_server.repositories.values())
 
 
-def test_the_narrated_corpus_goes_with_its_card(hub_server, narrated, tmp_path, monkeypatch, capsys):
+def test_the_narrated_corpus_goes_with_its_card(hub_server, narrated, tmp_path, monkeypatch, capsys, push):
     """The card in model_cards is of one corpus; another one of that name gets the plain card."""
     folder = tmp_path / "narrated"
     shutil.copytree(narrated, folder)
@@ -200,8 +204,8 @@ def test_the_narrated_corpus_goes_with_its_card(hub_server, narrated, tmp_path, 
     (cards / "results" / "corpora").mkdir(parents=True)
     (cards / "pictures").symlink_to(ROOT / "model_cards" / "pictures")
     shutil.copy(ROOT / "model_cards" / "narrated.md", cards)
-    sys.argv = ["push_dataset.py", "--dataset", str(folder), "--record", str(cards / "results/corpora/narrated.json")]
-    push_dataset.main()
+    record = cards / "results" / "corpora" / "narrated.json"
+    run_main(monkeypatch, push_dataset, "--dataset", folder, "--record", record)
     assert (
         json.loads((cards / "results/corpora/narrated.json").read_text())["configs"]["default"]["train"]["rows"] == 32
     )

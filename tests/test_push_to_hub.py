@@ -4,15 +4,15 @@ import os
 import subprocess
 import sys
 
-import hub
 import push_to_hub
 import pytest
-import update_cards
 import yaml
-from conftest import ROOT
+from helpers import ROOT, run_main
 from hub_server import HubServer
 from huggingface_hub import DatasetCard, ModelCard, constants, parse_eval_result_entries
 
+from fgmm_tools.cli import UserError
+from fgmm_tools.publishing import cards as cards_module
 from modeling_fgmm import FgmmModel
 
 RUN = {
@@ -46,12 +46,15 @@ def folder(tmp_path, model, processor):
     return folder
 
 
-def push(folder, *options, repo_id="org/fgmm-tiny"):
-    sys.argv = ["push_to_hub.py", "--model", str(folder), "--repo_id", repo_id, *options]
-    push_to_hub.main()
+@pytest.fixture
+def push(monkeypatch):
+    """Publishes a model."""
+    return lambda folder, *options, repo_id="org/fgmm-tiny": run_main(
+        monkeypatch, push_to_hub, "--model", folder, "--repo_id", repo_id, *options
+    )
 
 
-def test_everything_is_published_in_one_commit(hub_server, folder, capsys):
+def test_everything_is_published_in_one_commit(hub_server, folder, capsys, push):
     hub_server.chunk_size = 30_000  # the weights go in several parts
     push(folder, "--private", "--dataset", "org/narrated")
     repository = hub_server.repositories["models/org/fgmm-tiny"]
@@ -86,7 +89,7 @@ def test_everything_is_published_in_one_commit(hub_server, folder, capsys):
     assert "Published: " in capsys.readouterr().out
 
 
-def test_a_user_loads_the_model_from_the_hub_and_pushes_it(hub_server, folder, tmp_path):
+def test_a_user_loads_the_model_from_the_hub_and_pushes_it(hub_server, folder, tmp_path, push):
     """In a process of its own, away from the repository, with HF_ENDPOINT and HF_TOKEN as the only settings."""
     push(folder)
     code = f"""
@@ -129,11 +132,11 @@ print(type(model).__module__, type(processor).__name__)
     } <= second.keys()
 
 
-def test_a_push_that_broke_off_is_repeated(hub_server, folder, monkeypatch):
+def test_a_push_that_broke_off_is_repeated(hub_server, folder, monkeypatch, push):
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     (folder / "more.safetensors").write_bytes(bytes(200_000))
     hub_server.breaking = {hashlib.sha256(bytes(200_000)).hexdigest()}
-    with pytest.raises(hub.HubError, match=r"broke off .*nothing was published, and the same command goes on"):
+    with pytest.raises(UserError, match=r"broke off .*nothing was published, and the same command goes on"):
         push(folder)
     repository = hub_server.repositories["models/org/fgmm-tiny"]
     assert len(repository.commits) == 1 and "README.md" not in repository.files
@@ -168,38 +171,38 @@ def test_a_push_that_broke_off_is_repeated(hub_server, folder, monkeypatch):
     ],
 )
 def test_a_refusal_is_one_sentence_and_publishes_nothing(
-    hub_server, folder, monkeypatch, token, repo_id, options, message
+    hub_server, folder, monkeypatch, token, repo_id, options, message, push
 ):
     push(folder, repo_id="org/there")
     before = dict(hub_server.repositories["models/org/there"].commits)
     monkeypatch.delenv("HF_TOKEN")
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    with pytest.raises(hub.HubError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         push(folder, *options, repo_id=repo_id)
     assert "\n" not in str(caught.value)
     assert hub_server.repositories["models/org/there"].commits == before
     assert not any(len(one.commits) > 1 for name, one in hub_server.repositories.items() if "there" not in name)
 
 
-def test_a_server_that_is_not_there(folder, monkeypatch, tmp_path):
+def test_a_server_that_is_not_there(folder, monkeypatch, tmp_path, push):
     with HubServer({}) as server:
         endpoint = server.endpoint
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     monkeypatch.setenv("HF_TOKEN", "hf_owner")
-    with pytest.raises(hub.HubError, match=f"The upload to org/fgmm-tiny at {endpoint} broke off"):
+    with pytest.raises(UserError, match=f"The upload to org/fgmm-tiny at {endpoint} broke off"):
         push(folder)
 
 
-def test_a_wrong_folder_is_named(folder, tmp_path):
-    with pytest.raises(hub.HubError, match=r"nothing has no model \(config.json is not there\)"):
+def test_a_wrong_folder_is_named(folder, tmp_path, push):
+    with pytest.raises(UserError, match=r"nothing has no model \(config.json is not there\)"):
         push(tmp_path / "nothing")
     (folder / "modeling_fgmm.py").unlink()
-    with pytest.raises(hub.HubError, match="has no code"):
+    with pytest.raises(UserError, match="has no code"):
         push(folder)
     (folder / "modeling_fgmm.py").touch()
     (folder / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(hub.HubError, match="of the kind bert, not fgmm"):
+    with pytest.raises(UserError, match="of the kind bert, not fgmm"):
         push(folder)
 
 
@@ -210,24 +213,24 @@ def test_the_script_ends_without_a_traceback(tmp_path):
     assert answer.stderr.splitlines()[-1].startswith(f"{tmp_path} has no model (config.json is not there); give")
 
 
-def test_results_of_other_weights_are_refused_and_those_of_random_ones_left_out(hub_server, folder):
+def test_results_of_other_weights_are_refused_and_those_of_random_ones_left_out(hub_server, folder, push):
     write_results(folder / "floor.json", training=None, recall=77.7, protocol="random weights, linear")
     write_results(folder / "guess.json", training=None, recall=77.7, protocol="retrieval, fine score of random weights")
     push(folder)
     files = hub_server.repositories["models/org/fgmm-tiny"].files
     assert not {"results/floor.json", "results/guess.json"} & files.keys() and b"77.7" not in files["README.md"].content
     write_results(folder / "other.json", training=TRAINING | {"seed": 1})
-    with pytest.raises(hub.HubError, match=r"other.json is of another training run"):
+    with pytest.raises(UserError, match=r"other.json is of another training run"):
         push(folder)
 
 
-def test_a_damaged_results_file_is_named(folder):
+def test_a_damaged_results_file_is_named(folder, push):
     (folder / "retrieval.json").write_text('{"metrics": ')
-    with pytest.raises(hub.HubError, match=r"retrieval.json is damaged"):
+    with pytest.raises(UserError, match=r"retrieval.json is damaged"):
         push(folder)
 
 
-def test_a_model_without_results_has_a_card_without_numbers(hub_server, folder):
+def test_a_model_without_results_has_a_card_without_numbers(hub_server, folder, push):
     (folder / "retrieval.json").unlink()
     (folder / "training.json").unlink()
     push(folder, "--license", "mit")
@@ -235,17 +238,17 @@ def test_a_model_without_results_has_a_card_without_numbers(hub_server, folder):
     assert "Not evaluated" in card.text and card.data.eval_results is None and "R@1" not in card.text
 
 
-def test_weights_that_begin_from_others_want_a_licence(hub_server, folder, encoders_at):
+def test_weights_that_begin_from_others_want_a_licence(hub_server, folder, encoders_at, push):
     settings = (folder / "pretrain.yaml").read_text()
     (folder / "pretrain.yaml").write_text(f"{settings}init_from: outputs/start\n")
-    with pytest.raises(hub.HubError, match="name the licence of them by --license"):
+    with pytest.raises(UserError, match="name the licence of them by --license"):
         push(folder)
     push(folder, "--license", "cc-by-nc-4.0")
     card = ModelCard(hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode())
     assert card.data.license == "cc-by-nc-4.0" and "beginning from `outputs/start`" in card.text
     (folder / "pretrain.yaml").write_text(settings)
     FgmmModel.from_encoders(audio=encoders_at / "ast", text=encoders_at / "bert").save_pretrained(folder)
-    with pytest.raises(hub.HubError, match="--license"):
+    with pytest.raises(UserError, match="--license"):
         push(folder)
     push(folder, "--license", "bsd-3-clause")
     text = hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode()
@@ -254,7 +257,9 @@ def test_weights_that_begin_from_others_want_a_licence(hub_server, folder, encod
     assert len(hub_server.repositories["models/org/fgmm-tiny"].commits) == 3  # nothing was published in between
 
 
-def test_the_card_in_model_cards_goes_with_its_own_weights_alone(hub_server, folder, monkeypatch, tmp_path, capsys):
+def test_the_card_in_model_cards_goes_with_its_own_weights_alone(
+    hub_server, folder, monkeypatch, tmp_path, capsys, push
+):
     cards = tmp_path / "cards"
     (cards / "results").mkdir(parents=True)
     (cards / "pictures").mkdir()
@@ -264,7 +269,7 @@ def test_the_card_in_model_cards_goes_with_its_own_weights_alone(hub_server, fol
     floor = "retrieval, trained score of random weights"
     write_results(cards / "results" / "floor.json", training=None, recall=10.9, protocol=floor)
     text = "---\nlicense: mit\n---\n\n# mine\n\nORG/mine ![a](pictures/a.png)\n\n<!-- results: official floor -->\n"
-    text = update_cards.fill(text + "<!-- end of results -->\n", cards / "results")
+    text = cards_module.fill(text + "<!-- end of results -->\n", cards / "results")
     (cards / "mine.md").write_text(text)
     monkeypatch.setattr(push_to_hub, "CARDS", cards)
     push(folder, "--dataset", "org/narrated")
@@ -276,7 +281,7 @@ def test_the_card_in_model_cards_goes_with_its_own_weights_alone(hub_server, fol
     assert files["pictures/a.png"].content == b"png" and "results/official.json" in files
 
     (cards / "mine.md").write_text(text.replace("33.3", "93.3"))
-    with pytest.raises(hub.HubError, match=r"mine.md differs from its results files"):
+    with pytest.raises(UserError, match=r"mine.md differs from its results files"):
         push(folder)
     (folder / "training.json").write_text(json.dumps(TRAINING | {"date": "2026-05-05"}))
     write_results(folder / "retrieval.json", training=TRAINING | {"date": "2026-05-05"}, recall=44.4)
@@ -305,8 +310,8 @@ def test_a_number_changed_in_the_metadata_alone_is_noticed():
     text = (ROOT / "model_cards" / "fgmm-tiny.md").read_text()
     assert text.count("value: 46.2") == 1
     results = ROOT / "model_cards" / "results"
-    assert update_cards.fill(text, results) == text
-    assert update_cards.fill(text.replace("value: 46.2", "value: 57.7"), results) == text
+    assert cards_module.fill(text, results) == text
+    assert cards_module.fill(text.replace("value: 46.2", "value: 57.7"), results) == text
 
 
 @pytest.mark.parametrize(
@@ -322,6 +327,6 @@ def test_a_number_changed_in_the_metadata_alone_is_noticed():
     ],
 )
 def test_numbers_and_links_in_the_text_of_a_published_card(tmp_path, text, problem):
-    problems = update_cards.find_problems(f"---\nlicense: mit\n---\n{text}\n", tmp_path)
+    problems = cards_module.find_problems(f"---\nlicense: mit\n---\n{text}\n", tmp_path)
     assert len(problems) == (problem is not None) and (problem is None or problem in problems[0])
-    assert update_cards.find_problems(text, tmp_path) == []  # no metadata: not published
+    assert cards_module.find_problems(text, tmp_path) == []  # no metadata: not published

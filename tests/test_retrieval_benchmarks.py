@@ -4,9 +4,9 @@ import csv
 import shutil
 
 import pytest
-from benchmark_layouts import prepare, read, sizes, touch
-from benchmarks.layout import LayoutError
+from helpers import prepare, read, sizes, touch
 
+from fgmm_tools.corpora.benchmarks.layout import LayoutError
 from processing_fgmm.corpora_fgmm import list_configs, load_corpus
 
 

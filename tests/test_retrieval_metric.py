@@ -3,12 +3,12 @@ import math
 import evaluate
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score
 
-METRIC = str(ROOT / "scripts" / "metrics" / "fgmm_retrieval")
+METRIC = str(ROOT / "scripts" / "fgmm_tools" / "metrics" / "fgmm_retrieval")
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,13 @@ import pretrain
 import pytest
 import torch
 import trace_attention
-from conftest import ROOT
-from evaluate_retrieval import load_model
+from helpers import ROOT, run_main
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from fgmm_tools.cli import UserError
+from fgmm_tools.models import load_model
+from fgmm_tools.publishing import attention_trace
 from processing_fgmm.corpora_fgmm import load_corpus
 
 SLIDES, CHATTER, NUM_CLIPS = 3, 2, 37  # more clips than a batch of the script holds
@@ -89,11 +91,6 @@ def models(corpus, tmp_path_factory):
     return {name: train(corpus, folder / f"of_{name}", values) for name, values in options.items()}
 
 
-def run_main(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["scripts/trace_attention.py", *map(str, arguments)])
-    trace_attention.main()
-
-
 @pytest.fixture(scope="module")
 def traced(models, corpus, tmp_path_factory):
     """The folder of a results file and a figure of all three models."""
@@ -102,7 +99,7 @@ def traced(models, corpus, tmp_path_factory):
     folders = [word for model in models.values() for word in ("--model", model)]
     files = ["--output", folder / "figure.png", "--results", folder / "results.json"]
     with pytest.MonkeyPatch.context() as patch:
-        run_main(patch, *folders, *options, *files)
+        run_main(patch, trace_attention, *folders, *options, *files)
     return folder
 
 
@@ -239,8 +236,16 @@ def test_figure_shows_every_model_and_is_redrawn_from_the_results(traced, tmp_pa
     assert pixels.shape[1] > 2 * pixels.shape[0]
     for color in ((31, 119, 180), (255, 127, 14), (44, 160, 44)):  # matplotlib's first three
         assert (np.abs(pixels - color).sum(-1) < 12).sum() > 50
-    monkeypatch.setattr(trace_attention, "load_model", None)  # nothing is measured
-    run_main(monkeypatch, "--redraw", "--output", tmp_path / "again.png", "--results", traced / "results.json")
+    monkeypatch.setattr(attention_trace, "load_model", None)  # nothing is measured
+    run_main(
+        monkeypatch,
+        trace_attention,
+        "--redraw",
+        "--output",
+        tmp_path / "again.png",
+        "--results",
+        traced / "results.json",
+    )
     with Image.open(tmp_path / "again.png") as picture:
         assert (np.asarray(picture.convert("RGB")) == pixels).all()
 
@@ -249,14 +254,14 @@ def test_checkpoints_of_several_processes_are_read(models, tmp_path):
     state = load_file(models["fine"] / "checkpoints/step-0000002/model.safetensors")
     model, _ = load_model(str(models["fine"]))
     save_file({f"module.{name}": value for name, value in state.items()}, tmp_path / "model.safetensors")
-    trace_attention.load_weights(model, tmp_path / "model.safetensors")
+    attention_trace.load_weights(model, tmp_path / "model.safetensors")
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
 def test_shows_without_chatter_leave_a_gap(models, source, tmp_path, monkeypatch):
     corpus = prepare(source, tmp_path / "quiet", "--slides", SLIDES)
     files = ["--output", tmp_path / "figure.png", "--results", tmp_path / "results.json"]
-    run_main(monkeypatch, "--model", models["fine"], "--dataset", corpus, "--num_clips", 4, *files)
+    run_main(monkeypatch, trace_attention, "--model", models["fine"], "--dataset", corpus, "--num_clips", 4, *files)
     numbers = json.loads((tmp_path / "results.json").read_text())["models"]["of_fine"]
     assert numbers["chatter_pairs"] == [None, None]
     assert numbers["weight_of_right_captions"] == pytest.approx([1.0, 1.0])
@@ -280,16 +285,18 @@ def test_what_cannot_be_measured_is_explained(models, corpus, source, tmp_path, 
         (turned, corpus, "train", "'text_to_regions' .*turned has 'both' and 'caption'"),
     ):
         options = ["--model", model, "--dataset", dataset, "--split", split, "--num_clips", 2]
-        with pytest.raises(SystemExit, match=message) as error:
-            run_main(monkeypatch, *options, "--output", tmp_path / "a.png", "--results", tmp_path / "a.json")
+        with pytest.raises(UserError, match=message) as error:
+            run_main(
+                monkeypatch, trace_attention, *options, "--output", tmp_path / "a.png", "--results", tmp_path / "a.json"
+            )
         assert "\n" not in str(error.value)
     assert not (tmp_path / "a.json").exists()
 
 
 def test_a_model_without_text_or_video_is_refused(models, processor, config, tmp_path):
     config.modalities = ["audio", "video"]
-    with pytest.raises(SystemExit, match="deaf does not compare text with video; it has audio, video"):
-        trace_attention.check_model("deaf", trace_attention.FgmmModel(config), processor, None)
+    with pytest.raises(UserError, match="deaf does not compare text with video; it has audio, video"):
+        attention_trace.check_model("deaf", attention_trace.FgmmModel(config), processor, None)
 
 
 @pytest.mark.parametrize(
@@ -303,5 +310,5 @@ def test_a_model_without_text_or_video_is_refused(models, processor, config, tmp
 )
 def test_wrong_arguments_are_refused(arguments, monkeypatch, capsys):
     with pytest.raises(SystemExit) as error:
-        run_main(monkeypatch, "--output", "a.png", "--results", "a.json", *arguments)
+        run_main(monkeypatch, trace_attention, "--output", "a.png", "--results", "a.json", *arguments)
     assert error.value.code == 2 and "error:" in capsys.readouterr().err

@@ -1,1 +1,0 @@
-"""The parts of scripts/evaluate_classification.py: folds and labels, windows, probes, training, metrics."""

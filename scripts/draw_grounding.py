@@ -1,0 +1,32 @@
+"""Draws where phrases look: clips of a corpus, and over their frames the attention of each phrase of a caption.
+
+python scripts/draw_grounding.py --model outputs/fgmm-tiny --dataset data/narrated --output attention.png
+"""
+
+import argparse
+from pathlib import Path
+
+from fgmm_tools.cli import add_corpus_arguments, make_parser, run_command
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = make_parser(__doc__)
+    parser.add_argument("--model", required=True, help="model folder or name on the Hub")
+    add_corpus_arguments(parser, split="test")
+    parser.add_argument("--num_clips", type=int, default=4)
+    parser.add_argument("--output", type=Path, required=True, help="PNG file")
+    args = parser.parse_args()
+    if args.output.suffix != ".png":
+        parser.error("--output is a PNG file, with the ending .png")
+    return args
+
+
+def main(args: argparse.Namespace) -> None:
+    from fgmm_tools.publishing.grounding_picture import draw_clips
+
+    number = draw_clips(args.model, args.dataset, args.split, args.dataset_config, args.num_clips, args.output)
+    print(f"Drew {number} clips into {args.output}.")
+
+
+if __name__ == "__main__":
+    run_command(parse_arguments, main)

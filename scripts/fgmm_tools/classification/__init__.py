@@ -1,0 +1,1 @@
+"""Classification: folds and labels, features, probes, fine-tuning, metrics."""

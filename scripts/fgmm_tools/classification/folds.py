@@ -1,0 +1,142 @@
+"""A corpus' official splits or folds, with classes and labels."""
+
+import re
+import warnings
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from datasets import ClassLabel, IterableDataset
+from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+from processing_fgmm.corpora_fgmm import load_corpus
+
+from ..cli import UserError
+
+# In place of a split's name: a fifth of the training split, which is then not trained on.
+HELD_OUT = "held_out"
+# Parts of the training split, in cross-validation and of which one is held out.
+NUM_PARTS = 5
+# Clips cut from one recording: UCF101's v_CLASS_gNN_cNN, ESC's FOLD-RECORDING-TAKE, Speech Commands' SPEAKER_nohash_N.
+GROUP_PATTERNS = (r".+_g\d+(?=_c\d+)", r"^\d-\d+(?=-[A-Z])", r"[0-9a-f]{8}(?=_nohash_)")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a corpus: their names, and whether a clip may be of several."""
+
+    names: list[str]
+    multi_label: bool
+
+    def targets(self, labels: list[int | list[int]]) -> np.ndarray:
+        """(clips, classes) 1 for a clip's classes, else 0."""
+        targets = np.zeros((len(labels), len(self.names)), dtype=np.int64)
+        for row, label in enumerate(labels):
+            targets[row, label] = 1
+        return targets
+
+    def model_labels(self, labels: list[int | list[int]]) -> np.ndarray:
+        """What a classification model takes: (clips,) indices, or (clips, classes) floats 0 or 1."""
+        return self.targets(labels).astype(np.float32) if self.multi_label else np.array(labels)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Clips, and the label of each by its video_id."""
+
+    corpus: IterableDataset
+    labels: dict[str, int | list[int]]
+
+    def keep(self, names) -> "Split":
+        """These clips alone."""
+        names = frozenset(names)
+        corpus = self.corpus.filter(partial(is_among, names), input_columns="video_id")
+        return Split(corpus, {name: label for name, label in self.labels.items() if name in names})
+
+
+def is_among(names: frozenset[str], video_id: str) -> bool:
+    return video_id in names
+
+
+def read_classes(corpus: IterableDataset, dataset: str) -> Classes:
+    """The classes of the column `label`.
+
+    Raises:
+        UserError: when it is neither a ClassLabel nor a list of them, or not there.
+    """
+    feature = corpus.features.get("label")
+    multi_label = not isinstance(feature, ClassLabel)
+    feature = getattr(feature, "feature", None) if multi_label else feature
+    if not isinstance(feature, ClassLabel):
+        raise UserError(f"{dataset} has no column 'label' of ClassLabel or List(ClassLabel), which classes come from.")
+    return Classes(list(feature.names), multi_label)
+
+
+def read_split(dataset: str, split: str, config_name: str) -> Split:
+    """A split's rows, and their labels.
+
+    Raises:
+        UserError: when it is not there, or naming a clip that stands there twice or has no label.
+    """
+    corpus, labels = load_corpus(dataset, split, config_name), {}
+    for row in corpus.select_columns(["video_id", "label"]):
+        name, label = row["video_id"], row["label"]
+        if name in labels:
+            raise UserError(f"{dataset}, {config_name}, has {name!r} twice in its split {split!r}.")
+        if label is None or label == -1:
+            raise UserError(f"{dataset}, {config_name}, has no label for {name!r} in its split {split!r}.")
+        labels[name] = label
+    return Split(corpus, labels)
+
+
+def group_of(video_id: str) -> str:
+    """The recording that a clip was cut from, where its name tells, else the name."""
+    matches = (re.search(pattern, video_id) for pattern in GROUP_PATTERNS)
+    return next((match.group() for match in matches if match), video_id)
+
+
+def split_groups(targets: np.ndarray, groups: list[str], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Rows to train and to judge on, for each of five parts (fewer where there are fewer groups); no group is in both.
+
+    Args:
+        targets: (rows, classes) 0 or 1. Where every row is of one class, the parts have like shares of each.
+        groups: of each row.
+        seed: of the order.
+
+    Raises:
+        ValueError: when all rows are of one group.
+    """
+    number = min(NUM_PARTS, len(set(groups)))
+    if number < 2:
+        raise ValueError("The training clips are all of one recording, so that no part of them can be held out.")
+    one_class = (targets.sum(1) == 1).all()
+    splitter = (StratifiedGroupKFold if one_class else GroupKFold)(number, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():  # of classes with fewer rows than parts, for which there is no remedy
+        warnings.simplefilter("ignore", UserWarning)
+        return list(splitter.split(targets, targets.argmax(1), groups))
+
+
+def read_fold(dataset: str, config_name: str, split: str, classes: Classes, seed: int) -> tuple[Split, Split]:
+    """What is trained on and what is judged on, of one configuration.
+
+    Args:
+        split: that is judged on, or `HELD_OUT`.
+        seed: of what is held out.
+
+    Raises:
+        UserError: when a split is not there, or what is trained on has fewer than two classes.
+    """
+    train = read_split(dataset, "train", config_name)
+    if split == HELD_OUT:
+        names = np.array(list(train.labels))
+        targets = classes.targets(list(train.labels.values()))
+        try:
+            parts = split_groups(targets, [group_of(name) for name in names], seed)[0]
+        except ValueError as error:
+            raise UserError(f"{dataset}, {config_name}: {error}") from error
+        train, judged = (train.keep(names[rows].tolist()) for rows in parts)
+    else:
+        judged = read_split(dataset, split, config_name)
+    if classes.targets(list(train.labels.values())).any(0).sum() < 2:
+        raise UserError(f"{dataset}, {config_name}, has training clips of fewer than two classes.")
+    return train, judged

@@ -1,0 +1,1 @@
+"""Corpora that are written: Parquet shards, benchmarks in their published layouts, slide shows, rendered clips."""

@@ -1,0 +1,163 @@
+"""Writes a corpus as Parquet shards with a dataset card: whole files only, and none that is there already."""
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet as parquet
+import yaml
+from datasets import Audio as AudioFeature
+from datasets import Features, Image, List, Value, Video
+from tqdm import tqdm
+
+from ..cli import UserError
+
+ROWS_PER_SHARD = 256
+# Of media in a shard, and at most one file more: a worker holds one shard in memory.
+BYTES_PER_SHARD = 500_000_000
+# Of a row group, which a reader holds in memory.
+ROWS_PER_GROUP = 64
+BYTES_PER_GROUP = 100_000_000
+MEDIA = {"video": Video(decode=False), "image": Image(decode=False), "audio": AudioFeature(decode=False)}
+
+
+def corpus_features(*media: str, **extra) -> Features:
+    """The schema of a corpus with these kinds of media, and columns beyond it."""
+    caption = {"text": Value("string"), "start": Value("float64"), "end": Value("float64")}
+    columns = {medium: MEDIA[medium] for medium in media}
+    return Features({"video_id": Value("string"), **columns, "captions": List(caption), **extra})
+
+
+def write_shard(path: Path, rows: list[dict], features: Features) -> None:
+    """Writes one Parquet file, whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    # Not through Dataset: its encoding of sounds asks for torchcodec, even where nothing is decoded.
+    table = pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
+    rows_per_group = min(ROWS_PER_GROUP, len(rows) * BYTES_PER_GROUP // max(table.nbytes, 1))
+    parquet.write_table(table, partial, row_group_size=max(1, rows_per_group))
+    os.replace(partial, path)
+
+
+def claim_folder(output: Path, arguments: dict) -> None:
+    """Notes what a corpus is made of, so that a later run goes on only with the same.
+
+    Raises:
+        UserError: when the folder holds a corpus made of something else, or files that are no corpus', or cannot be
+            written.
+    """
+    note, text = output / "corpus.json", json.dumps(arguments)
+    if note.exists() and note.read_text() != text:
+        raise UserError(
+            f"{output} holds a corpus made with other arguments or of another source ({note.read_text().strip()}); "
+            "give another --output or delete the folder."
+        )
+    taken = [name for name in ("README.md", "data") if (output / name).exists()]
+    if taken and not note.exists():
+        raise UserError(f"{output} has a {taken[0]} that is not a corpus'; give another --output.")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        partial = note.with_name(note.name + ".partial")
+        partial.write_text(text)
+        os.replace(partial, note)
+        (output / "data").mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output} cannot be written: {error.strerror}; give another --output.") from error
+
+
+def make_shards(
+    output: Path,
+    group: str,
+    items: list,
+    make_rows: Callable[[list], list[dict]],
+    features: Features,
+    num_proc: int,
+    sizes: list[int] | None = None,
+) -> None:
+    """Makes the shards of a group of rows that are not there yet, several at a time, with a progress bar.
+
+    Args:
+        output: the corpus' folder.
+        group: its name in the files' names.
+        items: what each row is made of; ROWS_PER_SHARD of them a shard, or fewer for large media.
+        make_rows: items to rows, run in a worker process; items that cannot be used are left out.
+        features: the schema.
+        num_proc: worker processes.
+        sizes: bytes of the media of each item, where they are known.
+
+    Raises:
+        UserError: when shards are there that were cut otherwise, as the media had other sizes then.
+    """
+    if not items:
+        return
+    parts = split_evenly(items, sizes or [0] * len(items))
+    paths = [output / "data" / f"{group}-{index:05d}-of-{len(parts):05d}.parquet" for index in range(len(parts))]
+    others = set((output / "data").glob(f"{group}-*.parquet")) - set(paths)
+    if others:
+        raise UserError(f"{min(others)} was made of media of other sizes; give another --output or delete the folder.")
+    jobs = [(path, part) for path, part in zip(paths, parts, strict=True) if not path.exists()]
+    if not jobs:
+        return
+    with tqdm(total=sum(len(part) for _, part in jobs), desc=f"Writing {group}", unit="clip") as bar:
+        with ProcessPoolExecutor(num_proc) as pool:
+            futures = [pool.submit(make_shard, path, part, make_rows, features) for path, part in jobs]
+            try:
+                for future, (_, part) in zip(futures, jobs, strict=True):
+                    future.result()
+                    bar.update(len(part))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)  # else all other shards would be made first
+                raise
+
+
+def split_evenly(items: list, sizes: list[int]) -> list[list]:
+    """Runs of neighbouring items, a shard each, as equal as rows and bytes allow."""
+    shares = np.maximum(np.array(sizes) / BYTES_PER_SHARD, 1 / ROWS_PER_SHARD)
+    number = np.ceil(shares.sum())
+    shards = ((shares.cumsum() - shares / 2) * number / shares.sum()).astype(int)
+    bounds = [0, *(np.flatnonzero(np.diff(shards)) + 1).tolist(), len(items)]
+    return [items[first:last] for first, last in pairwise(bounds)]
+
+
+def make_shard(path: Path, part: list, make_rows: Callable[[list], list[dict]], features: Features) -> None:
+    """One worker's job."""
+    write_shard(path, make_rows(part), features)
+
+
+def count_rows(output: Path, group: str) -> int:
+    """Rows of a group, from the files' footers."""
+    return sum(parquet.read_metadata(path).num_rows for path in sorted((output / "data").glob(f"{group}-*.parquet")))
+
+
+def write_card(
+    output: Path, title: str, text: str, configs: dict[str, dict[str, list[str]]], license_id: str, tags: list[str]
+) -> None:
+    """The dataset card: metadata that `load_dataset` reads, and what people read.
+
+    Args:
+        output: the corpus' folder.
+        title, text: what it is.
+        configs: {configuration: {split: groups of rows that make it up}}; the first is the default.
+        license_id, tags: as the Hub has them.
+    """
+    metadata, lines = [], []
+    for place, (config, splits) in enumerate(configs.items()):
+        files = [
+            {"split": split, "path": [f"data/{group}-*.parquet" for group in groups]}
+            for split, groups in splits.items()
+        ]
+        metadata.append({"config_name": config, "data_files": files} | ({} if place else {"default": True}))
+        lines += [
+            f"| {config} | {split} | {sum(count_rows(output, group) for group in groups)} |"
+            for split, groups in splits.items()
+        ]
+    header = {"license": license_id, "pretty_name": title, "tags": tags, "configs": metadata}
+    counts = "\n".join(lines)
+    (output / "README.md").write_text(
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# {title}\n\n{text}\n\n"
+        f"| configuration | split | rows |\n|---|---|---|\n{counts}\n"
+    )

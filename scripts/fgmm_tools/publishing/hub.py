@@ -1,0 +1,98 @@
+"""What both push scripts do with the Hub: one commit for everything, and errors that say what to do."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatch
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, HTTPError, LocalTokenNotFoundError
+from huggingface_hub.utils import validate_repo_id
+
+from ..cli import UserError
+
+
+def check_repo_id(repo_id: str, flag: str = "--repo_id") -> None:
+    """Checks that it is ORG/NAME in characters that the Hub has.
+
+    Raises:
+        UserError: when it is not.
+    """
+    if repo_id.count("/") != 1:
+        raise UserError(f"{flag} {repo_id!r} is not of the form ORG/NAME, ORG being an organisation or a user.")
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UserError(f"{flag} {repo_id!r} is no name on the Hub: {str(error).splitlines()[0]}") from error
+
+
+def publish(
+    repo_id: str, repo_type: str, files: dict[str, Path | bytes], owned: tuple[str, ...], private: bool, message: str
+) -> str:
+    """Makes the repository where it is not there, and uploads everything in one commit.
+
+    What an earlier push of the same script left and this one has not is deleted by the same commit. Files that are
+    there already, even of an upload that broke off, are not sent again.
+
+    Args:
+        repo_id: ORG/NAME.
+        repo_type: `"model"` or `"dataset"`.
+        files: what to upload, by the paths in the repository.
+        owned: patterns of the paths that a push of this kind writes; others are left alone.
+        private: whether only its owners may see it.
+        message: of the commit.
+
+    Returns:
+        the address of the commit.
+
+    Raises:
+        UserError: when the Hub refuses or the connection breaks; then nothing is published.
+    """
+    api = HfApi()
+    with explaining(repo_id, api.endpoint):
+        api.whoami()  # so that a token that is missing or wrong is named as such
+        api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True)
+        if private and not api.repo_info(repo_id, repo_type=repo_type).private:
+            raise UserError(
+                f"{repo_id} is there already, and public; make it private on the Hub, or leave out --private."
+            )
+        there = api.list_repo_files(repo_id, repo_type=repo_type)
+        stale = [path for path in there if path not in files and any(fnmatch(path, name) for name in owned)]
+        operations = [CommitOperationDelete(path) for path in stale]
+        operations += [
+            CommitOperationAdd(path, source if isinstance(source, bytes) else str(source))
+            for path, source in files.items()
+        ]
+        return api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type).commit_url
+
+
+@contextmanager
+def explaining(repo_id: str, endpoint: str) -> Iterator[None]:
+    """Errors of the Hub's client become a UserError."""
+    try:
+        yield
+    except LocalTokenNotFoundError as error:
+        raise UserError("There is no token for the Hub; run `hf auth login`, or set HF_TOKEN.") from error
+    except (HTTPError, OSError, RuntimeError, ValueError) as error:
+        # The client wraps what went wrong with a file in a RuntimeError.
+        cause = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error
+        raise UserError(describe_error(cause, repo_id, endpoint)) from error
+
+
+def describe_error(error: BaseException, repo_id: str, endpoint: str) -> str:
+    """One sentence: what went wrong, and what to do."""
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    text = " ".join(str(error).split())
+    if status == 401:
+        return f"{endpoint} does not accept the token; run `hf auth login`, or set HF_TOKEN to a valid one."
+    if status == 403:
+        return (
+            f"The token may not write to {repo_id}; name a repository of your own with --repo_id, "
+            "or use a token with permission to write there."
+        )
+    if isinstance(error, ValueError):  # refused by the Hub before anything is sent, or a malformed answer
+        return f"{endpoint} does not take the upload to {repo_id}: {text}"
+    return (
+        f"The upload to {repo_id} at {endpoint} broke off ({type(error).__name__}: {text}); nothing was published, "
+        "and the same command goes on where it was."
+    )

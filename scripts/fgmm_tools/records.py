@@ -1,0 +1,86 @@
+"""What is written down beside every measured number: command, commit, machine, time."""
+
+import datetime
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from transformers.utils import cached_file
+
+from .cli import UserError
+
+
+def describe_run(seconds: float, launcher: str = "accelerate launch") -> dict:
+    """The running script's command, commit, device and date, with the seconds that it took.
+
+    Args:
+        launcher: what the script is started with.
+    """
+    script = Path(sys.argv[0])
+    return {
+        "command": f"{launcher} {shlex.join([f'{script.parent.name}/{script.name}', *sys.argv[1:]])}",
+        "commit": current_commit(),
+        "device": describe_device(),
+        "seconds": round(seconds, 1),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def describe_device() -> str:
+    """The accelerator, or else the processor and its threads, that a result is measured on."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{read_processor_name()}, {torch.get_num_threads()} threads"
+
+
+def read_processor_name() -> str:
+    """The processor's name as Linux gives it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def current_commit() -> str | None:
+    """The commit of the code, where it is a git checkout; with "-dirty" where files differ from it."""
+    folder = Path(__file__).parent
+    answer = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=folder, capture_output=True, text=True
+    )
+    return answer.stdout.strip() or None
+
+
+def claim_output(path: Path) -> None:
+    """Makes the folder of a results file or picture, before the work whose results it is for.
+
+    Raises:
+        UserError: when the file cannot be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The folder of --output {path} cannot be made: {error.strerror}.") from error
+    if path.is_dir():
+        raise UserError(f"--output {path} is a folder; give the name of a file.")
+    if not os.access(path.parent, os.W_OK):
+        raise UserError(f"--output {path} cannot be written, as its folder is not yours to write in.")
+
+
+def write_record(path: Path, record: dict) -> None:
+    """Writes a results file, whole or not at all."""
+    partial = path.with_name(f"{path.name}.partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    partial.replace(path)
+
+
+def read_training_record(model: str) -> dict | None:
+    """What scripts/pretrain.py wrote beside the model, where it did."""
+    path = cached_file(model, "training.json", _raise_exceptions_for_missing_entries=False)
+    return json.loads(Path(path).read_text()) if path else None

@@ -1,0 +1,1 @@
+"""Retrieval: scores of queries with items, and what is measured with them."""

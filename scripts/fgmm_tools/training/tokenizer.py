@@ -1,0 +1,32 @@
+"""The default word-level tokenizer, from a corpus' captions."""
+
+from collections.abc import Iterable, Iterator
+
+from datasets import IterableDataset
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+
+def iterate_captions(corpus: IterableDataset, max_rows: int | None = None) -> Iterator[list[str]]:
+    """The texts of each row's captions, media left unread."""
+    captions = corpus.select_columns(["captions"])
+    for row in captions if max_rows is None else captions.take(max_rows):
+        yield [caption["text"] for caption in row["captions"] or []]
+
+
+def train_word_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int = 1) -> PreTrainedTokenizerFast:
+    """A lower-casing tokenizer of whole words, the most frequent first.
+
+    Args:
+        texts: captions.
+        vocab_size: the most words, with the two special ones.
+        min_frequency: how often a word must occur.
+    """
+    tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    trainer = trainers.WordLevelTrainer(
+        vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=["[PAD]", "[UNK]"], show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]")
