@@ -23,9 +23,11 @@ from fgmm_tools.publishing.studies import SEEDS, STUDIES, find_results, results_
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("studies", nargs="*", help=f"what to run: {', '.join(STUDIES)}")
-    parser.add_argument("--figures", action="store_true", help="run nothing, draw the figures")
-    parser.add_argument("--flickr8k", help="folder in the publishers' layout")
+    parser.add_argument("studies", nargs="*", help=f"studies to run: {', '.join(STUDIES)}")
+    parser.add_argument("--figures", action="store_true", help="run nothing, draw the figures alone")
+    parser.add_argument(
+        "--flickr8k", help="folder of Flickr8k in its publishers' layout; only noise studies do without"
+    )
     parser.add_argument("--data", type=Path, default=Path("data/comparison"), help="folder for the corpora")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/comparison"), help="folder for the models")
     parser.add_argument(
@@ -35,7 +37,7 @@ def parse_arguments() -> argparse.Namespace:
         default=[0],
         choices=SEEDS,
         metavar="N",
-        help="each run once for each of them, 0 to 9",
+        help="each run once with each of these, 0 to 9",
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the processor's threads")
     parser.add_argument("--keep_models", action="store_true", help="do not delete models that are measured")

@@ -21,8 +21,8 @@ from fgmm_tools.cli import UserError, make_parser, run_command
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("checkpoint", type=Path, help="s3d_howto100m.pth")
-    parser.add_argument("vocabulary", type=Path, help="s3d_dict.npy")
+    parser.add_argument("checkpoint", type=Path, help="the weights, s3d_howto100m.pth")
+    parser.add_argument("vocabulary", type=Path, help="the list of words, s3d_dict.npy")
     parser.add_argument("--output", type=Path, required=True, help="folder for the model, new or empty")
     return parser.parse_args()
 

@@ -6,15 +6,15 @@ python scripts/draw_grounding.py --model outputs/fgmm-tiny --dataset data/narrat
 import argparse
 from pathlib import Path
 
-from fgmm_tools.cli import add_corpus_arguments, make_parser, run_command
+from fgmm_tools.cli import add_corpus_arguments, at_least, make_parser, run_command
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--model", required=True, help="model folder or name on the Hub")
     add_corpus_arguments(parser, split="test")
-    parser.add_argument("--num_clips", type=int, default=4)
-    parser.add_argument("--output", type=Path, required=True, help="PNG file")
+    parser.add_argument("--num_clips", type=at_least(1), default=4, help="clips drawn, the first of the split")
+    parser.add_argument("--output", type=Path, required=True, help="PNG file for the picture")
     args = parser.parse_args()
     if args.output.suffix != ".png":
         parser.error("--output is a PNG file, with the ending .png")

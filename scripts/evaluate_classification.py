@@ -33,28 +33,34 @@ def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--model", required=True, help="model folder or name on the Hub")
     parser.add_argument("--dataset", required=True, help="folder of Parquet shards or a dataset on the Hub")
-    parser.add_argument("--protocol", required=True, choices=("linear", "knn", "zero_shot", "finetune"))
-    parser.add_argument("--dataset_config", nargs="+", help="official splits or folds, where not all of them")
+    parser.add_argument(
+        "--protocol", required=True, choices=("linear", "knn", "zero_shot", "finetune"), help="see above"
+    )
+    parser.add_argument("--dataset_config", nargs="+", help="official splits or folds; none: all of them")
     parser.add_argument(
         "--split",
         default="test",
         help=f"what is reported on; {HELD_OUT}: a fifth of the training split, not trained on, to choose settings by",
     )
-    parser.add_argument("--modality", choices=("video", "audio"), help="where video (or images) is not what is meant")
+    parser.add_argument(
+        "--modality", choices=("video", "audio"), help="what is classified; none: video or images where there are any"
+    )
     parser.add_argument("--random_init", action="store_true", help="the model's architecture with random weights")
     parser.add_argument("--num_windows", type=at_least(1), default=4, help="windows of each clip")
-    parser.add_argument("--clip_seconds", type=float, help="length of a window, where not the model's own")
-    parser.add_argument("--num_frames", type=at_least(1), help="frames of a window, where not the model's own")
-    parser.add_argument("--classifier", choices=("logistic", "svm"), default="logistic", help="of linear")
+    parser.add_argument("--clip_seconds", type=float, help="length of a window, s; none: the model's own")
+    parser.add_argument("--num_frames", type=at_least(1), help="frames of a window; none: the model's own")
+    parser.add_argument("--classifier", choices=("logistic", "svm"), default="logistic", help="classifier of linear")
     parser.add_argument("--few_shot", action="store_true", help="of linear: 8 training clips a class, 10 draws")
-    parser.add_argument("--num_neighbours", type=at_least(1), default=20, help="of knn")
-    parser.add_argument("--template", action="append", help="of zero_shot, with {} for the class; may be repeated")
-    parser.add_argument("--epochs", type=at_least(1), default=60, help="of finetune")
-    parser.add_argument("--learning_rate", type=float, default=2e-3, help="of finetune")
-    parser.add_argument("--weight_decay", type=float, default=0.05, help="of finetune")
+    parser.add_argument("--num_neighbours", type=at_least(1), default=20, help="training clips that vote in knn")
+    parser.add_argument(
+        "--template", action="append", help="phrase of zero_shot, with {} for the class; may be repeated"
+    )
+    parser.add_argument("--epochs", type=at_least(1), default=60, help="passes over the training split in finetune")
+    parser.add_argument("--learning_rate", type=float, default=2e-3, help="of AdamW in finetune, after warm-up")
+    parser.add_argument("--weight_decay", type=float, default=0.05, help="of matrices and kernels in finetune")
     parser.add_argument("--batch_size", type=at_least(2), default=32, help="clips a step, windows encoded at once")
     parser.add_argument("--num_workers", type=at_least(0), default=2, help="decoding processes")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of random weights, draws, crops and order")
     parser.add_argument("--output", type=Path, help="JSON file; the confusion matrix is drawn beside it")
     args = parser.parse_args()
     if args.few_shot and args.protocol != "linear":

@@ -22,10 +22,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--model", required=True, help="model folder or name on the Hub")
     add_corpus_arguments(parser, split="test")
-    parser.add_argument("--score", choices=("trained", "fine", "coarse", "coarse_then_fine"), default="trained")
-    parser.add_argument("--rerank_k", type=at_least(1), default=100, help="how many coarse_then_fine scores finely")
+    scores = ("trained", "fine", "coarse", "coarse_then_fine")
+    parser.add_argument("--score", choices=scores, default="trained", help="how a query and an item are compared")
+    parser.add_argument(
+        "--rerank_k", type=at_least(1), default=100, help="items that coarse_then_fine scores finely for each query"
+    )
     parser.add_argument("--random_init", action="store_true", help="the model's architecture with random weights")
-    parser.add_argument("--seed", type=int, default=0, help="of random weights")
+    parser.add_argument("--seed", type=int, default=0, help="seed of random weights")
     parser.add_argument("--num_windows", type=at_least(1), default=1, help="windows shown of each item; 1: the middle")
     parser.add_argument("--each_caption", action="store_true", help="each timed caption is an item, not each row")
     parser.add_argument("--skip_silent", action="store_true", help="clips without sound are left out, not errors")

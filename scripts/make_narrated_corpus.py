@@ -21,9 +21,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--num_train", type=int, default=3000, help="training clips")
     parser.add_argument("--num_test", type=int, default=500, help="test clips")
     parser.add_argument("--noise", type=float, default=0.5, help="share of captions that say nothing about their clip")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of what the clips show and say")
     parser.add_argument("--num_proc", type=int, default=2, help="shards rendered at a time")
-    parser.add_argument("--preview", type=Path, help="draw some clips into this PNG, and stop")
+    parser.add_argument("--preview", type=Path, help="PNG file; draw some clips into it, and render no corpus")
     args = parser.parse_args()
     if args.num_train < 1 or args.num_test < 1 or args.num_proc < 1:
         parser.error("--num_train, --num_test and --num_proc must be at least 1")

@@ -23,8 +23,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--dataset", type=Path, required=True, help="folder of a prepared corpus")
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--repo_id", help="ORG/NAME")
-    what.add_argument("--record", type=Path, help="publish nothing; write what its card is made from as JSON")
+    what.add_argument("--repo_id", help="where it is published, ORG/NAME")
+    what.add_argument(
+        "--record", type=Path, help="JSON file; write what the card is made from into it, and publish nothing"
+    )
     parser.add_argument("--private", action="store_true", help="only ORG may see it")
     parser.add_argument(
         "--with_media", action="store_true", help="I have the right to pass on the media and captions of this corpus"

@@ -17,7 +17,7 @@ from fgmm_tools.cli import make_parser, run_command
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder that scripts/pretrain.py wrote")
-    parser.add_argument("--repo_id", required=True, help="ORG/NAME")
+    parser.add_argument("--repo_id", required=True, help="where it is published, ORG/NAME")
     parser.add_argument("--private", action="store_true", help="only ORG may see it")
     parser.add_argument(
         "--dataset",
@@ -26,7 +26,7 @@ def parse_arguments() -> argparse.Namespace:
         help="Hub ids of its corpora; ORG/narrated for data/narrated",
     )
     parser.add_argument(
-        "--license", help="of the weights, as the Hub names it; else apache-2.0, where no others' weights are in them"
+        "--license", help="of the weights, as the Hub names it; none: apache-2.0, where no others' weights are in them"
     )
     return parser.parse_args()
 

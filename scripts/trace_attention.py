@@ -32,11 +32,13 @@ def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--model", action="append", default=[], help="model folder with its checkpoints; once for each")
     parser.add_argument("--dataset", help="folder of Parquet shards or a dataset on the Hub, with slide shows")
-    parser.add_argument("--split", default="train")
+    parser.add_argument("--split", default="train", help="split of the corpus")
     parser.add_argument("--num_clips", type=int, default=256, help="slide shows, the first of the split")
     parser.add_argument("--redraw", action="store_true", help="measure nothing, draw the results file")
-    parser.add_argument("--output", type=Path, required=True, help="PNG file")
-    parser.add_argument("--results", type=Path, required=True, help="JSON file")
+    parser.add_argument("--output", type=Path, required=True, help="PNG file for the figure")
+    parser.add_argument(
+        "--results", type=Path, required=True, help="JSON file for the results, or with --redraw of them"
+    )
     args = parser.parse_args()
     if args.redraw:
         if not args.results.exists():
