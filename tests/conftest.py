@@ -10,17 +10,20 @@ import wave
 from pathlib import Path
 
 import numpy as np
+import pretrain
 import pytest
 import torch
+from accelerate import Accelerator
 
 if not torch.cuda.is_available():  # before Triton is imported: its kernels are then interpreted
     os.environ["TRITON_INTERPRET"] = "1"
 
-from helpers import ROOT, TEXTS, save_encoders, train_word_pieces, write_video
+from helpers import ROOT, TEXTS, save_encoders, train_word_pieces, training_arguments, write_video
 from hub_server import HubServer
 from huggingface_hub import constants
 from PIL import Image
 
+from fgmm_tools.training.configuration import parse_config
 from fgmm_tools.training.tokenizer import train_word_tokenizer
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
@@ -42,6 +45,27 @@ def narrated(tmp_path_factory) -> Path:
     command = [sys.executable, "scripts/make_narrated_corpus.py", "--output", str(folder)]
     subprocess.run([*command, "--num_train", "32", "--num_test", "8"], cwd=ROOT, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def pretrain_here():
+    """Runs scripts/pretrain.py in this process on a tiny model; errors come as they are raised."""
+
+    def run(dataset, output, **fields) -> None:
+        pretrain.main(parse_config(training_arguments(dataset, output, **fields)))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(narrated, pretrain_here, tmp_path_factory):
+    """The folder of a run of 24 steps with checkpoints at 8, 16 and 24, and what it logged."""
+    folder, logged = tmp_path_factory.mktemp("trained") / "model", []
+    log = Accelerator.log
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Accelerator, "log", lambda self, values, step: logged.append(values) or log(self, values, step))
+        pretrain_here(narrated, folder, max_steps=24, save_steps=8, save_total_limit=3, eval_steps=12, eval_clips=8)
+    return folder, logged
 
 
 @pytest.fixture(scope="session")

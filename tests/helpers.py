@@ -53,6 +53,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from fgmm_tools.corpora import preparation
 from fgmm_tools.corpora.benchmarks import BENCHMARKS
+from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
 from modeling_fgmm import FgmmModel
 
 ROOT = Path(__file__).parent.parent
@@ -73,6 +74,44 @@ def run_main(monkeypatch, command, *arguments) -> None:
     """
     monkeypatch.setattr(sys, "argv", [f"scripts/{command.__name__}.py", *map(str, arguments)])
     command.main(command.parse_arguments())
+
+
+# A run of fgmm_tools.training that takes a second: 0.03 M parameters, with dropout, batches of 8 clips.
+TINY_RUN = {
+    "model.projection_dim": 16,
+    "model.video_config": "{width_multiplier: 0.125, depths: [1, 1]}",
+    "model.audio_config": "{embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1]}",
+    "model.text_config": "{hidden_size: 32, intermediate_size: 64, dropout: 0.1}",
+    "video_processor": "{num_frames: 4, size: {shortest_edge: 32}, crop_size: {height: 32, width: 32}}",
+    "feature_extractor": "{feature_size: 32, hop_length: 640}",
+    "clip_seconds": 5.0,
+    "batch_size": 8,
+    "num_workers": 0,
+    "warmup_steps": 2,
+    "learning_rate": "3e-3",
+    "log_steps": 2,
+    "eval_steps": 0,
+    "save_steps": 0,
+}
+
+
+def training_arguments(dataset, output, **fields) -> list[str]:
+    """The command line of scripts/pretrain.py for a tiny run.
+
+    Args:
+        dataset: folder of the corpus.
+        output: model folder.
+        fields: further ones, with dots for entries; None leaves one of TINY_RUN out.
+    """
+    values = {**TINY_RUN, "dataset": dataset, "output_dir": output, **fields}
+    return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def write_corpus(folder: Path, rows: list[dict]) -> Path:
+    """Writes a corpus of videos with one shard of training rows."""
+    (folder / "data").mkdir(parents=True)
+    write_shard(folder / "data" / "train-00000-of-00001.parquet", rows, corpus_features("video"))
+    return folder
 
 
 def write_video(
@@ -146,7 +185,10 @@ def run_processes(function, bounds: list[int], folder) -> list:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(function, (world, port, bounds, str(folder)), nprocs=world)
+    # One server imports for all tests; it has no thread pool, which would hang in what is forked from it.
+    multiprocessing.set_forkserver_preload(["accelerate", "modeling_fgmm", "fgmm_tools.corpora.preparation"])
+    arguments = (world, port, bounds, str(folder))
+    multiprocessing.start_processes(function, arguments, nprocs=world, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
 
 

@@ -35,6 +35,7 @@ def run_command(parse_arguments: Callable[[], Arguments], main: Callable[[Argume
     interrupt = Interrupt()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
         signal.signal(signal.SIGINT, interrupt)
+        sys.unraisablehook = interrupt.in_callback
     try:
         main(parse_arguments())
     except BaseException as error:
@@ -46,7 +47,7 @@ def run_command(parse_arguments: Callable[[], Arguments], main: Callable[[Argume
 
 
 class Interrupt:
-    """Handles SIGINT: raises KeyboardInterrupt, except where that would end in a traceback or worse.
+    """Handles SIGINT: raises KeyboardInterrupt, or ends the process at once where that would print a traceback.
 
     A second SIGINT kills the process.
     """
@@ -56,15 +57,26 @@ class Interrupt:
         self.process = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Handles the signal."""
         if os.getpid() != self.process:  # a forked worker: the parent has the same signal, and says so
             os._exit(0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         self.received = True
-        if is_importing(frame):
-            # Nothing is done yet that could be lost, and C++ modules abort when Python raises while they initialise.
-            os.write(sys.stderr.fileno(), b"Stopped.\n")
-            os._exit(INTERRUPTED)
+        if is_importing(frame):  # nothing is done yet, and C++ modules abort when Python raises as they initialise
+            stop_at_once()
         raise KeyboardInterrupt
+
+    def in_callback(self, unraisable) -> None:
+        """Handles an exception in a destructor or callback, where Python prints KeyboardInterrupt and goes on."""
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            stop_at_once()
+        sys.__unraisablehook__(unraisable)
+
+
+def stop_at_once() -> None:
+    """Ends the process as after Ctrl-C, without the interpreter's cleaning up."""
+    os.write(sys.__stderr__.fileno(), b"Stopped.\n")
+    os._exit(INTERRUPTED)
 
 
 def is_importing(frame: FrameType | None) -> bool:

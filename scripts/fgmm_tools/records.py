@@ -15,13 +15,15 @@ from transformers.utils import cached_file
 from .cli import UserError
 
 
-def describe_run(seconds: float, launcher: str = "accelerate launch") -> dict:
+def describe_run(seconds: float, launcher: str | None = None) -> dict:
     """The running script's command, commit, device and date, with the seconds that it took.
 
     Args:
-        launcher: what the script is started with.
+        launcher: what the script is started with; None: python, or accelerate's launcher where that started it.
     """
     script = Path(sys.argv[0])
+    if launcher is None:
+        launcher = "accelerate launch" if "ACCELERATE_DYNAMO_BACKEND" in os.environ else "python"
     return {
         "command": f"{launcher} {shlex.join([f'{script.parent.name}/{script.name}', *sys.argv[1:]])}",
         "commit": current_commit(),
