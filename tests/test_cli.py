@@ -184,7 +184,9 @@ def press_ctrl_c(command: list[str], marker: str, delay: float = 0.0, timeout: f
 
 COMMAND = """
 import sys, time
-from fgmm_tools.cli import run_command
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from fgmm_tools.cli import run_command, stop_in_silence
 
 class Lost:
     def __del__(self):
@@ -206,14 +208,14 @@ def main(place):
             wait()
         except BaseException as error:
             raise RuntimeError("an error of some library's own") from error
-    if place == "pool":
-        from concurrent.futures import ProcessPoolExecutor
-        with ProcessPoolExecutor(2) as pool:
+    if place in ("fork", "spawn"):
+        with ProcessPoolExecutor(2, get_context(place), stop_in_silence if place == "spawn" else None) as pool:
             list(pool.map(str, range(4)))
             wait()
     wait()
 
-run_command(lambda: sys.argv[1], main)
+if __name__ == "__main__":
+    run_command(lambda: sys.argv[1], main)
 """
 
 
@@ -224,7 +226,7 @@ def command(tmp_path):
     return str(tmp_path / "command.py")
 
 
-@pytest.mark.parametrize("place", ["main", "destructor", "converted", "pool"])
+@pytest.mark.parametrize("place", ["main", "destructor", "converted", "fork", "spawn"])
 def test_ctrl_c_is_a_sentence_and_code_130(command, place):
     code, written = press_ctrl_c([sys.executable, command, place], "READY", 0.1)
     assert (code, written.strip()) == (130, "Stopped.")

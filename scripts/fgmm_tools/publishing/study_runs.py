@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 
-from ..cli import UserError
+from ..cli import UserError, stop_in_silence
 from ..models import load_model
 from ..paths import ROOT
 from ..records import describe_run, read_training_record, write_record
@@ -100,7 +100,7 @@ def run_all(runs: list[Run], args: argparse.Namespace) -> None:
     if any(run.slides for run in runs) and not (start / "model.safetensors").exists():
         make_start(start, args)
     futures = {}
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(args.jobs, get_context("spawn"), initializer=stop_in_silence) as pool:
         for run in runs:
             fields = run.fields(args.data / run.corpus, args.output_dir / run.name, start)
             futures[pool.submit(train_and_measure, run, run.config, fields, threads)] = run
