@@ -4,10 +4,13 @@ import socket
 import sys
 import wave
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import torch
 import torch.multiprocessing as multiprocessing
 from datasets import List
@@ -53,7 +56,9 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from fgmm_tools.corpora import preparation
 from fgmm_tools.corpora.benchmarks import BENCHMARKS
-from modeling_fgmm import FgmmModel
+from fgmm_tools.corpora.parquet_shards import corpus_features
+from modeling_fgmm import FgmmConfig, FgmmModel
+from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
 
 ROOT = Path(__file__).parent.parent
 TEXTS = [
@@ -62,6 +67,9 @@ TEXTS = [
     "the small dog barks at a loud car",
     "stir the sauce and add some salt",
 ]
+# Of labelled sounds: words that the tokenizer of TEXTS knows, and which parts of the corpus each split has.
+CLASS_NAMES = ["small dog", "loud car", "red ball"]
+FOLDS = {"fold1": {"train": ["b", "c"], "test": ["a"]}, "fold2": {"train": ["a", "c"], "test": ["b"]}}
 
 
 def run_main(monkeypatch, command, *arguments) -> None:
@@ -134,6 +142,54 @@ def write_sound(path, seconds=1.0, pitch=440, rate=16000):
         file.setframerate(rate)
         file.writeframes((32767 * sine).astype(np.int16).tobytes())
     return path
+
+
+def encode_sound(pitch: float, seconds: float, generator: np.random.Generator, rate: int = 16000) -> bytes:
+    """A WAV file of a sine in noise, of any loudness."""
+    sound = np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate)
+    sound += 0.1 * generator.standard_normal(len(sound))
+    buffer = BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes((generator.uniform(0.05, 0.5) * 32767 * sound / 1.5).astype(np.int16).tobytes())
+    return buffer.getvalue()
+
+
+def write_labelled_corpus(folder, parts: dict[str, list[dict]], configs: dict[str, dict[str, list[str]]], **features):
+    """Parquet files of rows, and the card that says which of them each split of each configuration has."""
+    (folder / "data").mkdir(parents=True)
+    medium = next(name for name in ("video", "image", "audio") if name in next(iter(parts.values()))[0])
+    schema = corpus_features(medium, **features).arrow_schema
+    for part, rows in parts.items():
+        rows = [{"captions": [], **row} for row in rows]
+        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "data" / f"{part}.parquet")
+    lines = ["---", "configs:"]
+    for config, splits in configs.items():
+        lines += [f"- config_name: {config}", "  data_files:"]
+        for split, names in splits.items():
+            lines += [f"  - split: {split}", f"    path: [{', '.join(f'data/{name}.parquet' for name in names)}]"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    return folder
+
+
+def tiny_processor(tokenizer, hop_length: int, clip_seconds: float) -> FgmmProcessor:
+    """4 frames of 32 pixels, and 32 mel bands every `hop_length` samples."""
+    return FgmmProcessor(
+        FgmmVideoProcessor(num_frames=4, size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        FgmmFeatureExtractor(feature_size=32, hop_length=hop_length),
+        tokenizer,
+        clip_seconds=clip_seconds,
+    )
+
+
+def tiny_config(tokenizer) -> FgmmConfig:
+    """Our own encoders, for what [`tiny_processor`] makes."""
+    return FgmmConfig(
+        projection_dim=16,
+        video_config={"width_multiplier": 0.125, "depths": [1, 1]},
+        audio_config={"num_mel_bins": 32, "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+        text_config={"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32},
+    )
 
 
 def run_processes(function, bounds: list[int], folder) -> list:

@@ -27,8 +27,10 @@ def run_command(parse_arguments: Callable[[], argparse.Namespace], main: Callabl
         main(parse_arguments())
     except KeyboardInterrupt:
         leave("Stopped.", INTERRUPTED)
-    # Looked up only when something was raised: the packages take seconds to import.
-    except (UserError, *package_errors()) as error:
+    except Exception as error:
+        # The packages, which take seconds to import, are looked up only for what may be theirs.
+        if not isinstance(error, UserError) and not isinstance(error, package_errors()):
+            raise
         leave(str(error), USER_ERROR)
 
 

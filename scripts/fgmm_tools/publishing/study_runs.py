@@ -21,6 +21,7 @@ from ..models import load_model
 from ..paths import ROOT
 from ..records import describe_run, read_training_record, write_record
 from ..retrieval.evaluation import evaluate_retrieval
+from ..retrieval.settings import RetrievalSettings
 from .studies import START, START_PHOTOS, Run, results_folder
 
 
@@ -71,7 +72,7 @@ def train_and_measure(run: Run, config: str, fields: dict[str, object], threads:
     splits = ("test",) if run.noise is not None else ("validation", "test")  # the narrated corpus has no validation
     corpora = {split: load_corpus(str(fields["dataset"]), split) for split in splits}
     metrics = {
-        (split, score): evaluate_retrieval(model, processor, corpus, score, num_workers=0)
+        (split, score): evaluate_retrieval(model, processor, corpus, RetrievalSettings(score, num_workers=0))
         for split, corpus in corpora.items()
         for score in ("trained", "coarse")
     }
