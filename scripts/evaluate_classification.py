@@ -65,6 +65,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    # Before the imports, which take seconds: settings that do not fit are refused at once.
     settings = ClassificationSettings(
         **{field.name: getattr(args, field.name) for field in fields(ClassificationSettings)}
     )

@@ -8,7 +8,7 @@ r"""Retrieval between texts, videos (or images) and sounds of a prepared corpus.
 Each caption of an item is a query of its own. The scores are what the model's objective trains (trained), of regions
 with phrases (fine), of one vector each (coarse), or coarse for all and fine for the best of these (coarse_then_fine).
 
-Clips without sound stand among the items of text-audio and audio-video retrieval and count as errors, as queries and as
+Clips without sound are among the items of text-audio and audio-video retrieval and count as errors, as queries and as
 right answers (the convention of AVLnet); with --skip_silent they are left out of both. --random_init gives the floor.
 """
 

@@ -92,6 +92,11 @@ def test_the_regions_of_an_items_windows_are_joined(narrated_model, kitchen, nam
     assert keys.mask.sum(1)[2] < keys.mask.shape[1] == 3 * single
 
 
+def test_a_single_window_is_left_as_it_is():
+    keys = Keys(torch.rand(2, 3, 4), torch.rand(2, 3) < 0.5, torch.rand(2, 4))
+    assert keys.join_windows([1, 1]) is keys
+
+
 def test_each_caption_is_encoded_between_its_times(narrated_model, kitchen):
     _, model, processor = narrated_model
     results = evaluate(narrated_model, kitchen, each_caption=True)

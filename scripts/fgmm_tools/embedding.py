@@ -28,10 +28,7 @@ Result = TypeVar("Result")
 
 @dataclass
 class EncodedItem(Generic[Result]):
-    """An item of a corpus, with one result for each of its windows, first to last.
-
-    video_id, captions and label are those of its row; with a caption an item, the one caption.
-    """
+    """An item of a corpus: its row's id, one result for each of its windows in their order, captions and label."""
 
     video_id: str
     windows: list[Result]
@@ -40,15 +37,15 @@ class EncodedItem(Generic[Result]):
 
 
 class EncodedCorpus(Generic[Result]):
-    """Iterates over the items of a corpus in its order; each pass decodes and encodes them anew.
+    """Iterates over the items of a corpus, in its order; each pass decodes and encodes them anew.
 
-    An item that cannot be decoded is left out, and named on stderr. The decoded windows of at most one batch and one
-    row are held, beside what the workers have ready.
+    An item that cannot be decoded is named on stderr and left out. Beside what the workers have ready, the decoded
+    windows of one batch and one row are held in memory at most.
 
     Args:
-        clips: what is decoded: the corpus, its windows and modalities, and which rows are this process' share.
-        encode: model inputs of several windows, on `device`, to one result for each of them; called without gradients.
-            Results are kept, so they are best moved to the CPU.
+        clips: what is decoded: the corpus, its windows and modalities, and this process' share of the rows.
+        encode: model inputs of B windows, on `device`, to B results, one a window, on the CPU, for they are held until
+            their item is complete; called without gradients.
         device: of the model.
         batch_size: windows that are encoded at once.
         num_workers: decoding processes; 0 decodes in this one.
@@ -109,13 +106,13 @@ class EncodedCorpus(Generic[Result]):
 
 
 def encode_keys(model: FgmmModel, inputs: dict[str, torch.Tensor]) -> list[dict[str, Keys]]:
-    """The regions and embeddings of windows, on the CPU; to be [`EncodedCorpus`]' `encode`, the model bound.
+    """The regions and embeddings of windows; `encode` of [`EncodedCorpus`], once the model is bound.
 
     Args:
-        inputs: of video, audio or both, of B windows.
+        inputs: of B windows, their video, audio or both.
 
     Returns:
-        for each of the B windows [`Keys`] of one item under "video" and "audio".
+        for each window, under "video" and "audio", its [`Keys`], on the CPU: regions (1, N, D), embeds (1, D).
     """
     keys = {name: as_keys(output).to("cpu") for name, output in model.encode_inputs(**inputs).items()}
     number = len(next(iter(inputs.values())))
@@ -124,7 +121,7 @@ def encode_keys(model: FgmmModel, inputs: dict[str, torch.Tensor]) -> list[dict[
 
 @torch.no_grad()
 def encode_texts(model: FgmmModel, processor: FgmmProcessor, texts: list[str]) -> Queries:
-    """Each text as a query of one caption (K = 1), on the CPU."""
+    """B texts to [`Queries`] of one caption each, on the CPU: phrases (B, M, D), embeds (B, 1, D)."""
     pieces = []
     for first in range(0, len(texts), TEXT_BATCH_SIZE):
         inputs = processor(text=texts[first : first + TEXT_BATCH_SIZE]).to(model.device)
