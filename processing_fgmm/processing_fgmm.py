@@ -15,9 +15,9 @@ from .hf_processors_fgmm import (
     make_tokenizer,
     make_video_processor,
 )
-from .media_fgmm import read_waveform, unwrap_file
+from .media_fgmm import probe_media, read_waveform, unwrap_file
 from .phrases_fgmm import find_phrases, to_token_spans
-from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs
+from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs, is_image
 
 BAD_TEXT = "text must be a string, a list of strings, or a list of lists of candidate captions."
 
@@ -132,6 +132,21 @@ class FgmmProcessor(ProcessorMixin):
                 )
             )
         return BatchFeature(data, tensor_type=kwargs["return_tensors"])
+
+    def shown_window(self, item, start: float = 0.0, end: float | None = None) -> tuple[float, float] | None:
+        """The window of a file that a call with these times shows, in seconds; None for what has no times.
+
+        Args:
+            item: a file of video or sound as in a call; images, frames and waveforms in memory have no times.
+            start, end: as in a call.
+
+        Raises:
+            MediaError: for a file that cannot be decoded.
+        """
+        item = unwrap_file(item)
+        if is_image(item) or not (isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read")):
+            return None
+        return start, probe_media(item).duration if end is None else end
 
     def _process_sounds(self, audio, sampling_rate, start=0.0, end=None) -> BatchFeature:
         own_rate = self.feature_extractor.sampling_rate

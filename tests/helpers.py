@@ -1,5 +1,7 @@
-"""What several test files share: small real files, tiny encoders, benchmarks in their layouts, commands in-process."""
+"""What several test files share: small real files, tiny encoders and objectives, benchmarks in their layouts, commands
+in-process, several processes."""
 
+import math
 import socket
 import sys
 import wave
@@ -53,7 +55,9 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from fgmm_tools.corpora import preparation
 from fgmm_tools.corpora.benchmarks import BENCHMARKS
-from modeling_fgmm import FgmmModel
+from modeling_fgmm import FgmmConfig, FgmmModel
+from modeling_fgmm.loss_fgmm import OBJECTIVES, PairObjective
+from modeling_fgmm.scoring_fgmm import Keys, Queries
 
 ROOT = Path(__file__).parent.parent
 TEXTS = [
@@ -62,6 +66,18 @@ TEXTS = [
     "the small dog barks at a loud car",
     "stir the sauce and add some salt",
 ]
+
+
+# Of zero-shot classification.
+LABELS = ["a small dog", "the green grass", "a bowl"]
+
+
+def check_label_scores(answer: list[dict], scores: torch.Tensor) -> None:
+    """Checks a pipeline's answer, all labels from the highest score down, against the probability of each of LABELS."""
+    assert [entry["score"] for entry in answer] == sorted((entry["score"] for entry in answer), reverse=True)
+    assert {entry["label"]: round(entry["score"], 4) for entry in answer} == {
+        label: round(score, 4) for label, score in zip(LABELS, scores.tolist(), strict=True)
+    }
 
 
 def run_main(monkeypatch, command, *arguments) -> None:
@@ -239,8 +255,118 @@ def make_texts() -> dict[str, torch.Tensor]:
     }
 
 
+# Two texts of single tokens, the second padded.
+PADDED_TEXTS = {
+    "input_ids": torch.tensor([[3, 7, 5, 2], [4, 6, 0, 0]]),
+    "attention_mask": torch.tensor([[1] * 4, [1, 1, 0, 0]]),
+}
+
+
 def make_inputs(model) -> dict[str, torch.Tensor]:
     return {**make_clips(), **make_sounds(model.config.audio_config), **make_texts()}
+
+
+def unit_vectors(generator: torch.Generator, *shape: int, dtype=torch.float64) -> torch.Tensor:
+    return torch.nn.functional.normalize(torch.randn(*shape, generator=generator, dtype=dtype), dim=-1)
+
+
+def make_scoring_inputs(num_queries, num_phrases, num_keys, num_regions, dim, dtype=torch.float64, seed=0):
+    """Random queries (Bq, M, D), keys (Bk, N, D) and their masks."""
+    generator = torch.Generator().manual_seed(seed)
+    query_mask = torch.rand(num_queries, num_phrases, generator=generator) < 0.7
+    key_mask = torch.rand(num_keys, num_regions, generator=generator) < 0.7
+    queries = unit_vectors(generator, num_queries, num_phrases, dim, dtype=dtype)
+    return queries, unit_vectors(generator, num_keys, num_regions, dim, dtype=dtype), query_mask, key_mask
+
+
+def plain_similarity(queries, keys, query_mask, key_mask, sharpness) -> torch.Tensor:
+    """The formula of attended similarity with loops: what every implementation must give."""
+    result = queries.new_zeros(len(queries), len(keys), queries.shape[1])
+    for i, j, m in torch.cartesian_prod(*(torch.arange(size) for size in result.shape)).view(-1, 3).tolist():
+        kept = keys[j][key_mask[j]]
+        if not query_mask[i, m] or not len(kept):
+            continue
+        cosines = kept @ queries[i, m]
+        if sharpness == math.inf:
+            result[i, j, m] = cosines.max()
+            continue
+        weights = torch.exp(sharpness * cosines - (sharpness * cosines).max().detach())
+        result[i, j, m] = (weights * cosines).sum() / weights.sum()
+    return result
+
+
+def gradients_of(function, queries, keys, query_mask, key_mask, sharpness):
+    """The result, and the gradients of queries, keys and sharpness for a fixed random upstream gradient."""
+    gamma = torch.tensor(sharpness, dtype=torch.promote_types(keys.dtype, torch.float32))
+    tensors = [tensor.clone().requires_grad_() for tensor in (queries, keys, gamma)]
+    result = function(tensors[0], tensors[1], query_mask, key_mask, tensors[2])
+    upstream = torch.randn(result.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    if result.requires_grad:  # the plain formula is a constant where every query is masked
+        result.backward(upstream.to(result))
+    return result.detach(), [torch.zeros_like(t) if t.grad is None else t.grad for t in tensors]
+
+
+# The parameters of objectives in tests, and options of the fine one.
+SHARPNESS, DELTA, LOGIT_SCALE, BIAS, WHOLE = 5.0, 1.5, 2.0, -3.0, 0.3
+GATE = torch.linspace(-0.2, 0.3, 8, dtype=torch.float64)
+# Every objective, and every option that changes its loss.
+OBJECTIVE_VARIANTS = {
+    **{name: {"objective": name} for name in OBJECTIVES},
+    **{f"{name}, gce": {"objective": name, "gce_q": 0.4} for name in OBJECTIVES if name != "siglip"},
+    "without gates": {"phrase_gates": False},
+    "fixed": {"learnable_sharpness": False, "learnable_phrase_sharpness": False},
+}
+
+
+def make_objective(objective: str = "fine", **options) -> PairObjective:
+    """An objective in float64 with parameters that make every part of it count."""
+    if objective == "fine":
+        options = {"coarse_loss_weight": 0.3, "whole_caption_weight": WHOLE, **options}
+    config = FgmmConfig(objective=objective, projection_dim=len(GATE), **options)
+    made = OBJECTIVES[objective](config).double()
+    values = {"log_sharpness": math.log(SHARPNESS), "phrase_sharpness": DELTA, "logit_bias": BIAS}
+    with torch.no_grad():
+        for name, parameter in (*made.named_parameters(), *made.named_buffers()):
+            parameter.fill_(values.get(name, LOGIT_SCALE))
+            if name == "phrase_gate":
+                parameter.copy_(GATE)
+    return made
+
+
+def make_items(number=5, num_phrases=4, num_captions=2, num_regions=6):
+    """Random items: the second has no text, the fourth no regions, some captions are missing.
+
+    Returns:
+        Phrases (B, M, D), caption embeds (B, K, D), regions (B, N, D), embeds (B, D); and the phrases' mask and
+        captions (B, M), the captions' mask (B, K), the regions' mask (B, N).
+    """
+    generator, dim = torch.Generator().manual_seed(0), len(GATE)
+    mask = torch.rand(number, num_phrases, generator=generator) < 0.8
+    mask[:, 0], mask[1] = True, False
+    captions = torch.randint(0, num_captions, (number, num_phrases), generator=generator).masked_fill(~mask, 0)
+    belongs = torch.nn.functional.one_hot(captions, num_captions).bool() & mask.unsqueeze(-1)
+    region_mask = torch.rand(number, num_regions, generator=generator) < 0.8
+    region_mask[:, 0], region_mask[3] = True, False
+    shapes = ((number, num_phrases), (number, num_captions), (number, num_regions), (number,))
+    tensors = [unit_vectors(generator, *shape, dim) for shape in shapes]
+    return tensors, (mask, captions, belongs.any(1), region_mask)
+
+
+def make_pair(tensors, masks, rows=slice(None)) -> tuple[Queries, Keys]:
+    """Queries and keys of some of the items."""
+    phrases, caption_embeds, regions, embeds = (tensor[rows] for tensor in tensors)
+    mask, captions, caption_mask, region_mask = (tensor[rows] for tensor in masks)
+    return Queries(phrases, mask, captions, caption_embeds, caption_mask), Keys(regions, region_mask, embeds)
+
+
+def randomize_norms(encoder) -> None:
+    """Running statistics and scales as after training; fresh ones hide mistakes."""
+    for module in encoder.modules():
+        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.BatchNorm3d)):
+            for tensor in (module.weight.data, module.running_var):
+                tensor.uniform_(0.5, 1.5)
+            for tensor in (module.bias.data, module.running_mean):
+                tensor.uniform_(-0.3, 0.3)
 
 
 # Of pictures, those of transformers that work without torchvision, and their settings.

@@ -10,8 +10,7 @@ from importlib import util
 
 import pytest
 import torch
-from helpers import ROOT
-from test_scoring import plain_similarity
+from helpers import ROOT, plain_similarity
 
 from fgmm_tools import scoring_benchmark
 from fgmm_tools.scoring_benchmark import GPU_VARIANTS, PACKAGES
@@ -104,7 +103,7 @@ def test_a_plain_version_too_small_to_measure_has_no_ratio():
 
 def test_without_a_gpu_cuda_is_refused_in_one_sentence():
     answer = run_benchmark("--device", "cuda", env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
-    assert answer.returncode == 1 and answer.stdout == ""
+    assert answer.returncode == 2 and answer.stdout == ""
     assert answer.stderr == "There is no CUDA device; leave out --device cuda.\n"
 
 
