@@ -19,7 +19,7 @@ class GroundedPhrase:
         phrase: its words, as the text has them.
         weight: its share in the score of the text, 0 to 1.
         similarity: with the regions that it attends to, -1 to 1.
-        attention: (t, h, w) of a video or (frequency, time) of a sound, float32 on the CPU; sums to 1.
+        attention: (t, h, w) over a video or (frequency, time) over a sound, on the CPU; sums to 1.
         box: (x_min, y_min, x_max, y_max) in shares of the frame's width and height, 0 to 1; None for a sound.
         seconds: from when to when; None where the clip has no times.
     """

@@ -102,14 +102,15 @@ class PairObjective(nn.Module, ABC):
         return self.coarse_scores(queries, keys)
 
     def attention(self, queries: Queries, keys: Keys) -> Attention:
-        """How this objective weighs regions, phrases and captions; holds Bq·Bk·P·N numbers, so give it few items.
+        """How this objective weighs regions, phrases and captions; it holds Bq·Bk·P·N numbers, so give it few items.
 
-        An objective of pooled embeddings weighs nothing: a pooled embedding is the mean of its regions, therefore each
-        region has the same weight, so has each phrase in its caption, and the similarity of a phrase is its caption's.
+        With pooled embeddings nothing is weighed: a clip's embedding is the normalised mean over the projections of all
+        of its regions, therefore all regions have the same weight; so have the phrases of a caption, and the similarity
+        of each is that of the caption's embedding with the clip's.
 
         Args:
             queries: with phrases.
-            keys: of the items to attend to.
+            keys: with regions.
         """
         compared = self.compared_queries(queries)
         if self.needs_phrases:

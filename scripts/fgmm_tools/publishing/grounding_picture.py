@@ -27,7 +27,7 @@ from matplotlib.patches import Rectangle
 
 MAX_PHRASES = 4  # of a caption
 MIN_WEIGHT = 0.1  # of a phrase in its caption's score
-ROW_HEIGHT, SPECTROGRAM_WIDTH, MIN_WIDTH = 2.3, 2.6, 7.0  # inches
+ROW_HEIGHT, SPECTROGRAM_WIDTH, MIN_WIDTH = 2.3, 2.6, 6.8  # inches
 FADING = 0.8  # of what gets no attention, towards white
 
 
@@ -204,7 +204,7 @@ def draw(clips: list[DrawnClip], num_frames: int, output: Path) -> None:
     for part, clip, row, sizes in zip(
         figure.subfigures(len(clips), squeeze=False).flat, clips, rows, widths, strict=True
     ):
-        part.suptitle(fill(clip.caption, int(12 * full)), x=0.01, ha="left", fontsize=10)
+        part.suptitle(fill(clip.caption, int(13 * full)), x=0.01, ha="left", fontsize=10)
         axes = part.subplots(1, len(row) + 1, width_ratios=[*sizes, full - sum(sizes) + 1e-6], squeeze=False)[0]
         axes[-1].axis("off")  # keeps the panels of a short row at the left
         for axis, (modality, phrase) in zip(axes, row, strict=False):
@@ -213,7 +213,7 @@ def draw(clips: list[DrawnClip], num_frames: int, output: Path) -> None:
                 draw_frame(axis, clip, phrase, num_frames)
             else:
                 draw_spectrogram(axis, clip, phrase)
-    figure.savefig(output, dpi=130)
+    figure.savefig(output, dpi=110)
     plt.close(figure)
 
 
