@@ -4,20 +4,16 @@ import subprocess
 import sys
 from collections import Counter
 
-import draw_grounding
 import evaluate
 import evaluate_retrieval as script
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from helpers import ROOT, TEXTS, run_main, write_video
-from PIL import Image
 from transformers import BertConfig, BertModel
 
 from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
 from fgmm_tools.models import load_model
-from fgmm_tools.publishing import grounding_picture
 from fgmm_tools.retrieval import evaluation, scores
 from fgmm_tools.training.tokenizer import iterate_captions, train_word_tokenizer
 from modeling_fgmm import FgmmConfig, FgmmModel
@@ -474,22 +470,3 @@ def test_other_processes_do_not_wait(monkeypatch):
 
     monkeypatch.setattr(script, "PartialState", Other)
     run_main(monkeypatch, script, "--model", "nowhere", "--dataset", "nowhere")
-
-
-def test_attention_is_drawn(saved, narrated, tmp_path, monkeypatch):
-    output = tmp_path / "pictures" / "attention.png"
-    options = ["--dataset_config", "default", "--num_clips", 2, "--output", output]
-    run_main(monkeypatch, draw_grounding, "--model", saved[0], "--dataset", narrated, *options)
-    picture = np.asarray(Image.open(output).convert("RGB")).astype(int)
-    assert picture.shape[0] > 300 and picture.std() > 20
-
-
-def test_attention_over_regions_is_a_distribution(saved, narrated):
-    _, model, processor = saved
-    clips = EvaluationClips(load_corpus(str(narrated), "test"), processor, with_audio=False)
-    _, [item] = next(iter(clips))
-    phrases, attention, similarity = grounding_picture.attend(
-        model, processor, item.windows[0], "a small red star on a black background"
-    )
-    assert phrases == ["small red star", "black background"]
-    assert torch.allclose(attention.flatten(1).sum(1), torch.ones(2)) and similarity.abs().max() <= 1
