@@ -125,6 +125,24 @@ def write_video(
     return path
 
 
+def make_caption(text, start=None, end=None) -> dict:
+    """A caption of a corpus; times in seconds, None for one of the whole item."""
+    return {"text": text, "start": start, "end": end}
+
+
+def make_row(folder, index=0) -> dict:
+    """A row of a corpus: the file of `write_video` and its sine for 3 s, and a caption for each second."""
+    path = write_video(folder / f"{index}.mp4", seconds=3, sound=3.0)
+    captions = [make_caption(f"{TEXTS[index % 4]} {second}", second, second + 1.0) for second in range(3)]
+    video = {"bytes": path.read_bytes(), "path": path.name}
+    return {"video_id": f"clip-{index}", "video": video, "captions": captions}
+
+
+def brightness_time(frames) -> float:
+    """The mean time of frames of `write_video`, s, by their grey value."""
+    return (frames.float().mean().item() - 20) / 40
+
+
 def write_sound(path, seconds=1.0, pitch=440, rate=16000):
     """Writes a WAV file of a sine, mono, 16 bits."""
     sine = 0.5 * np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate)

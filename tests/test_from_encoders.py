@@ -376,7 +376,9 @@ def test_pretraining_goes_on_from_given_encoders(narrated, encoders_at, tmp_path
     states = torch.load(tmp_path / "model/checkpoints/step-0000003/optimizer.bin")["state"]
     assert len(states) == sum(parameter.requires_grad for parameter in trained.train().parameters())
     saved = AutoProcessor.from_pretrained(tmp_path / "model")
-    assert isinstance(saved.feature_extractor.own, WhisperFeatureExtractor) and saved.video_processor.num_frames == 2
+    assert (
+        isinstance(saved.feature_extractor.wrapped, WhisperFeatureExtractor) and saved.video_processor.num_frames == 2
+    )
 
 
 # Names and folders

@@ -137,7 +137,7 @@ def weigh_in_loops(folder, step: int, rows: list[dict], objective: str) -> dict[
     names = ("attention_on_right_slide", "weight_of_right_captions", "right_captions", *PAIRS)
     totals = {name: Totals() for name in names}
     for row in rows:
-        frames = processor.video_processor.load(row["video"]["bytes"], SLIDES)
+        frames = processor.video_processor.load_frames(row["video"]["bytes"], SLIDES)
         levels = [frame.float().mean().item() for frame in frames]
         texts = [caption["text"] for caption in row["captions"]]
         right_slides = []

@@ -71,7 +71,7 @@ class LabelledClips(NarratedClips):
         generator = np.random.default_rng([self.seed, epoch, self.rank, position])
         for row in rows:
             try:
-                clips.append(self.sample(row, generator))
+                clips.append(self.sample_clip(row, generator))
                 labels.append(row["label"])
             except MediaError as error:
                 failures.append(str(error))
@@ -84,20 +84,20 @@ class LabelledClips(NarratedClips):
             inputs["labels"] = torch.as_tensor(self.classes.model_labels(labels))
         return Batch(inputs, epoch, position + 1, len(clips), failures)
 
-    def read(self, row: dict, start: float, end: float) -> Clip:
+    def decode_window(self, row: dict, start: float, end: float) -> Clip:
         """One window of a row; where it is nearly all of the row, it is decoded once and kept, while there is room."""
         if row["video_id"] in self.kept:
             return replace(self.kept[row["video_id"]])
-        clip = super().read(row, start, end)
+        clip = super().decode_window(row, start, end)
         if row_duration(row) <= LONGEST_KEPT * self.processor.clip_seconds:
             size = sum(part.nbytes for part in (clip.frames, clip.waveform) if part is not None)
             if size <= self.room:
                 self.kept[row["video_id"]], self.room = replace(clip), self.room - size
         return clip
 
-    def sample(self, row: dict, generator: np.random.Generator) -> Clip:
+    def sample_clip(self, row: dict, generator: np.random.Generator) -> Clip:
         """One random window of a row, its sound and its colours varied."""
-        clip = super().sample(row, generator)
+        clip = super().sample_clip(row, generator)
         if clip.waveform is not None:
             clip.waveform = vary_sound(clip.waveform, generator)
         if clip.frames is not None:
