@@ -112,7 +112,7 @@ def caption_window(caption: dict, duration: float | None) -> tuple[float, float]
 def candidate_captions(
     captions: list[dict], start: float, end: float, num_captions: int, generator: np.random.Generator
 ) -> list[str]:
-    """The captions whose centres are nearest to the centre of a window.
+    """The captions whose middles are nearest to the middle of a window.
 
     Args:
         captions: `{"text", "start", "end"}`, seconds; captions of the whole item, whose start is None, have distance 0.
@@ -123,12 +123,12 @@ def candidate_captions(
     Returns:
         Texts, nearest first.
     """
-    center = (start + end) / 2
+    middle = (start + end) / 2
     order = generator.permutation(len(captions))
 
     def distance(index: int) -> float:
         caption = captions[index]
-        return 0.0 if caption["start"] is None else abs((caption["start"] + caption["end"]) / 2 - center)
+        return 0.0 if caption["start"] is None else abs((caption["start"] + caption["end"]) / 2 - middle)
 
     return [captions[index]["text"] for index in sorted(order, key=distance)[:num_captions]]
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
@@ -164,7 +165,7 @@ class FgmmProcessor(ProcessorMixin):
         items = list_captions(text)
         captions = [caption for item in items for caption in item]
         tokenized = iter(self._tokenize(captions, truncation, max_length))
-        joined = [join_captions([next(tokenized) for _ in item]) for item in items]
+        joined = [join_captions(list(islice(tokenized, len(item)))) for item in items]
         return pad_texts(joined, self.tokenizer.pad_token_id, max_length if padding == "max_length" else 1)
 
     def _tokenize(self, captions: list[str], truncation: bool, max_length: int) -> list["TokenizedText"]:

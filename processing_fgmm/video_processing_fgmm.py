@@ -39,7 +39,7 @@ class FgmmVideoProcessorKwargs(VideosKwargs, total=False):
 
 
 class FgmmVideoProcessor(VideoProcessorMixin):
-    """Samples frames uniformly in time, resizes, center-crops, rescales and normalises them.
+    """Samples frames uniformly in time, resizes them, crops the centre, rescales and normalises.
 
     Args:
         num_frames: frames sampled from a clip (T).
@@ -180,7 +180,7 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         return self.size.get("shortest_edge") or (self.size["height"], self.size["width"])
 
     def resize_and_crop(self, frames: torch.Tensor) -> torch.Tensor:
-        """Resizes frames to `size` and takes their center crop; frames of the crop's size are returned as they are.
+        """Resizes frames to `size` and crops their centre; frames of the crop's size are returned as they are.
 
         Args:
             frames: (T, 3, H, W) uint8.
