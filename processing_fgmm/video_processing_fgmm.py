@@ -127,7 +127,7 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         pixels = torch.zeros(len(clips), longest, 3, self.crop_size["height"], self.crop_size["width"])
         for row, clip in enumerate(clips):
             if clip is not None:
-                pixels[row] = clip[uniform_indices(len(clip), longest)]
+                pixels[row] = clip if len(clip) == longest else clip[uniform_indices(len(clip), longest)]
         mask = torch.tensor([clip is not None for clip in clips], dtype=torch.bool)
         return BatchFeature({"pixel_values_videos": pixels, "video_mask": mask}, tensor_type=return_tensors)
 
