@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 import wave
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from hub_server import HubServer
 from huggingface_hub import constants
 from PIL import Image
 
+from fgmm_tools.corpora.narrated import render_corpus
 from fgmm_tools.training.tokenizer import train_word_tokenizer
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
@@ -39,8 +38,7 @@ def real_data() -> Path:
 def narrated(tmp_path_factory) -> Path:
     """A rendered narrated corpus of 32 training and 8 test clips."""
     folder = tmp_path_factory.mktemp("narrated") / "corpus"
-    command = [sys.executable, "scripts/make_narrated_corpus.py", "--output", str(folder)]
-    subprocess.run([*command, "--num_train", "32", "--num_test", "8"], cwd=ROOT, check=True, capture_output=True)
+    render_corpus(folder, num_train=32, num_test=8, noise=0.5, seed=0, num_proc=2)
     return folder
 
 

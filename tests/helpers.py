@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.multiprocessing as multiprocessing
 from datasets import List
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     ASTConfig,
@@ -52,7 +53,8 @@ from transformers.models.videomae.image_processing_pil_videomae import VideoMAEI
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from fgmm_tools.corpora import preparation
-from fgmm_tools.corpora.benchmarks import BENCHMARKS
+from fgmm_tools.corpora.benchmarks import load_benchmark
+from fgmm_tools.corpora.options import RowSelection, TrainingNoise
 from modeling_fgmm import FgmmModel
 
 ROOT = Path(__file__).parent.parent
@@ -298,10 +300,10 @@ def save_encoders(root: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
     return root
 
 
-def read(name, source):
-    """({configuration: {split: items}}, class names, problems)."""
+def read_benchmark(name, source):
+    """Reads a benchmark: ({configuration: {split: items}}, class names, problems)."""
     problems = []
-    reading = BENCHMARKS[name].read(source, problems)
+    reading = load_benchmark(name).read(source, problems)
     splits = {
         config: {
             split: [item for group in groups for item in reading.groups[group]] for split, groups in splits.items()
@@ -312,13 +314,29 @@ def read(name, source):
     return splits, label and label.names, problems
 
 
-def sizes(splits):
+def split_sizes(splits):
     return {split: len(items) for split, items in splits.items()}
 
 
-def prepare(name, source, output, limit=None):
-    rows, noise = preparation.Rows(limit, 0), preparation.Noise(None, None, 0, 0.0, 0)
-    preparation.prepare(name, source, output, rows, 1, noise)
+def prepare_benchmark(name, source, output, limit=None):
+    """Writes the corpus of a benchmark, `limit` rows of each group at most."""
+    preparation.prepare(name, source, output, RowSelection(limit), TrainingNoise(), num_proc=1)
+
+
+def write_flickr8k(source, train=8, dev=2, test=2):
+    """Flickr8k in its published layout: INDEX.jpg has the grey level 20 * INDEX, and its captions end with INDEX."""
+    (source / "Flicker8k_Dataset").mkdir(parents=True)
+    (source / "Flickr8k_text").mkdir()
+    indices = range(train + dev + test)
+    for index in indices:
+        Image.fromarray(np.full((40, 50, 3), 20 * index, np.uint8)).save(source / f"Flicker8k_Dataset/{index}.jpg")
+    lines = [f"{index}.jpg#{number}\tA grey photo number {index}\n" for index in indices for number in range(5)]
+    (source / "Flickr8k_text/Flickr8k.token.txt").write_text("".join(lines))
+    parts = {"train": indices[:train], "dev": indices[train : train + dev], "test": indices[train + dev :]}
+    for part, chosen in parts.items():
+        path = source / f"Flickr8k_text/Flickr_8k.{part}Images.txt"
+        path.write_text("".join(f"{index}.jpg\n" for index in chosen))
+    return source
 
 
 def touch(folder, names):
@@ -326,16 +344,3 @@ def touch(folder, names):
     folder.mkdir(parents=True)
     for name in names:
         (folder / name).touch()
-
-
-def write_esc50(put):
-    """Two sounds a fold, of classes 0 (in ESC-10) and 12; then a sound without a file and one of fold 6."""
-    rows = []
-    for fold in range(1, 6):
-        rows.append([f"{fold}-1-A-0.wav", fold, 0, "dog", "True", 1, "A"])
-        rows.append([f"{fold}-2-A-12.wav", fold, 12, "sea_waves", "False", 2, "A"])
-    for name, *_ in rows:
-        put(f"audio/{name}")
-    rows += [["1-9-A-0.wav", 1, 0, "dog", "True", 9, "A"], ["6-1-A-0.wav", 6, 0, "dog", "True", 1, "A"]]
-    put("audio/6-1-A-0.wav")
-    put("meta/esc50.csv", [["filename", "fold", "target", "category", "esc10", "src_file", "take"], *rows])
