@@ -34,11 +34,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("name", choices=MODULES, metavar="NAME", help="the benchmark, one of those listed below")
     parser.add_argument("--source", type=Path, required=True, help="folder in the publishers' layout")
     parser.add_argument("--output", type=Path, required=True, help="folder for the corpus")
-    parser.add_argument("--limit", type=at_least(1), help="rows of each split, or part that splits share, at most")
+    parser.add_argument("--limit", type=at_least(1), help="most rows of each split, or part that splits share")
     parser.add_argument("--skip", type=at_least(0), default=0, help="leave out the first rows of the training split")
     parser.add_argument("--num_proc", type=at_least(1), default=2, help="shards written at a time")
-    parser.add_argument("--slides", type=at_least(1), help="photographs in a slide show; not given: no slide shows")
-    parser.add_argument("--slide_size", type=even_number, help=f"height and width of a slide, pixels ({SLIDE_SIZE})")
+    parser.add_argument("--slides", type=at_least(1), help="photographs in a slide show; none: no slide shows")
+    parser.add_argument(
+        "--slide_size", type=even_number, help=f"height and width of a slide, pixels; none: {SLIDE_SIZE}"
+    )
     parser.add_argument("--chatter", type=at_least(0), default=0, help="captions of others in each slide show")
     parser.add_argument("--swapped", type=share, default=0.0, help="share of training items with others' captions")
     parser.add_argument("--seed", type=int, default=0, help="of slide shows and swaps")

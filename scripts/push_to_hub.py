@@ -23,7 +23,8 @@ def parse_arguments() -> argparse.Namespace:
         "--dataset", nargs="*", default=[], help="Hub ids of its corpora: ORG/narrated for data/narrated"
     )
     parser.add_argument(
-        "--license", help="of the weights, as the Hub names it; needed where they begin from weights of others"
+        "--license",
+        help="of the weights, as the Hub names it; needed where they are initialised from weights of others",
     )
     return parser.parse_args()
 

@@ -4,6 +4,8 @@ from huggingface_hub import DatasetCard, ModelCard
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.publishing import cards
+from fgmm_tools.publishing.model_card import LINK
+from fgmm_tools.publishing.studies import STUDIES
 
 RESULTS = ROOT / "model_cards" / "results"
 
@@ -68,3 +70,21 @@ def test_numbers_and_links_in_the_text_of_a_published_card(tmp_path, text, probl
     problems = cards.find_problems(f"---\nlicense: mit\n---\n{text}\n", tmp_path)
     assert len(problems) == (problem is not None) and (problem is None or problem in problems[0])
     assert cards.find_problems(text, tmp_path) == []  # no metadata: not published
+
+
+def test_documents_are_short_and_their_links_lead_somewhere():
+    documents = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "model_cards").glob("*.md")]
+    targets = [(path, target) for path in documents for target in LINK.findall(path.read_text())]
+    assert len(targets) > 20
+    assert not [(path.name, target) for path, target in targets if not (path.parent / target).exists()]
+    lengths = [len((ROOT / name).read_text().splitlines()) for name in ("README.md", "CONTRIBUTING.md")]
+    assert lengths[0] <= 200 and lengths[1] <= 60
+
+
+def test_every_picture_and_result_is_shown_in_a_card():
+    """No file is left behind by a card that changed."""
+    text = "".join(path.read_text() for path in [ROOT / "README.md", *(ROOT / "model_cards").glob("*.md")])
+    pictures = {path.name for path in (ROOT / "model_cards" / "pictures").iterdir()}
+    assert pictures and not {name for name in pictures if f"pictures/{name})" not in text}
+    studies = {path.name for path in (RESULTS / "comparison").iterdir()}
+    assert studies == {f"{run.name}.json" for study in STUDIES.values() for run in study.runs()} & studies

@@ -21,8 +21,8 @@ def test_a_row_has_the_mean_over_seeds_and_what_stands_beside_it(tmp_path):
         write(tmp_path, f"downstream/esc10-finetune-random-seed{seed}", value - 8)
     write(tmp_path, "downstream/esc10-finetune-pretrained-seed0-other", 1.0)  # of another run
     narrated, esc10 = make_summary_table(tmp_path, ["narrated", "esc10_finetune"]).splitlines()[2:]
-    assert "| R@10, % | 46.2 | random init 2.0 | 1 | [fgmm-tiny](model_cards/fgmm-tiny.md) |" in narrated
-    assert "| top1, % | 89.0 ± 1.0 | random init 81.0 ± 1.0 | 2 |" in esc10
+    assert "| R@10, % | 46.2 | random weights 2.0 | 1 | [fgmm-tiny](model_cards/fgmm-tiny.md) |" in narrated
+    assert "| top1, % | 89.0 ± 1.0 | random weights 81.0 ± 1.0 | 2 |" in esc10
 
 
 def test_a_missing_results_file_is_named(tmp_path):

@@ -31,7 +31,7 @@ class Row:
 
 def retrieval_row(task: str, direction: str, corpus: str, card: str) -> Row:
     """A trained model's retrieval, beside the same architecture with random weights."""
-    return Row(task, "R@10", direction, card, f"{corpus}_fine", {"random init": f"{corpus}_random"})
+    return Row(task, "R@10", direction, card, f"{corpus}_fine", {"random weights": f"{corpus}_random"})
 
 
 def comparison_row(task: str, direction: str, runs: str, losses: tuple[str, ...] = LOSSES) -> Row:
@@ -49,7 +49,9 @@ def comparison_row(task: str, direction: str, runs: str, losses: tuple[str, ...]
 def downstream_row(task: str, runs: str) -> Row:
     """Classification with a pretrained encoder, beside the same from random weights."""
     files = f"downstream/{runs}"
-    return Row(task, "top1", None, "downstream", f"{files}-pretrained-seed?", {"random init": f"{files}-random-seed?"})
+    return Row(
+        task, "top1", None, "downstream", f"{files}-pretrained-seed?", {"random weights": f"{files}-random-seed?"}
+    )
 
 
 ROWS = {
