@@ -282,3 +282,15 @@ def test_the_card_in_model_cards_goes_with_its_own_weights_alone(
     push(folder)
     assert b"44.4" in hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content
     assert "templates/model.md" in capsys.readouterr().out
+
+
+def test_a_card_is_of_a_run_if_all_its_results_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_push, "CARDS", tmp_path)
+    (tmp_path / "results").mkdir()
+    write_results(tmp_path / "results" / "own.json")
+    write_results(tmp_path / "results" / "random.json", training=None)
+    write_results(tmp_path / "results" / "other.json", training=TRAINING | {"seed": 1})
+    for names, expected in (("own", True), ("own random", True), ("own other", False), ("random", False)):
+        text = f"<!-- results: {names} -->\n<!-- end of results -->\n"
+        assert model_push.has_results_of(text, TRAINING) == expected
+    assert not model_push.has_results_of("no table", None)
