@@ -53,7 +53,6 @@ def as_a_user(code, server, tmp_path):
     """What a fresh process prints that knows the server by HF_ENDPOINT."""
     environment = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
         "HOME": str(tmp_path),
         "HF_HOME": str(tmp_path / "cache"),
         "HF_ENDPOINT": server.endpoint,
