@@ -1,4 +1,31 @@
-"""Media, audio, text and corpora to model inputs. Importing registers the Auto classes."""
+"""Media files, arrays, texts and corpora to model inputs. Importing registers the Auto classes.
+
+Modules, each of which imports only those above it:
+
+    media_fgmm               media files to frames and waveforms
+    phrases_fgmm             texts to phrases
+    feature_extraction_fgmm  waveforms to audio features
+    video_processing_fgmm    videos and images to normalised frames
+    hf_processors_fgmm       the processors of transformers' encoders in the places of ours
+    processing_fgmm          all modalities in one call
+    corpora_fgmm             what a corpus is: schema, opening, checking
+    clips_fgmm               one row of a corpus to a decoded clip, clips to model inputs
+    streams_fgmm             the order of clips in training and evaluation
+
+The first six are saved with every processor, as its code; only the last three need `datasets`.
+
+Letters of shapes in docstrings, the same as in modeling_fgmm:
+
+    B        items in a batch (Bv clips, Bt texts where they differ)
+    N        regions of one clip: positions of the encoder's feature map, t·h·w for video, frequency·time for audio,
+             tokens for a transformer encoder
+    M        phrases of one item's text (all candidate captions' phrases end to end)
+    K        candidate captions of one item
+    C, L, S  channels of an encoder, tokens of a text, samples of a waveform
+    W        words of one phrase
+    D        dimensions of the shared space
+    T, H, W  frames, height, width of pixels; t, h, w those of the feature map
+"""
 
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor
 

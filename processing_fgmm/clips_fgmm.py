@@ -1,6 +1,6 @@
-"""One row of a corpus to windows, candidate captions and a decoded clip; clips to model inputs."""
+"""One row of a corpus to windows, candidate captions and decoded clips; clips to model inputs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -8,93 +8,120 @@ import torch
 from .corpora_fgmm import MEDIA_COLUMNS
 from .media_fgmm import MediaError, probe_media, read_image, read_waveform, unwrap_file
 from .processing_fgmm import FgmmProcessor
+from .video_processing_fgmm import image_to_frame
 
 
 @dataclass
 class Clip:
-    """What one item shows: frames (T, 3, H, W) uint8 or None, waveform (samples,) or None, candidate captions."""
+    """One decoded window of a row.
+
+    video_id: of the row.
+    frames: (T, 3, H, W) uint8 in [0, 255], T = 1 for an image; None without video and image.
+    waveform: (S,) float32 in [-1, 1] at the feature extractor's sampling rate; None without audio.
+    captions: candidate captions, at most K.
+    """
 
     video_id: str
     frames: torch.Tensor | None
     waveform: torch.Tensor | None
-    captions: list[str]
+    captions: list[str] = field(default_factory=list)
 
 
-def media_source(row: dict, column: str):
-    """The bytes, or else the path, of a media column; None where the row has neither."""
+def media_source(row: dict, column: str) -> bytes | str | None:
+    """The bytes, else the path, of the undecoded file in a media column; None when the row has none."""
     return unwrap_file(row.get(column))
 
 
+def drop_video(row: dict) -> dict:
+    """The row without its video, which becomes its audio if it has no audio of its own."""
+    return {**row, "audio": row.get("audio") or row.get("video"), "video": None}
+
+
 def row_duration(row: dict) -> float:
-    """Seconds of the row's video, else of its audio; 0 for an image."""
+    """Duration of the row's video, else of its audio, seconds; 0 for an image.
+
+    Raises:
+        MediaError: when the file cannot be read.
+    """
     source = media_source(row, "video") or media_source(row, "audio")
     return 0.0 if source is None else probe_media(source, name=row["video_id"]).duration
 
 
 def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | None, with_audio: bool) -> Clip:
-    """Decodes one window of a row.
+    """Decodes one window of a row, without captions.
 
     Args:
-        row: one item of a corpus.
-        processor: its video processor and feature extractor say how many frames and which rate.
-        start, end: the window in seconds; end None is the end of the file.
-        with_audio: read sound as well, from the column audio, else from the video.
+        row: of a corpus, see [`load_corpus`].
+        processor: gives the number and size of the frames and the sampling rate.
+        start, end: the window, seconds; end None: the end of the file. An image is the same in any window.
+        with_audio: decode audio too, from the column audio if the row has it, else from the video.
 
     Raises:
-        MediaError: when anything in it cannot be decoded.
+        MediaError: when a file cannot be decoded, or the row has none.
     """
+    name = row["video_id"]
     video, image, audio = (media_source(row, column) for column in MEDIA_COLUMNS)
     frames = waveform = None
-    name = row["video_id"]
     if video is not None:
-        frames = processor.video_processor.load(video, processor.video_processor.num_frames, start, end, name)
+        frames = processor.video_processor.load_frames(video, processor.video_processor.num_frames, start, end, name)
     elif image is not None:
-        frames = processor.video_processor.load(read_image(image, name), 1)
-    sound = audio if audio is not None else video
-    if with_audio and sound is not None:
-        waveform = read_waveform(sound, processor.feature_extractor.sampling_rate, start, end, name=name)
+        frames = image_to_frame(read_image(image, name))
+    if with_audio and (audio is not None or video is not None):
+        source = audio if audio is not None else video
+        waveform = read_waveform(source, processor.feature_extractor.sampling_rate, start, end, name)
     if frames is None and waveform is None:
-        raise MediaError(f"{name} has neither video, image nor sound.")
-    return Clip(name, frames, waveform, [])
+        raise MediaError(f"{name} has neither video, image nor audio to decode; remove its row.")
+    return Clip(name, frames, waveform)
 
 
 def random_window(duration: float, seconds: float, generator: np.random.Generator) -> tuple[float, float]:
-    """A window of `seconds`, anywhere within the duration; all of a shorter clip."""
+    """A window of `seconds`, uniformly drawn within `duration` (s); all of a shorter clip.
+
+    Returns:
+        (start, end), seconds.
+    """
     start = float(generator.uniform(0, max(duration - seconds, 0)))
     return start, min(start + seconds, duration)
 
 
-def spread_windows(start: float, end: float, seconds: float, number: int) -> list[tuple[float, float]]:
-    """`number` windows of `seconds` between start and end: one in the middle, several from one end to the other.
+def evenly_spaced_windows(start: float, end: float, seconds: float, num_windows: int) -> list[tuple[float, float]]:
+    """Windows of `seconds` between `start` and `end` (s): one in the middle, or several from one end to the other.
 
-    A shorter stretch is one window.
+    Returns:
+        (start, end) of each window, seconds; only (start, end) when there is no room for more than one.
     """
     room = end - start - seconds
     if room <= 0:
         return [(start, end)]
-    firsts = [start + room / 2] if number == 1 else np.linspace(start, start + room, number).tolist()
-    return [(first, first + seconds) for first in firsts]
+    starts = [start + room / 2] if num_windows == 1 else np.linspace(start, start + room, num_windows).tolist()
+    return [(first, first + seconds) for first in starts]
 
 
 def caption_window(caption: dict, duration: float | None) -> tuple[float, float]:
-    """From a caption's start to its end within a clip of `duration` seconds (None: unknown).
+    """The window of a caption, clipped to the `duration` of its row (s; None: unknown).
 
-    A caption that begins after the clip's end keeps its times, which the message that they cannot be decoded tells.
+    A caption that starts after the end of the row keeps its times, with which decoding then fails.
+
+    Returns:
+        (start, end), seconds.
     """
     start, end = max(caption["start"], 0.0), caption["end"]
     return start, end if duration is None or start >= duration else min(end, duration)
 
 
 def candidate_captions(
-    captions: list[dict], start: float, end: float, number: int, generator: np.random.Generator
+    captions: list[dict], start: float, end: float, num_captions: int, generator: np.random.Generator
 ) -> list[str]:
-    """The captions nearest in time to a window; those of the whole item are drawn at random.
+    """The captions whose middles are nearest to the middle of a window.
 
     Args:
-        captions: {text, start, end} in seconds, start None for a caption of the whole item.
+        captions: `{"text", "start", "end"}`, seconds; captions of the whole item, whose start is None, have distance 0.
         start, end: the window, seconds.
-        number: how many at most (K).
-        generator: draws among captions that are equally near.
+        num_captions: maximum number (K).
+        generator: source of randomness, for the choice among equal distances.
+
+    Returns:
+        Texts, nearest first.
     """
     middle = (start + end) / 2
     order = generator.permutation(len(captions))
@@ -103,7 +130,7 @@ def candidate_captions(
         caption = captions[index]
         return 0.0 if caption["start"] is None else abs((caption["start"] + caption["end"]) / 2 - middle)
 
-    return [captions[index]["text"] for index in sorted(order, key=distance)[:number]]
+    return [captions[index]["text"] for index in sorted(order, key=distance)[:num_captions]]
 
 
 def collate(
@@ -113,12 +140,12 @@ def collate(
     with_audio: bool = True,
     with_text: bool = True,
 ) -> dict[str, torch.Tensor]:
-    """Clips to model inputs; what a clip lacks is masked.
+    """Clips to the model inputs of [`FgmmProcessor.__call__`]; what a clip lacks is masked.
 
     Args:
-        processor: makes the tensors.
-        clips: decoded clips.
-        with_video, with_audio, with_text: what to give.
+        processor: makes the inputs.
+        clips: B decoded clips.
+        with_video, with_audio, with_text: modalities of the inputs.
     """
     return dict(
         processor(
@@ -128,3 +155,16 @@ def collate(
             num_frames=max((len(clip.frames) for clip in clips if clip.frames is not None), default=1),
         )
     )
+
+
+__all__ = [
+    "Clip",
+    "candidate_captions",
+    "caption_window",
+    "collate",
+    "drop_video",
+    "evenly_spaced_windows",
+    "random_window",
+    "read_clip",
+    "row_duration",
+]

@@ -1,4 +1,9 @@
-"""What a corpus is: its schema, opening and checking it."""
+"""What a corpus is: the columns of its rows, opening it as a stream, checking it.
+
+A row has `video_id`; an undecoded file, `{"bytes", "path"}`, in at least one of `video`, `image` and `audio`; and
+optionally `captions`, a list of `{"text", "start", "end"}` in seconds (None for captions of the whole item), and
+`label`, a class or a list of classes.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,24 +20,26 @@ from datasets import (
     load_dataset,
 )
 
-MEDIA_COLUMNS = ("video", "image", "audio")
+MEDIA_FEATURES = {"video": Video(decode=False), "image": Image(decode=False), "audio": Audio(decode=False)}
+MEDIA_COLUMNS = tuple(MEDIA_FEATURES)
+CAPTION_FIELDS = ("text", "start", "end")
 
 
 class CorpusError(ValueError):
-    """A corpus that cannot be used: where it is, what is wrong with it and what to do."""
+    """A corpus cannot be used; the message names it, what is wrong and what to do."""
 
 
 def load_corpus(path_or_name: str, split: str, config_name: str | None = None) -> IterableDataset:
-    """Streams the rows of a corpus, media undecoded, after its columns are checked.
+    """Opens a split of a corpus as a stream of rows with undecoded media, after checking its columns.
 
     Args:
-        path_or_name: a folder of Parquet shards or a dataset on the Hub.
+        path_or_name: folder of Parquet shards, or dataset on the Hub.
         split: for example `"train"`.
-        config_name: which of its official splits or folds, where it has several; see [`list_configs`]. None: its
-            default, else the first.
+        config_name: one of its configurations (official splits or folds), see [`list_configs`]; None: its default, else
+            the first.
 
     Raises:
-        CorpusError: when it does not exist, has no such split, or its columns are not those of the schema.
+        CorpusError: when it does not exist, has no such configuration or split, or lacks a column of the schema.
     """
     names = list_configs(path_or_name)
     if config_name is not None and config_name not in names:
@@ -44,32 +51,30 @@ def load_corpus(path_or_name: str, split: str, config_name: str | None = None) -
             raise CorpusError(f"{path_or_name} has no split {split!r}, only {', '.join(splits)}.")
         corpus = load_dataset(path_or_name, config_name, split=split, streaming=True)
     check_schema(corpus, path_or_name)
-    for name, feature in (("video", Video), ("image", Image), ("audio", Audio)):
-        if name in corpus.column_names:
-            corpus = corpus.cast_column(name, feature(decode=False))
+    for column, feature in MEDIA_FEATURES.items():
+        if column in corpus.column_names:
+            corpus = corpus.cast_column(column, feature)
     return corpus
 
 
 def list_configs(path_or_name: str) -> list[str]:
-    """The names of a corpus' configurations: one for each official split or fold, `["default"]` where there is one.
+    """Names of the configurations of a corpus, one for each official split or fold; `["default"]` if it has only one.
 
     Raises:
         CorpusError: when the corpus does not exist or cannot be opened.
     """
     folder = Path(path_or_name)
     if (folder / "corpus.json").exists() and not (folder / "README.md").exists():
-        raise CorpusError(
-            f"The corpus {path_or_name!r} is not prepared to the end; run the command that makes it again."
-        )
+        raise CorpusError(f"The corpus {path_or_name!r} is incomplete; run the command that makes it again.")
     if folder.is_dir() and not any(folder.rglob("*.parquet")):
-        raise CorpusError(f"The folder {path_or_name!r} holds no Parquet files, in itself or in a folder within.")
+        raise CorpusError(f"The folder {path_or_name!r} holds no Parquet files; give the folder of a corpus.")
     with corpus_errors(path_or_name):
         return get_dataset_config_names(path_or_name)
 
 
 @contextmanager
 def corpus_errors(path_or_name: str) -> Iterator[None]:
-    """Whatever the Hub, the network or the files give becomes a CorpusError: the user needs the corpus' name."""
+    """Turns any error of opening a corpus, from the Hub, the network or its files, into a CorpusError that names it."""
     try:
         yield
     except CorpusError:
@@ -83,41 +88,53 @@ def corpus_errors(path_or_name: str) -> Iterator[None]:
 
 
 def check_schema(corpus: IterableDataset, name: str) -> None:
-    """Checks the columns of a corpus.
+    """Checks that a corpus, called `name` in messages, has the columns of the schema.
 
     Raises:
-        CorpusError: naming the first field that is missing or of the wrong kind.
+        CorpusError: with the first column or field that is missing.
     """
     features = corpus.features or {}
+    columns = ", ".join(features) or "unknown"
     if "video_id" not in features:
-        raise CorpusError(f"{name} has no column 'video_id'; its columns are {', '.join(features) or 'unknown'}.")
+        raise CorpusError(f"{name} has no column 'video_id'; its columns are {columns}.")
     if not any(column in features for column in MEDIA_COLUMNS):
-        raise CorpusError(f"{name} has none of the columns 'video', 'image', 'audio'; it has {', '.join(features)}.")
+        raise CorpusError(f"{name} has none of the columns 'video', 'image', 'audio'; its columns are {columns}.")
     if "captions" in features:
         captions = features["captions"]
-        entry = captions[0] if isinstance(captions, list) else getattr(captions, "feature", None)
-        missing = [key for key in ("text", "start", "end") if not isinstance(entry, dict) or key not in entry]
+        fields = captions[0] if isinstance(captions, list) else getattr(captions, "feature", None)
+        missing = [field for field in CAPTION_FIELDS if not isinstance(fields, dict) or field not in fields]
         if missing:
             raise CorpusError(
-                f"The column 'captions' of {name} lacks the field {missing[0]!r} (text, start, end in s)."
+                f"The column 'captions' of {name} lacks the field {missing[0]!r}; give text, start and end (s)."
             )
 
 
 def check_times(corpus: IterableDataset) -> None:
-    """Checks that each caption of a corpus has a start and an end; media are left unread.
+    """Checks that every caption of a corpus has a start and an end, without reading its media.
 
     Raises:
-        CorpusError: naming the first caption without, or saying that there is no caption.
+        CorpusError: with the first caption that lacks them, or when there are no captions.
     """
-    number = 0
+    num_captions = 0
     rows = corpus.select_columns(["video_id", "captions"]) if "captions" in (corpus.column_names or []) else []
     for row in rows:
         for caption in row["captions"] or []:
-            number += 1
+            num_captions += 1
             if caption["start"] is None or caption["end"] is None:
                 raise CorpusError(
-                    f"The caption {caption['text']!r} of {row['video_id']} has no start and end, so that it cannot be "
-                    "an item of its own; evaluate whole clips of this corpus."
+                    f"The caption {caption['text']!r} of {row['video_id']} has no start and end, so it cannot be an "
+                    "item of its own; evaluate whole clips of this corpus."
                 )
-    if not number:
+    if not num_captions:
         raise CorpusError("The corpus has no caption that could be an item of its own; evaluate whole clips of it.")
+
+
+__all__ = [
+    "MEDIA_COLUMNS",
+    "CorpusError",
+    "check_schema",
+    "check_times",
+    "corpus_errors",
+    "list_configs",
+    "load_corpus",
+]

@@ -1,4 +1,4 @@
-"""Sounds to batches of what an encoder takes; for ours, waveforms to log-mel frames (torchaudio)."""
+"""Waveforms to batches of audio features; for our audio encoder, normalised log-mel frames by torchaudio."""
 
 from abc import ABC, abstractmethod
 
@@ -17,63 +17,74 @@ except OSError as error:
 from transformers.feature_extraction_sequence_utils import SequenceFeatureExtractor
 from transformers.feature_extraction_utils import BatchFeature
 
-# What WAV files hold as whole numbers: the one that is silence, and how far the loudest is from it.
+# Integer samples of WAV files: the value of silence, and the full scale.
 INTEGER_PCM = {"uint8": (128, 128), "int16": (0, 2**15), "int32": (0, 2**31)}
 
 
-class SoundFeatureExtractor(SequenceFeatureExtractor, ABC):
-    """Sounds of any kind to a batch; what an item is does not depend on the length of its neighbours."""
+class WaveformFeatureExtractor(SequenceFeatureExtractor, ABC):
+    """Base of the feature extractors: resamples waveforms, extracts features one by one, pads and masks the batch.
+
+    The features of an item do not depend on the other items of its batch.
+    """
 
     model_input_names = ["input_features", "input_features_mask"]
 
     @abstractmethod
     def extract(self, waveform: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """One sound's values, (time, mel) or (samples,), and how many of them, from the first on, are not padding."""
+        """Features of one waveform.
+
+        Args:
+            waveform: (S,) float32 in [-1, 1] at this extractor's sampling rate.
+
+        Returns:
+            (frames, mel bands) or, for encoders of waveforms, (S,) float32; and how many of the frames or samples, from
+            the first on, are not padding.
+        """
 
     def __call__(self, raw_speech, sampling_rate: int | None = None, return_tensors="pt", **kwargs) -> BatchFeature:
         """
         Args:
-            raw_speech: a waveform (samples,) or (channels, samples), array or tensor, floats in [-1, 1] or whole
-                numbers as in WAV files (uint8, int16, int32), or a list of them; None in a list is an item without
-                sound.
-            sampling_rate: of the waveforms, Hz; they are resampled where it is not this extractor's own.
-            return_tensors: `"pt"` or `"np"`; None is `"pt"`.
+            raw_speech: a waveform (S,) or (channels, S), as array, tensor or list, or a list of them: floats in
+                [-1, 1], or integers as in WAV files (uint8, int16, int32); None in a list is an item without audio.
+            sampling_rate: of the waveforms, Hz, which are resampled to that of this extractor; None: the same.
+            return_tensors: `"pt"` or `"np"`; None means `"pt"`.
 
         Returns:
-            `input_features` (B, time, mel), or (B, samples) for encoders of waveforms, and `input_features_mask` (B,
-            time), False after a sound's end.
+            `input_features` (B, frames, mel bands) float32, or (B, S) for encoders of waveforms, and
+            `input_features_mask` (B, frames) or (B, S) bool, False for padding.
 
         Raises:
-            ValueError: for what [`to_mono`] refuses.
+            ValueError: for a waveform of another shape or type, or one that is not finite (see [`to_waveform`]).
         """
         batch = raw_speech if isinstance(raw_speech, (list, tuple)) else [raw_speech]
         if len(batch) and isinstance(batch[0], (int, float)):
             batch = [raw_speech]
-        waveforms = [None if sound is None else to_mono(sound, sampling_rate, self.sampling_rate) for sound in batch]
-        sounds = [None if waveform is None else self.extract(waveform) for waveform in waveforms]
-        values = [sound[0] for sound in sounds if sound is not None] or [self.extract(torch.zeros(1))[0]]
-        longest = max(len(value) for value in values)
-        features = torch.full((len(sounds), longest, *values[0].shape[1:]), float(self.padding_value))
-        mask = torch.zeros(len(sounds), longest, dtype=torch.bool)
-        for row, sound in enumerate(sounds):
-            if sound is not None:
-                features[row, : len(sound[0])] = sound[0]
-                mask[row, : sound[1]] = True
-        data = {"input_features": features, "input_features_mask": mask}
-        return BatchFeature(data, tensor_type=return_tensors)
+        extracted = {
+            row: self.extract(to_waveform(audio, sampling_rate, self.sampling_rate))
+            for row, audio in enumerate(batch)
+            if audio is not None
+        }
+        features = [values for values, _ in extracted.values()] or [self.extract(torch.zeros(1))[0]]
+        longest = max(len(values) for values in features)
+        padded = torch.full((len(batch), longest, *features[0].shape[1:]), float(self.padding_value))
+        mask = torch.zeros(len(batch), longest, dtype=torch.bool)
+        for row, (values, length) in extracted.items():
+            padded[row, : len(values)] = values
+            mask[row, :length] = True
+        return BatchFeature({"input_features": padded, "input_features_mask": mask}, tensor_type=return_tensors)
 
 
-class FgmmFeatureExtractor(SoundFeatureExtractor):
-    """Mono waveforms to normalised log-mel frames.
+class FgmmFeatureExtractor(WaveformFeatureExtractor):
+    """Waveforms to normalised log-mel frames: (log(max(mel power, 1e-6)) - mean) / std.
 
     Args:
-        feature_size: mel bands.
+        feature_size: number of mel bands.
         sampling_rate: of the waveforms, Hz.
-        hop_length: samples between two frames.
-        win_length: samples under a frame's Hann window.
-        n_fft: length of the Fourier transform, at least `win_length`.
-        mean, std: taken off, and divided by, after the logarithm, so that typical sound has mean 0 and variance 1.
-        padding_value: of frames after the sound's end.
+        hop_length: samples from one frame to the next.
+        win_length: samples in the Hann window of a frame.
+        n_fft: length of the Fourier transform in samples, at least `win_length`.
+        mean, std: of the natural logarithm; the defaults give typical audio about mean 0 and variance 1.
+        padding_value: of frames after the end of an item.
     """
 
     def __init__(
@@ -100,9 +111,9 @@ class FgmmFeatureExtractor(SoundFeatureExtractor):
         )
 
     def log_mel(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Samples (float, mono) to (frames, mel), one frame every `hop_length` samples, centred on its sample."""
+        """Waveform (S,) float32 in [-1, 1] to (frames, mel bands) float32, frame i centred on sample i · hop_length."""
         shortage = self.n_fft - len(waveform)
-        if shortage > 0:  # reflection at the borders needs more samples than half a window
+        if shortage > 0:  # reflection at the borders needs more samples than half a transform
             waveform = torch.nn.functional.pad(waveform, (0, shortage))
         power = torchaudio_functional.spectrogram(
             waveform, 0, self.window, self.n_fft, self.hop_length, self.win_length, 2.0, False
@@ -115,43 +126,48 @@ class FgmmFeatureExtractor(SoundFeatureExtractor):
         return frames, len(frames)
 
 
-def to_mono(sound, sampling_rate: int | None, own_rate: int) -> torch.Tensor:
-    """(samples,) or (channels, samples) at any rate to (samples,) at `own_rate`, floats in [-1, 1].
+def to_waveform(audio, sampling_rate: int | None, target_rate: int) -> torch.Tensor:
+    """Samples of any known type, number of channels and rate to a mono waveform.
 
     Args:
-        sound: array, tensor or list, of floats in [-1, 1], or of whole numbers as in WAV files: uint8, int16 or int32.
-        sampling_rate, own_rate: Hz; None: it is at `own_rate`.
+        audio: (S,) or (channels, S) array, tensor or list: floats in [-1, 1], or integers as in WAV files (uint8,
+            int16, int32).
+        sampling_rate: of `audio`, Hz; None: `target_rate`.
+        target_rate: of the result, Hz.
+
+    Returns:
+        (S,) float32 in [-1, 1]: the mean of the channels, resampled.
 
     Raises:
-        ValueError: for another shape, (samples, channels) among them, another type, or samples that are not finite.
+        ValueError: for another shape, (S, channels) included, another type, or samples that are not finite.
     """
-    waveform = scale_samples(sound if isinstance(sound, torch.Tensor) else np.asarray(sound))
+    waveform = pcm_to_float(audio if isinstance(audio, torch.Tensor) else np.asarray(audio))
     shape = tuple(waveform.shape)
     if waveform.ndim not in (1, 2) or not waveform.numel():
-        raise ValueError(f"A waveform of shape {shape} is neither (samples,) nor (channels, samples).")
+        raise ValueError(f"A waveform cannot be of shape {shape}; give (samples,) or (channels, samples).")
     if waveform.ndim == 2 and shape[0] > shape[1]:
         raise ValueError(
             f"A waveform of shape {shape} has more channels than samples; transpose it to (channels, samples)."
         )
     if not waveform.isfinite().all():
-        raise ValueError(f"A waveform of shape {shape} has samples that are no finite numbers; take them out.")
+        raise ValueError(f"A waveform of shape {shape} has samples that are no finite numbers; remove them.")
     waveform = waveform.mean(0) if waveform.ndim == 2 else waveform
-    if sampling_rate is not None and sampling_rate != own_rate:
-        waveform = torchaudio_functional.resample(waveform, sampling_rate, own_rate)
+    if sampling_rate is not None and sampling_rate != target_rate:
+        waveform = torchaudio_functional.resample(waveform, sampling_rate, target_rate)
     return waveform
 
 
-def scale_samples(sound: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """Samples of a known type to float32 in [-1, 1].
+def pcm_to_float(samples: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """Floats or integer PCM of any shape to float32 in [-1, 1] of that shape.
 
     Raises:
-        ValueError: for another type; of whole numbers of 64 bits nobody knows which is the loudest.
+        ValueError: for another type, int64 included, whose full scale is unknown.
     """
-    kind = str(sound.dtype).removeprefix("torch.")
-    if "float" not in kind and kind not in INTEGER_PCM:
-        raise ValueError(f"Samples cannot be of type {kind}; give floats in [-1, 1], uint8, int16 or int32.")
-    silence, loudest = INTEGER_PCM.get(kind, (0, 1))
-    return (torch.as_tensor(sound).to(torch.float32) - silence) / loudest
+    dtype = str(samples.dtype).removeprefix("torch.")
+    if "float" not in dtype and dtype not in INTEGER_PCM:
+        raise ValueError(f"Samples cannot be of type {dtype}; give floats in [-1, 1], uint8, int16 or int32.")
+    silence, full_scale = INTEGER_PCM.get(dtype, (0, 1))
+    return (torch.as_tensor(samples).to(torch.float32) - silence) / full_scale
 
 
-__all__ = ["FgmmFeatureExtractor", "SoundFeatureExtractor"]
+__all__ = ["FgmmFeatureExtractor", "WaveformFeatureExtractor", "to_waveform"]

@@ -1,4 +1,4 @@
-"""The processors of transformers' encoders in the places of ours."""
+"""Processors of transformers' encoders: their settings and feature extractors in the places of ours."""
 
 import math
 
@@ -13,73 +13,78 @@ from transformers import (
     WhisperFeatureExtractor,
 )
 
-from .feature_extraction_fgmm import FgmmFeatureExtractor, SoundFeatureExtractor
+from .feature_extraction_fgmm import FgmmFeatureExtractor, WaveformFeatureExtractor
 from .video_processing_fgmm import FgmmVideoProcessor
 
-# Pillow's filters by their numbers, which saved image processors have.
+# Resampling filters by their numbers in Pillow, as image processors save them.
 RESAMPLING = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-LARGEST_PIXEL = 255
-# The feature extractors of the audio encoders that a model takes.
+MAX_PIXEL = 255
+# Feature extractors of the supported audio encoders, by name.
 FEATURE_EXTRACTORS = {
-    kind.__name__: kind for kind in (ASTFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor)
+    extractor.__name__: extractor
+    for extractor in (ASTFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor)
 }
-# The frames of Kaldi's spectrogram, which the Audio Spectrogram Transformer takes, in seconds.
+# Window and hop of Kaldi's spectrogram frames, which the Audio Spectrogram Transformer takes, seconds.
 KALDI_WINDOW, KALDI_HOP = 0.025, 0.010
 
 
-def load_encoder_config(encoder: str | PreTrainedConfig, part: str) -> PreTrainedConfig | None:
-    """
+def load_encoder_config(encoder: str | PreTrainedConfig, sub_config: str) -> PreTrainedConfig | None:
+    """Loads the configuration of an encoder.
+
     Args:
-        encoder: a name on the Hub, a folder, or a configuration.
-        part: which configuration counts in a model of several, for example `"vision_config"`.
+        encoder: name on the Hub, folder, or configuration.
+        sub_config: attribute that holds it in the configuration of a model of several encoders, for example
+            `"vision_config"`.
 
     Returns:
-        The encoder's configuration; None for a name of an fgmm model, which has a processor of ours.
+        The encoder's configuration; None for the name of an fgmm model, which is saved with a processor of ours.
     """
     if not isinstance(encoder, PreTrainedConfig):
         values, _ = PreTrainedConfig.get_config_dict(encoder)
         if values.get("model_type") == "fgmm":
             return None
         encoder = AutoConfig.from_pretrained(encoder)
-    return getattr(encoder, part, encoder)
+    return getattr(encoder, sub_config, encoder)
 
 
 def make_video_processor(encoder: str | PreTrainedConfig | None) -> FgmmVideoProcessor:
-    """Ours, with the sizes, the filter and the normalisation of an encoder's own image or video processor.
+    """Our video processor with the sizes, resampling and normalisation of an encoder's image or video processor.
 
     Args:
-        encoder: a name on the Hub or a folder; a configuration says sizes and frames alone; None: our defaults.
+        encoder: name on the Hub or folder of the encoder; or its configuration, which gives the size and number of
+            frames alone; None: our defaults.
 
     Raises:
-        ValueError: for a resampling that we lack. OSError: for a name without an image or video processor.
+        ValueError: for a resampling filter other than nearest, bilinear and bicubic.
+        OSError: for a name without an image or video processor.
     """
     if encoder is None:
         return FgmmVideoProcessor()
     config = load_encoder_config(encoder, "vision_config")
     if config is None:
         return FgmmVideoProcessor.from_pretrained(encoder)
-    frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
-    frames = {"num_frames": frames} if frames else {}
+    num_frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
+    options = {"num_frames": num_frames} if num_frames else {}
     if isinstance(encoder, PreTrainedConfig):
         side = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
-        if side is None:  # ours takes any
-            return FgmmVideoProcessor(**frames)
+        if side is None:  # our video encoder takes any size
+            return FgmmVideoProcessor(**options)
         height, width = (side, side) if isinstance(side, int) else side
         crop_size = {"height": height, "width": width}
-        return FgmmVideoProcessor(**frames, size={"shortest_edge": min(height, width)}, crop_size=crop_size)
+        return FgmmVideoProcessor(**options, size={"shortest_edge": min(height, width)}, crop_size=crop_size)
     settings, _ = FgmmVideoProcessor.get_video_processor_dict(encoder)
-    return FgmmVideoProcessor(**frames, **read_settings(settings))
+    return FgmmVideoProcessor(**options, **convert_settings(settings))
 
 
-def read_settings(settings: dict) -> dict:
-    """The saved settings of an image or video processor of transformers, of any version, as arguments of ours.
+def convert_settings(settings: dict) -> dict:
+    """Saved settings of an image or video processor of any version of transformers to arguments of ours.
 
     Raises:
-        ValueError: for a resampling that we lack.
+        ValueError: for a resampling filter other than nearest, bilinear and bicubic.
     """
     cropped = settings.get("do_center_crop", "crop_size" in settings)
     size = settings.get("size", {"shortest_edge": 224})
-    if isinstance(size, int):  # of older versions
+    if isinstance(size, int):  # older versions
         size = {"shortest_edge": size} if cropped else {"height": size, "width": size}
     size = {name: value for name, value in size.items() if value is not None}
     side = size.get("shortest_edge")
@@ -89,9 +94,11 @@ def read_settings(settings: dict) -> dict:
         crop_size = {"height": crop_size, "width": crop_size}
     resampling = settings.get("resample", 2)
     if resampling not in RESAMPLING:
-        raise ValueError(f"Pictures cannot be resampled by Pillow's filter {resampling}, only by {RESAMPLING}.")
-    # (pixel · factor - offset - mean) / std, written for pixels from 0 to 1.
-    factor = settings.get("rescale_factor", 1 / LARGEST_PIXEL) if settings.get("do_rescale", True) else 1.0
+        raise ValueError(
+            f"Images cannot be resampled by Pillow's filter {resampling}, only by {RESAMPLING}; give another encoder."
+        )
+    # Theirs is (pixel · factor - offset - mean) / std of pixels in [0, 255]; ours has the factor 1 / 255 and no offset.
+    factor = settings.get("rescale_factor", 1 / MAX_PIXEL) if settings.get("do_rescale", True) else 1.0
     offset = 1.0 if settings.get("offset", is_vivit(settings)) else 0.0
     mean, std = settings.get("image_mean", [0.0] * 3), settings.get("image_std", [1.0] * 3)
     if not settings.get("do_normalize", True):
@@ -100,21 +107,21 @@ def read_settings(settings: dict) -> dict:
         "size": size,
         "crop_size": {"height": crop_size["height"], "width": crop_size["width"]},
         "resample": RESAMPLING[resampling],
-        "image_mean": [(value + offset) / (factor * LARGEST_PIXEL) for value in mean],
-        "image_std": [value / (factor * LARGEST_PIXEL) for value in std],
+        "image_mean": [(value + offset) / (factor * MAX_PIXEL) for value in mean],
+        "image_std": [value / (factor * MAX_PIXEL) for value in std],
     }
 
 
 def is_vivit(settings: dict) -> bool:
-    """ViViT's video processor takes 1 off its rescaled pixels without saying so."""
+    """Whether these are settings of ViViT's video processor, which subtracts 1 from rescaled pixels by default."""
     return settings.get("video_processor_type") == "VivitVideoProcessor"
 
 
-class FgmmEncoderFeatureExtractor(SoundFeatureExtractor):
-    """An encoder's own feature extractor, whose values have our names and shapes.
+class FgmmEncoderFeatureExtractor(WaveformFeatureExtractor):
+    """A feature extractor of transformers, wrapped so that its features have our names and shapes.
 
     Args:
-        kind: the class of transformers, one of `FEATURE_EXTRACTORS`.
+        kind: name of its class, one of `FEATURE_EXTRACTORS`.
         **kwargs: its settings.
 
     Raises:
@@ -127,44 +134,45 @@ class FgmmEncoderFeatureExtractor(SoundFeatureExtractor):
                 f"{kind} is none of the feature extractors {', '.join(FEATURE_EXTRACTORS)}; give an encoder of theirs."
             )
         self.kind = kind
-        self.own = FEATURE_EXTRACTORS[kind](**kwargs)
+        self.wrapped = FEATURE_EXTRACTORS[kind](**kwargs)
         super().__init__(
-            self.own.feature_size,
-            self.own.sampling_rate,
-            self.own.padding_value,
-            padding_side=self.own.padding_side,
-            return_attention_mask=self.own.return_attention_mask,
+            self.wrapped.feature_size,
+            self.wrapped.sampling_rate,
+            self.wrapped.padding_value,
+            padding_side=self.wrapped.padding_side,
+            return_attention_mask=self.wrapped.return_attention_mask,
         )
 
     def extract(self, waveform: torch.Tensor) -> tuple[torch.Tensor, int]:
         rate = self.sampling_rate
         window, hop = int(KALDI_WINDOW * rate), int(KALDI_HOP * rate)
-        is_kaldi = isinstance(self.own, ASTFeatureExtractor)
+        is_kaldi = isinstance(self.wrapped, ASTFeatureExtractor)
         if is_kaldi and len(waveform) < window:
             waveform = torch.nn.functional.pad(waveform, (0, window - len(waveform)))
-        name = self.own.model_input_names[0]
-        values = self.own(waveform.numpy(), sampling_rate=rate, return_tensors="pt")[name][0]
+        name = self.wrapped.model_input_names[0]
+        values = self.wrapped(waveform.numpy(), sampling_rate=rate, return_tensors="pt")[name][0]
         if is_kaldi:
             return values, 1 + (len(waveform) - window) // hop
-        if isinstance(self.own, WhisperFeatureExtractor):  # (mel, time), a frame's window centred on its first sample
-            return values.T, math.ceil((len(waveform) + self.own.n_fft // 2) / self.own.hop_length)
+        if isinstance(self.wrapped, WhisperFeatureExtractor):  # (mel bands, frames), centred on their first samples
+            return values.T, math.ceil((len(waveform) + self.wrapped.n_fft // 2) / self.wrapped.hop_length)
         return values, len(values)
 
     def to_dict(self) -> dict:
-        """The settings of the encoder's own, under the name of this class."""
-        settings = {name: value for name, value in super().to_dict().items() if name != "own"}
-        return {**self.own.to_dict(), **settings}
+        """The settings of the wrapped feature extractor, under the name of this class."""
+        settings = {name: value for name, value in super().to_dict().items() if name != "wrapped"}
+        return {**self.wrapped.to_dict(), **settings}
 
 
-def load_feature_extractor(name: str, **kwargs) -> SoundFeatureExtractor:
-    """The feature extractor of an fgmm model, or of an encoder.
+def load_feature_extractor(name: str, **kwargs) -> WaveformFeatureExtractor:
+    """Loads the feature extractor of an fgmm model, or wraps that of an encoder.
 
     Args:
-        name: on the Hub, or a folder.
+        name: name on the Hub, or folder.
         **kwargs: of transformers' `from_pretrained`.
 
     Raises:
-        ValueError: for a feature extractor of an unknown kind. OSError: for a name without one.
+        ValueError: for a feature extractor of an unsupported class.
+        OSError: for a name without a feature extractor.
     """
     settings, _ = FgmmFeatureExtractor.get_feature_extractor_dict(name, **kwargs)
     for ours in (FgmmFeatureExtractor, FgmmEncoderFeatureExtractor):
@@ -174,11 +182,16 @@ def load_feature_extractor(name: str, **kwargs) -> SoundFeatureExtractor:
     return FgmmEncoderFeatureExtractor(settings.pop("feature_extractor_type"), **settings)
 
 
-def make_feature_extractor(encoder: str | PreTrainedConfig | None) -> SoundFeatureExtractor:
-    """An encoder's own feature extractor; for a configuration, its kind's with fitting sizes; None: our defaults.
+def make_feature_extractor(encoder: str | PreTrainedConfig | None) -> WaveformFeatureExtractor:
+    """The feature extractor for an audio encoder.
+
+    Args:
+        encoder: name on the Hub or folder of the encoder, whose feature extractor is wrapped; or its configuration, for
+            the defaults of its class with the sizes of the configuration; None: our defaults.
 
     Raises:
-        ValueError: for a configuration or a feature extractor of an unknown kind. OSError: for a name without one.
+        ValueError: for a configuration or feature extractor of an unsupported class.
+        OSError: for a name without a feature extractor.
     """
     if encoder is None:
         return FgmmFeatureExtractor()
@@ -189,25 +202,27 @@ def make_feature_extractor(encoder: str | PreTrainedConfig | None) -> SoundFeatu
         sizes = {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}
         return FgmmEncoderFeatureExtractor("ASTFeatureExtractor", **sizes)
     if config.model_type == "whisper":
-        usual = WhisperFeatureExtractor()
-        seconds = 2 * config.max_source_positions * usual.hop_length // usual.sampling_rate
+        defaults = WhisperFeatureExtractor()
+        seconds = 2 * config.max_source_positions * defaults.hop_length // defaults.sampling_rate
         sizes = {"feature_size": config.num_mel_bins, "chunk_length": seconds}
         return FgmmEncoderFeatureExtractor("WhisperFeatureExtractor", **sizes)
     if hasattr(config, "conv_stride"):
         return FgmmEncoderFeatureExtractor("Wav2Vec2FeatureExtractor")
     if hasattr(config, "num_mel_bins"):
         return FgmmFeatureExtractor(feature_size=config.num_mel_bins)
-    raise ValueError(f"There is no feature extractor for the configuration of {config.model_type}; give a name.")
+    raise ValueError(
+        f"There is no feature extractor for the configuration of {config.model_type}; give a name instead."
+    )
 
 
 def make_tokenizer(encoder):
-    """An encoder's own tokenizer, which cuts texts to what the encoder takes.
+    """The tokenizer of an encoder, which truncates texts to the encoder's maximum length.
 
     Args:
-        encoder: a name on the Hub or a folder, or a tokenizer.
+        encoder: name on the Hub or folder of the encoder; or a tokenizer, which is returned as it is.
 
     Raises:
-        ValueError: for None or a configuration, to which no tokenizer belongs.
+        ValueError: for None or a configuration, which has no tokenizer.
     """
     if encoder is None or isinstance(encoder, PreTrainedConfig):
         raise ValueError("A processor needs a tokenizer: give text= or tokenizer=, a name or folder of any text model.")
@@ -215,9 +230,15 @@ def make_tokenizer(encoder):
         return encoder
     tokenizer = AutoTokenizer.from_pretrained(encoder)
     config = load_encoder_config(encoder, "text_config")
-    longest = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
-    tokenizer.model_max_length = min(tokenizer.model_max_length, longest)
+    max_length = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    tokenizer.model_max_length = min(tokenizer.model_max_length, max_length)
     return tokenizer
 
 
-__all__ = ["FgmmEncoderFeatureExtractor"]
+__all__ = [
+    "FgmmEncoderFeatureExtractor",
+    "load_feature_extractor",
+    "make_feature_extractor",
+    "make_tokenizer",
+    "make_video_processor",
+]

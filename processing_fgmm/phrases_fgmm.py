@@ -1,12 +1,12 @@
-"""Text to words to phrases: runs of content words between function words and punctuation.
+"""Splits texts into phrases: runs of content words between function words and punctuation.
 
-Speech transcripts have no punctuation, so that function words are what separates one thing said from the next.
+Transcripts of speech have no punctuation, so function words have to separate one phrase from the next.
 """
 
 import itertools
 import re
 
-# Words that relate things rather than name them (English articles, pronouns, prepositions, conjunctions, auxiliaries).
+# English articles, pronouns, prepositions, conjunctions, auxiliaries, and adverbs that carry no content.
 FUNCTION_WORDS = frozenset(
     """
     a an the this that these those some any each every no such
@@ -22,33 +22,33 @@ FUNCTION_WORDS = frozenset(
     just very really also too
     """.split()  # noqa: SIM905
 )
-# What is left of "it's" where captions are written "it 's"; elsewhere these letters are words of their own.
+# Second halves of contractions in captions that are written as "it 's"; elsewhere these letters are words.
 CONTRACTIONS = frozenset(["s", "t", "re", "ve", "ll", "d", "m"])
 
-# A word: letters, digits and inner apostrophes; scripts written without spaces give one word a character.
+# A word: letters, digits and inner apostrophes; in scripts written without spaces each character is a word.
 WORD = re.compile(r"[぀-ヿ㐀-䶿一-鿿豈-﫿฀-๿]|[^\W_぀-ヿ㐀-䶿一-鿿豈-﫿฀-๿]+(?:['’][^\W_]+)*")
 
 
 def find_phrases(text: str, max_words: int) -> list[tuple[int, int]]:
-    """The phrases of a text, in order.
+    """Finds the phrases of a text.
 
-    A phrase is a run of content words with nothing but spaces between them; a run longer than `max_words` is cut into
-    pieces of nearly equal length. Text of function words alone ("this is it") is taken as a run, so that any text with
-    a word has a phrase.
+    A phrase is a run of content words with only spaces between them; a run of more than `max_words` is split into
+    phrases of nearly equal length. A text of function words alone ("this is it") counts as one run, so that every text
+    with a word has a phrase.
 
     Args:
-        text: any text, with or without punctuation, in any script.
-        max_words: the most words in a phrase, at least 1.
+        text: with or without punctuation, in any script.
+        max_words: maximum number of words in a phrase (W), at least 1.
 
     Returns:
-        First character and one past the last of each phrase.
+        (start, end) of each phrase in order: character offsets, end exclusive.
     """
     words = [match.span() for match in WORD.finditer(text)]
     runs, current = [], []
     for start, end in words:
         if is_function_word(text, start, end):
             continue
-        # Between two words of a run there is only space; else punctuation or a function word parts them.
+        # Anything but space between two content words, punctuation or a function word, ends the run.
         if current and text[current[-1][1] : start].strip():
             runs.append(current)
             current = []
@@ -59,27 +59,27 @@ def find_phrases(text: str, max_words: int) -> list[tuple[int, int]]:
 
 
 def is_function_word(text: str, start: int, end: int) -> bool:
-    """Whether the word between two characters is a function word, or the rest of a contraction."""
+    """Whether the word `text[start:end]` is a function word or the second half of a contraction."""
     word = text[start:end].lower().replace("’", "'")
     return word in FUNCTION_WORDS or (word in CONTRACTIONS and text[max(start - 2, 0) : start].strip() in ("'", "’"))
 
 
 def split_evenly(run: list, max_length: int) -> list[list]:
-    """Cuts a list into the fewest pieces of at most `max_length`, their lengths differing by at most one."""
+    """Splits a list into the fewest pieces of at most `max_length` items, whose lengths differ by at most one."""
     pieces = -(-len(run) // max_length)
     bounds = [round(index * len(run) / pieces) for index in range(pieces + 1)] if pieces else []
     return [run[first:last] for first, last in itertools.pairwise(bounds)]
 
 
 def to_token_spans(phrases: list[tuple[int, int]], offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Phrases in characters to phrases in tokens.
+    """Converts phrases from character offsets to token indices.
 
     Args:
-        phrases: first character and one past the last of each phrase, in order, without overlap.
-        offsets: the same for each token; (0, 0), or any empty range, for special tokens.
+        phrases: (start, end) character offsets of each phrase, in order and without overlap.
+        offsets: (start, end) character offsets of each token, as fast tokenizers return them; empty for special tokens.
 
     Returns:
-        First token and one past the last for each phrase that has a token (truncation may have cut it off).
+        (first, last) token of each phrase, last exclusive; a phrase whose tokens were all truncated is left out.
     """
     spans, token = [], 0
     for start, end in phrases:
@@ -91,3 +91,6 @@ def to_token_spans(phrases: list[tuple[int, int]], offsets: list[tuple[int, int]
         if token > first:
             spans.append((first, token))
     return spans
+
+
+__all__ = ["find_phrases", "to_token_spans"]

@@ -1,45 +1,51 @@
-"""One call for videos, images, audio and text."""
+"""The processor: videos, images, audio and text to model inputs in one call."""
 
 import os
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
 
+import numpy as np
 import torch
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessingKwargs, ProcessorMixin, Unpack
 from transformers.video_processing_utils import VideoProcessorMixin
 
-from .feature_extraction_fgmm import to_mono
+from .feature_extraction_fgmm import to_waveform
 from .hf_processors_fgmm import (
     load_feature_extractor,
     make_feature_extractor,
     make_tokenizer,
     make_video_processor,
 )
-from .media_fgmm import read_waveform, unwrap_file
+from .media_fgmm import probe_media, read_waveform, unwrap_file
 from .phrases_fgmm import find_phrases, to_token_spans
-from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs
+from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs, is_image
 
-BAD_TEXT = "text must be a string, a list of strings, or a list of lists of candidate captions."
+TEXT_ERROR = "text must be a string, a list of strings, or a list of lists of candidate captions."
 
 
 class FgmmProcessorKwargs(ProcessingKwargs, total=False):
-    """Keyword arguments of a call, by modality, and their defaults."""
+    """Keyword arguments of a call for each modality, and their defaults."""
 
     videos_kwargs: FgmmVideoProcessorKwargs
     _defaults = {"text_kwargs": {"truncation": True, "max_length": 256}}
 
 
 class FgmmProcessor(ProcessorMixin):
-    """Videos, images, sounds and texts to what [`FgmmModel`] takes.
+    """Converts videos, images, audio and texts to the inputs of [`FgmmModel`].
 
     Args:
         video_processor: [`FgmmVideoProcessor`].
-        feature_extractor: [`FgmmFeatureExtractor`], or [`FgmmEncoderFeatureExtractor`], an encoder's own.
-        tokenizer: any fast tokenizer (phrases are found through its offsets).
-        max_phrase_words: the most words in a phrase.
-        clip_seconds: length of the window that training showed of each item, and that evaluation shows.
-        caption_length: None, or the tokens that each caption is cut or padded to, which are then one phrase, with the
-            padding (converted MIL-NCE weights, whose maximum over words takes the padding in).
+        feature_extractor: [`FgmmFeatureExtractor`], or [`FgmmEncoderFeatureExtractor`] for an encoder of transformers.
+        tokenizer: any fast tokenizer, whose offsets map phrases to tokens.
+        max_phrase_words: maximum number of words in a phrase (W).
+        clip_seconds: length of the window of an item in training and evaluation, seconds.
+        caption_length: None, or the tokens to which each caption is truncated or padded; all of them, padding included,
+            then are its only phrase (converted MIL-NCE weights, whose maximum over words includes the padding).
+
+    Raises:
+        ValueError: when the tokenizer is not a fast one.
     """
 
     valid_processor_kwargs = FgmmProcessorKwargs
@@ -55,24 +61,26 @@ class FgmmProcessor(ProcessorMixin):
     ):
         super().__init__(video_processor, feature_extractor, tokenizer)
         if not tokenizer.is_fast:
-            raise ValueError(f"{type(tokenizer).__name__} is not a fast tokenizer, which offsets of phrases need.")
+            raise ValueError(
+                f"{type(tokenizer).__name__} is not a fast tokenizer, which phrases need; give one with offsets."
+            )
         self.max_phrase_words = max_phrase_words
         self.clip_seconds = clip_seconds
         self.caption_length = caption_length
 
     @classmethod
     def from_encoders(cls, video=None, audio=None, text=None, tokenizer=None, **kwargs) -> "FgmmProcessor":
-        """The processor of a model that [`FgmmModel.from_encoders`] made of the same encoders.
+        """Builds the processor of a model that [`FgmmModel.from_encoders`] builds from the same encoders.
 
         Args:
-            video, audio: a name on the Hub or a folder, whose own image or video processor and feature extractor say
-                what is done; or a configuration, to which sizes are fitted; None: our defaults.
-            text: a name on the Hub or a folder, of which the tokenizer is taken.
-            tokenizer: a name, a folder or a tokenizer, in place of that of `text`.
+            video, audio: name on the Hub or folder of an encoder, the settings of whose image or video processor and
+                feature extractor are taken over; or its configuration, which gives sizes alone; None: our defaults.
+            text: name on the Hub or folder of an encoder, for its tokenizer.
+            tokenizer: name, folder or tokenizer, overrides that of `text`.
             **kwargs: of [`FgmmProcessor`].
 
         Raises:
-            ValueError: where there is no tokenizer, or none that is fast, or something of an unknown kind.
+            ValueError: when no tokenizer or a slow one is given, or an encoder is not supported.
             OSError: for a name that cannot be loaded.
         """
         tokenizer = make_tokenizer(text if tokenizer is None else tokenizer)
@@ -83,38 +91,41 @@ class FgmmProcessor(ProcessorMixin):
     ) -> BatchFeature:
         """
         Args:
-            images: one or a list of PIL images, arrays, paths or what else [`FgmmVideoProcessor.preprocess_images`]
-                takes; they go where videos go, as clips of one frame.
+            images: one or a list of PIL images, arrays, paths and other kinds, see
+                [`FgmmVideoProcessor.preprocess_images`]; they become clips of one frame.
             text: a string or a list of items, each a string or a list of candidate captions.
             videos: see [`FgmmVideoProcessor.preprocess`].
-            audio: one or a list of: path, bytes or file of sound or video, or `{"bytes", "path"}` (datasets' undecoded
-                file); array or tensor (samples,) or (channels, samples) at `sampling_rate`, floats in [-1, 1] or whole
-                numbers as in WAV files, or `{"array", "sampling_rate"}`; None, or a file without sound, is an item
-                without sound.
+            audio: one or a list of: path, bytes or binary file of audio or video, or `{"bytes", "path"}` (datasets'
+                undecoded file); array or tensor (S,) or (channels, S) at `sampling_rate`, floats in [-1, 1] or integers
+                as in WAV files, or `{"array", "sampling_rate"}`; None, or a file without an audio stream, is an item
+                without audio.
             **kwargs: `start` and `end` of the window in seconds, `num_frames` and other settings of
-                [`FgmmVideoProcessor`], for images too, `sampling_rate` in Hz, `max_length` in tokens a caption,
-                `padding="max_length"` for items of at least that many; or in `videos_kwargs`, `images_kwargs`,
-                `audio_kwargs`, `text_kwargs`. `return_tensors`: `"pt"` or `"np"`, for all that is returned; None is
-                `"pt"`.
+                [`FgmmVideoProcessor`], also for images; `sampling_rate` of arrays in Hz; `max_length` of a caption in
+                tokens and `padding="max_length"`, which pads items to at least that many. The same by modality in
+                `videos_kwargs`, `images_kwargs`, `audio_kwargs` and `text_kwargs`. `return_tensors`: `"pt"` or `"np"`;
+                None means `"pt"`.
 
         Returns:
-            What was asked for of: `pixel_values_videos` (B, T, 3, H, W) and `video_mask` (B,); `input_features` (B,
-            time, mel), or (B, samples) for encoders of waveforms, and `input_features_mask` (B, time); `input_ids` and
-            `attention_mask` (B, L), `phrase_spans` (B, M, 2), `phrase_captions` and `phrase_mask` (B, M),
-            `caption_lengths` (B, K).
+            For videos or images `pixel_values_videos` (B, T, 3, H, W) float32 and `video_mask` (B,) bool. For audio
+            `input_features` (B, frames, mel bands) float32 and `input_features_mask` (B, frames) bool, or both (B, S)
+            for encoders of waveforms. For text `input_ids` and `attention_mask` (B, L) int64, all captions of an item
+            end to end; `phrase_spans` (B, M, 2) int64, first token and one past the last of each phrase;
+            `phrase_captions` (B, M) int64 in [0, K), the caption of each phrase; `phrase_mask` (B, M) bool;
+            `caption_lengths` (B, K) int64, tokens of each caption, 0 for padding.
 
         Raises:
-            MediaError: for a file that cannot be decoded. ValueError: when nothing, or both images and videos, or
-                something of an unknown kind is given, or a setting that cannot be obeyed.
+            MediaError: for a file that cannot be decoded.
+            ValueError: when nothing, both images and videos, or an item of an unknown kind is given, or for an invalid
+                option.
         """
         if images is not None and videos is not None:
             raise ValueError("Give either images or videos: images are clips of one frame and take the same place.")
         if images is None and text is None and videos is None and audio is None:
             raise ValueError("Give at least one of images, text, videos and audio.")
         kwargs.setdefault("return_tensors", "pt")
-        # A tokenizer that was saved after it padded a batch has a max_length of None; our default holds in its place.
-        own = {name: value for name, value in self.tokenizer.init_kwargs.items() if value is not None}
-        merged = self._merge_kwargs(self.valid_processor_kwargs, tokenizer_init_kwargs=own, **kwargs)
+        # A tokenizer that was saved after it padded a batch has a max_length of None, which must not hide our default.
+        init_kwargs = {name: value for name, value in self.tokenizer.init_kwargs.items() if value is not None}
+        merged = self._merge_kwargs(self.valid_processor_kwargs, tokenizer_init_kwargs=init_kwargs, **kwargs)
         data = {}
         if images is not None:
             settings = {**merged["videos_kwargs"], **merged["images_kwargs"]}
@@ -123,94 +134,90 @@ class FgmmProcessor(ProcessorMixin):
             data.update(self.video_processor(videos, **merged["videos_kwargs"]))
         if audio is not None:
             window = {key: value for key, value in merged["videos_kwargs"].items() if key in ("start", "end")}
-            data.update(self._process_sounds(audio, merged["audio_kwargs"].get("sampling_rate"), **window))
+            data.update(self._process_audio(audio, merged["audio_kwargs"].get("sampling_rate"), **window))
         if text is not None:
-            text_kwargs = merged["text_kwargs"]
-            data.update(
-                self._process_captions(
-                    text, text_kwargs["truncation"], text_kwargs["max_length"], text_kwargs.get("padding")
-                )
-            )
+            options = merged["text_kwargs"]
+            data.update(self._process_text(text, options["truncation"], options["max_length"], options.get("padding")))
         return BatchFeature(data, tensor_type=kwargs["return_tensors"])
 
-    def _process_sounds(self, audio, sampling_rate, start=0.0, end=None) -> BatchFeature:
-        own_rate = self.feature_extractor.sampling_rate
+    def shown_window(self, item, start: float = 0.0, end: float | None = None) -> tuple[float, float] | None:
+        """The window of a file that a call with these times shows, in seconds; None for what has no times.
+
+        Args:
+            item: a file of video or sound as in a call; images, frames and waveforms in memory have no times.
+            start, end: as in a call.
+
+        Raises:
+            MediaError: for a file that cannot be decoded.
+        """
+        item = unwrap_file(item)
+        if is_image(item) or not (isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read")):
+            return None
+        return start, probe_media(item).duration if end is None else end
+
+    def _process_audio(self, audio, sampling_rate: int | None, start: float = 0.0, end: float | None = None):
+        """Items of any kind to the feature extractor's batch; `sampling_rate` in Hz, `start` and `end` in seconds."""
+        target_rate = self.feature_extractor.sampling_rate
         waveforms = []
-        for sound in audio if isinstance(audio, (list, tuple)) else [audio]:
-            sound, rate = unwrap_file(sound), sampling_rate
-            if isinstance(sound, dict) and sound.keys() >= {"array", "sampling_rate"}:
-                sound, rate = sound["array"], sound["sampling_rate"]
-            if isinstance(sound, (str, os.PathLike, bytes)) or hasattr(sound, "read"):
-                waveforms.append(read_waveform(sound, own_rate, start, end))
-            elif sound is None:
+        for item in audio if isinstance(audio, (list, tuple)) else [audio]:
+            item, rate = unwrap_file(item), sampling_rate
+            if isinstance(item, dict) and item.keys() >= {"array", "sampling_rate"}:
+                item, rate = item["array"], item["sampling_rate"]
+            if isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read"):
+                waveforms.append(read_waveform(item, target_rate, start, end))
+            elif item is None:
                 waveforms.append(None)
             else:
-                waveforms.append(to_mono(sound, rate, own_rate))
+                waveforms.append(to_waveform(item, rate, target_rate))
         return self.feature_extractor(waveforms)
 
-    def _process_captions(
+    def _process_text(
         self, text, truncation: bool, max_length: int, padding: bool | str | None
     ) -> dict[str, torch.Tensor]:
-        items = list_captions(text)
-        captions = [caption for item in items for caption in item]
+        """Items of candidate captions to the padded tensors of a batch, see [`__call__`]."""
         if padding not in (None, True, "longest", "max_length"):
             raise ValueError(f"padding={padding!r} is neither 'longest' (True, the default) nor 'max_length'.")
+        items = list_captions(text)
+        captions = [caption for item in items for caption in item]
+        tokenized = iter(self._tokenize(captions, truncation, max_length))
+        joined = [join_captions(list(islice(tokenized, len(item)))) for item in items]
+        return pad_texts(joined, self.tokenizer.pad_token_id, max_length if padding == "max_length" else 1)
+
+    def _tokenize(self, captions: list[str], truncation: bool, max_length: int) -> list["TokenizedText"]:
+        """Token ids and phrases of each caption.
+
+        Raises:
+            ValueError: when `max_length` leaves no token for a word.
+        """
         options = {"truncation": truncation, "max_length": min(max_length, self.tokenizer.model_max_length)}
         if self.caption_length is not None:
             options = {"truncation": True, "max_length": self.caption_length, "padding": "max_length"}
-        fewest = self.tokenizer.num_special_tokens_to_add() + 1
-        if options["truncation"] and options["max_length"] < fewest:  # the tokenizer would not cut at all
+        min_length = self.tokenizer.num_special_tokens_to_add() + 1
+        if options["truncation"] and options["max_length"] < min_length:  # the tokenizer would not truncate at all
             raise ValueError(
-                f"max_length={options['max_length']} has no room for a word; it must be at least {fewest}, for the "
-                "tokenizer's own tokens count."
+                f"max_length={options['max_length']} has no room for a word; it must be at least {min_length}, "
+                "special tokens included."
             )
         encoded = self.tokenizer(captions, return_offsets_mapping=True, **options) if captions else {}
-        # A tokenizer is saved with how it cut last, and cuts so by default when it is loaded.
+        # Tokenizers are saved with their last truncation, and truncate so by default when they are loaded again.
         self.tokenizer.backend_tokenizer.no_truncation()
-        rows, caption = [], 0
-        for item in items:
-            token_ids, spans, owners, lengths = [], [], [], []
-            for place in range(len(item)):
-                token_spans = self._find_token_spans(captions[caption], encoded["offset_mapping"][caption])
-                spans += [(first + len(token_ids), last + len(token_ids)) for first, last in token_spans]
-                owners += [place] * len(token_spans)
-                token_ids += encoded["input_ids"][caption]
-                lengths.append(len(encoded["input_ids"][caption]))
-                caption += 1
-            rows.append((token_ids, spans, owners, lengths))
-        shortest = max_length if padding == "max_length" else 1
-        length = max([shortest, *(len(token_ids) for token_ids, *_ in rows)])
-        phrases = max([1, *(len(spans) for _, spans, *_ in rows)])
-        tensors = {
-            "input_ids": torch.full((len(rows), length), self.tokenizer.pad_token_id),
-            "attention_mask": torch.zeros(len(rows), length, dtype=torch.long),
-            "phrase_spans": torch.zeros(len(rows), phrases, 2, dtype=torch.long),
-            "phrase_captions": torch.zeros(len(rows), phrases, dtype=torch.long),
-            "phrase_mask": torch.zeros(len(rows), phrases, dtype=torch.bool),
-            "caption_lengths": torch.zeros(len(rows), max([1, *map(len, items)]), dtype=torch.long),
-        }
-        for row, (token_ids, spans, owners, lengths) in enumerate(rows):
-            tensors["input_ids"][row, : len(token_ids)] = torch.tensor(token_ids, dtype=torch.long)
-            tensors["attention_mask"][row, : len(token_ids)] = 1
-            tensors["caption_lengths"][row, : len(lengths)] = torch.tensor(lengths, dtype=torch.long)
-            if spans:
-                tensors["phrase_spans"][row, : len(spans)] = torch.tensor(spans)
-                tensors["phrase_captions"][row, : len(spans)] = torch.tensor(owners)
-                tensors["phrase_mask"][row, : len(spans)] = True
-        return tensors
+        tokenized = []
+        for index, caption in enumerate(captions):
+            token_ids = encoded["input_ids"][index]
+            if self.caption_length is not None:
+                spans = [(0, self.caption_length)]
+            else:
+                spans = to_token_spans(find_phrases(caption, self.max_phrase_words), encoded["offset_mapping"][index])
+            tokenized.append(TokenizedText(token_ids, spans, [0] * len(spans), [len(token_ids)]))
+        return tokenized
 
-    def _find_token_spans(self, caption: str, offsets: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        if self.caption_length is not None:
-            return [(0, self.caption_length)]
-        return to_token_spans(find_phrases(caption, self.max_phrase_words), offsets)
-
-    # Two places where the mixin goes through classes that refuse to work without torchvision, which is not needed here.
+    # The mixin's versions of the next two methods need torchvision, which nothing else here does.
     def check_argument_for_proper_class(self, argument_name, argument):
-        """Raises a TypeError when a part is not of its kind, for example after a wrong order of the parts."""
+        """Raises a TypeError for a part of another class, for example when the parts are given in another order."""
         if argument_name != "video_processor":
             return super().check_argument_for_proper_class(argument_name, argument)
         if not isinstance(argument, VideoProcessorMixin):
-            raise TypeError(f"video_processor is a {type(argument).__name__}, but a video processor was expected.")
+            raise TypeError(f"video_processor cannot be a {type(argument).__name__}; give a FgmmVideoProcessor.")
         return VideoProcessorMixin
 
     @classmethod
@@ -222,7 +229,7 @@ class FgmmProcessor(ProcessorMixin):
         ]
 
     def to_dict(self) -> dict:
-        """As in transformers, with what AutoImageProcessor looks for; it loads the video processor's settings."""
+        """As in transformers, with the entry from which AutoImageProcessor loads the video processor's settings."""
         image_processor = {
             "image_processor_type": "FgmmImageProcessor",
             "auto_map": {"AutoImageProcessor": "video_processing_fgmm.FgmmImageProcessor"},
@@ -238,8 +245,57 @@ class FgmmProcessor(ProcessorMixin):
         ]
 
 
+@dataclass
+class TokenizedText:
+    """One caption, or the captions of one item end to end.
+
+    token_ids: of all tokens.
+    spans: first token and one past the last of each phrase.
+    phrase_captions: for each phrase the index of its caption.
+    caption_lengths: tokens of each caption.
+    """
+
+    token_ids: list[int] = field(default_factory=list)
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    phrase_captions: list[int] = field(default_factory=list)
+    caption_lengths: list[int] = field(default_factory=list)
+
+
+def join_captions(captions: list[TokenizedText]) -> TokenizedText:
+    """The captions of one item end to end: spans become those of the joined tokens."""
+    item = TokenizedText()
+    for index, caption in enumerate(captions):
+        offset = len(item.token_ids)
+        item.spans += [(first + offset, last + offset) for first, last in caption.spans]
+        item.phrase_captions += [index] * len(caption.spans)
+        item.caption_lengths += caption.caption_lengths
+        item.token_ids += caption.token_ids
+    return item
+
+
+def pad_texts(items: list[TokenizedText], pad_token_id: int, min_length: int) -> dict[str, torch.Tensor]:
+    """Items to the padded tensors of a batch, see [`FgmmProcessor.__call__`]; L is at least `min_length`."""
+    length = max([min_length, *(len(item.token_ids) for item in items)])
+    num_phrases = max([1, *(len(item.spans) for item in items)])
+    num_captions = max([1, *(len(item.caption_lengths) for item in items)])
+    return {
+        "input_ids": pad([item.token_ids for item in items], length, pad_token_id),
+        "attention_mask": pad([[1] * len(item.token_ids) for item in items], length, 0),
+        "phrase_spans": pad([item.spans for item in items], num_phrases, (0, 0)),
+        "phrase_captions": pad([item.phrase_captions for item in items], num_phrases, 0),
+        "phrase_mask": pad([[1] * len(item.spans) for item in items], num_phrases, 0).bool(),
+        "caption_lengths": pad([item.caption_lengths for item in items], num_captions, 0),
+    }
+
+
+def pad(rows: list[list], length: int, value: int | tuple[int, ...]) -> torch.Tensor:
+    """Lists of integers, or of tuples of them, to (B, length) or (B, length, tuple size) int64, padded with `value`."""
+    padded = [[*row, *[value] * (length - len(row))] for row in rows]
+    return torch.tensor(padded, dtype=torch.long).reshape(len(rows), length, *np.shape(value))
+
+
 def list_captions(text) -> list[list[str]]:
-    """A string, or strings or lists of candidate captions, to the captions of each item.
+    """The candidate captions of each item, from a string or a column of strings or lists of strings.
 
     Raises:
         ValueError: for anything else.
@@ -247,14 +303,18 @@ def list_captions(text) -> list[list[str]]:
     items = [[item] if isinstance(item, str) else item for item in ([text] if isinstance(text, str) else as_list(text))]
     captions = [as_list(item) for item in items]
     if not all(isinstance(caption, str) for item in captions for caption in item):
-        raise ValueError(BAD_TEXT)
+        raise ValueError(TEXT_ERROR)
     return captions
 
 
 def as_list(items) -> list:
-    """A column of texts as a list; a row of a corpus is none, and would give the names of its fields."""
+    """A list, array or other column as a list; a mapping, such as a row of a corpus, would give its keys.
+
+    Raises:
+        ValueError: for a mapping, or what cannot be iterated over.
+    """
     if isinstance(items, Mapping) or not isinstance(items, Iterable):
-        raise ValueError(BAD_TEXT)
+        raise ValueError(TEXT_ERROR)
     return list(items)
 
 

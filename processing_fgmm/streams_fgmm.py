@@ -1,8 +1,8 @@
-"""The order of training and evaluation clips: shards, processes, workers, exact resume.
+"""The order of clips in training and evaluation, shared out among processes and workers.
 
-A training stream is a function of seed, epoch and position: shards are read in an order drawn for the epoch, rows are
-permuted within blocks, and a clip's window is drawn for its place. There is no shuffle buffer whose contents a resumed
-run would lack.
+A training stream is a function of seed, epoch and position: the shards are read in an order drawn for each epoch, rows
+are permuted within blocks, and the window of a clip is drawn from its place in the order. There is no shuffle buffer,
+whose contents a resumed run would lack.
 """
 
 from collections.abc import Iterator
@@ -20,25 +20,28 @@ from .clips_fgmm import (
     candidate_captions,
     caption_window,
     collate,
+    drop_video,
+    evenly_spaced_windows,
     random_window,
     read_clip,
     row_duration,
-    spread_windows,
 )
 from .corpora_fgmm import MEDIA_COLUMNS, CorpusError
 from .media_fgmm import MediaError
 from .processing_fgmm import FgmmProcessor
 
-# Of undecoded media that a training stream holds to permute, in each of its workers.
-BLOCK_BYTES = 512_000_000
+# Bytes of undecoded media in a block of rows, which each worker of a training stream holds in memory.
+MAX_BLOCK_BYTES = 512_000_000
 
 
 @dataclass
 class Batch:
-    """Model inputs, where they stand in the stream, and what was left out.
+    """Model inputs of a training step and their place in the stream.
 
-    epoch and position give the batch after this one, for a resumed run; failures holds a message for each clip that
-    could not be decoded; num_clips counts those that could.
+    inputs: see [`collate`]; empty when no clip of the batch could be decoded.
+    epoch, position: of the next batch, from which a resumed run continues.
+    num_clips: clips in `inputs` (B).
+    failures: one message for each clip that could not be decoded.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -49,29 +52,35 @@ class Batch:
 
 
 def iterate_rows(corpus: IterableDataset) -> Iterator[dict]:
-    """All rows; the corpus' own iterator would share them out among a DataLoader's workers."""
+    """All rows of a corpus in every worker; its own iterator would share them out among the workers of a DataLoader."""
     for columns in corpus.iter(batch_size=8):
         for index in range(len(columns["video_id"])):
             yield {name: values[index] for name, values in columns.items()}
 
 
-class NarratedClips(TorchIterableDataset):
-    """Endless training batches of a corpus; give it to a DataLoader with `batch_size=None`.
+def worker_share() -> tuple[int, int]:
+    """Index of this DataLoader worker and number of workers; (0, 1) outside of workers."""
+    worker = get_worker_info()
+    return (worker.id, worker.num_workers) if worker else (0, 1)
 
-    The batches do not depend on the number of workers, each of which makes every n-th batch. Processes take whole
-    shards each where the number of shards divides evenly, else every n-th row.
+
+class NarratedClips(TorchIterableDataset):
+    """Endless training batches of a corpus, for a DataLoader with `batch_size=None`.
+
+    The batches do not depend on the number of workers, each of which makes every n-th batch. Each process takes whole
+    shards where the number of shards is divisible by the number of processes, else every n-th row.
 
     Args:
         corpus: from [`load_corpus`].
-        processor: makes model inputs; its `clip_seconds` is the length of the window.
-        batch_size: clips in a batch (B) of this process; a clip that cannot be decoded leaves its batch smaller.
-        num_captions: candidate captions of a clip (K).
-        with_video, with_audio: what to decode.
-        seed: of order, windows and crops.
-        block_size: rows that are permuted together, fewer where their media have more than `BLOCK_BYTES`.
+        processor: makes the model inputs; its `clip_seconds` is the length of the windows.
+        batch_size: clips in a batch of this process (B), fewer when some cannot be decoded.
+        num_captions: maximum number of candidate captions of a clip (K).
+        with_video, with_audio: modalities to decode.
+        seed: of order, windows, crops and captions.
+        block_size: rows that are permuted together, fewer when their media exceed `MAX_BLOCK_BYTES`.
         min_crop_area, flip: see [`FgmmVideoProcessor.random_crop`].
-        rank, world_size: this process and their number.
-        epoch, position: the first batch, from a checkpoint.
+        rank, world_size: index of this process, and number of processes.
+        epoch, position: of the first batch, from a checkpoint.
     """
 
     def __init__(
@@ -92,7 +101,7 @@ class NarratedClips(TorchIterableDataset):
         epoch: int = 0,
         position: int = 0,
     ):
-        # Only the order of shards is shuffled here; more than one shard at a time would start threads each epoch.
+        # Shuffles the order of the shards alone; more than one input shard at a time would start threads each epoch.
         shuffled = corpus.shuffle(seed=seed, buffer_size=1, max_buffer_input_shards=1)
         self.corpus = split_dataset_by_node(shuffled, rank, world_size)
         self.processor = processor
@@ -108,74 +117,79 @@ class NarratedClips(TorchIterableDataset):
         self.epoch = epoch
         self.position = position
 
+    def __iter__(self) -> Iterator[Batch]:
+        worker_id, num_workers = worker_share()
+        for number, (epoch, position, rows) in enumerate(self.row_batches()):
+            if number % num_workers == worker_id:
+                yield self.make_batch(epoch, position, rows)
+
+    def row_batches(self) -> Iterator[tuple[int, int, list[dict]]]:
+        """(epoch, position, rows) of each batch without end, from the first batch of this stream on.
+
+        The last rows of an epoch, if they are fewer than a batch, are left out.
+
+        Raises:
+            CorpusError: when an epoch is smaller than a batch.
+        """
+        epoch, position = self.epoch, self.position
+        while True:
+            rows, num_rows = [], 0
+            for row in self.rows(epoch):
+                num_rows += 1
+                if num_rows <= position * self.batch_size:
+                    continue
+                rows.append(row)
+                if len(rows) == self.batch_size:
+                    yield epoch, position, rows
+                    rows, position = [], position + 1
+            if num_rows < self.batch_size:
+                raise CorpusError(
+                    f"The corpus has {num_rows} clips for this process, fewer than its batch of {self.batch_size}; "
+                    "lower batch_size or add clips."
+                )
+            epoch, position = epoch + 1, 0
+
     def rows(self, epoch: int) -> Iterator[dict]:
-        """Undecoded rows of one epoch, in its order."""
+        """Undecoded rows of this process in one epoch, in order."""
         self.corpus.set_epoch(epoch)
         for place, block in enumerate(self.blocks()):
             for index in np.random.default_rng([self.seed, epoch, self.rank, place]).permutation(len(block)):
                 yield block[index]
 
     def blocks(self) -> Iterator[list[dict]]:
-        """Neighbouring rows that are permuted together: `block_size` of them, fewer where their media are large."""
-        block, size = [], 0
+        """Blocks of neighbouring rows: `block_size` of them, fewer when their media are large."""
+        block, num_bytes = [], 0
         for row in iterate_rows(self.corpus):
             block.append(row)
-            size += sum(len(row[column]["bytes"] or b"") for column in MEDIA_COLUMNS if row.get(column))
-            if len(block) == self.block_size or size >= BLOCK_BYTES:
+            num_bytes += sum(len(row[column]["bytes"] or b"") for column in MEDIA_COLUMNS if row.get(column))
+            if len(block) == self.block_size or num_bytes >= MAX_BLOCK_BYTES:
                 yield block
-                block, size = [], 0
+                block, num_bytes = [], 0
         if block:
             yield block
 
-    def row_batches(self) -> Iterator[tuple[int, int, list[dict]]]:
-        """(epoch, position, rows) without end, from where this stream begins; an epoch's last rows may be left over."""
-        epoch, position = self.epoch, self.position
-        while True:
-            rows, seen = [], 0
-            for row in self.rows(epoch):
-                seen += 1
-                if seen <= position * self.batch_size:
-                    continue
-                rows.append(row)
-                if len(rows) == self.batch_size:
-                    yield epoch, position, rows
-                    rows, position = [], position + 1
-            if seen < self.batch_size:
-                raise CorpusError(
-                    f"The corpus has {seen} clips for this process, fewer than its batch of {self.batch_size}; "
-                    "lower batch_size or add clips."
-                )
-            epoch, position = epoch + 1, 0
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        for number, (epoch, position, rows) in enumerate(self.row_batches()):
-            if number % num_workers == worker_id:
-                yield self.make_batch(epoch, position, rows)
-
     def make_batch(self, epoch: int, position: int, rows: list[dict]) -> Batch:
-        """Decodes and collates."""
+        """Decodes and collates the rows of one batch."""
         clips, failures = [], []
         for place, row in enumerate(rows):
             generator = np.random.default_rng([self.seed, epoch, self.rank, position, place])
             try:
-                clips.append(self.sample(row, generator))
+                clips.append(self.sample_clip(row, generator))
             except MediaError as error:
                 failures.append(str(error))
         inputs = collate(self.processor, clips, self.with_video, self.with_audio) if clips else {}
         return Batch(inputs, epoch, position + 1, len(clips), failures)
 
-    def read(self, row: dict, start: float, end: float) -> Clip:
-        """One window of a row, decoded; times in seconds, end 0 for an image."""
-        return read_clip(row, self.processor, start, end or None, self.with_audio)
+    def sample_clip(self, row: dict, generator: np.random.Generator) -> Clip:
+        """A random window of a row, randomly cropped, with the captions nearest to it.
 
-    def sample(self, row: dict, generator: np.random.Generator) -> Clip:
-        """One random window of a row and the captions nearest to it."""
-        start, end = random_window(row_duration(row), self.processor.clip_seconds, generator)
+        Raises:
+            MediaError: when the row cannot be decoded.
+        """
         if not self.with_video:
-            row = {**row, "audio": row.get("audio") or row.get("video"), "video": None}
-        clip = self.read(row, start, end)
+            row = drop_video(row)
+        start, end = random_window(row_duration(row), self.processor.clip_seconds, generator)
+        clip = self.decode_window(row, start, end)
         if clip.frames is not None:
             clip.frames = self.processor.video_processor.random_crop(
                 clip.frames, generator, self.min_crop_area, self.flip
@@ -184,10 +198,19 @@ class NarratedClips(TorchIterableDataset):
         clip.captions = candidate_captions(captions, start, end, self.num_captions, generator)
         return clip
 
+    def decode_window(self, row: dict, start: float, end: float) -> Clip:
+        """One window of a row, uncropped and without captions; times in seconds, `end` 0 for an image."""
+        return read_clip(row, self.processor, start, end or None, self.with_audio)
+
 
 @dataclass
 class EvaluationItem:
-    """What is retrieved or classified: windows of one row, its captions, its label (several: a list), None without."""
+    """One item of an evaluation: a row, or one of its captions with the part of the row that it covers.
+
+    windows: decoded windows of the item.
+    captions: all captions of the item.
+    label: class, or list of classes, of the row; None without.
+    """
 
     windows: list[Clip]
     captions: list[str]
@@ -195,30 +218,30 @@ class EvaluationItem:
 
 
 class EvaluationClips(TorchIterableDataset):
-    """What an evaluation sees of a corpus, in its own order; give it to a DataLoader with `batch_size=None`.
+    """The items of a corpus in its own order, for a DataLoader with `batch_size=None`.
 
-    Gives (position of the row, its items); in place of an item that cannot be decoded, why. Processes take every n-th
-    row, and of these their workers every n-th, see [`in_order`].
+    Yields (position of a row, its items); an item that cannot be decoded is a message in place of an EvaluationItem.
+    Each process takes every n-th row, and each of its workers every n-th of these; see [`in_order`].
 
     Args:
         corpus, processor, with_video, with_audio: see [`NarratedClips`].
-        num_windows: windows of `clip_seconds` an item, see [`spread_windows`].
-        each_caption: every caption is an item of its own, shown between its start and end (YouCook2's clip retrieval;
-            see [`check_times`]); else a row is one item with all its captions.
-        rank, world_size: this process and their number.
+        num_windows: windows of `clip_seconds` of an item, see [`evenly_spaced_windows`].
+        each_caption: each caption is an item, with the part of the row from its start to its end (YouCook2's clip
+            retrieval; see [`check_times`]); else each row is an item, with all its captions.
+        rank, world_size: index of this process, and number of processes.
     """
 
     def __init__(
         self,
-        corpus,
-        processor,
+        corpus: IterableDataset,
+        processor: FgmmProcessor,
         *,
-        with_video=True,
-        with_audio=True,
-        num_windows=1,
-        each_caption=False,
-        rank=0,
-        world_size=1,
+        with_video: bool = True,
+        with_audio: bool = True,
+        num_windows: int = 1,
+        each_caption: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         self.corpus = corpus
         self.processor = processor
@@ -230,31 +253,30 @@ class EvaluationClips(TorchIterableDataset):
         self.world_size = world_size
 
     def __iter__(self) -> Iterator[tuple[int, list[EvaluationItem | str]]]:
-        worker = get_worker_info()
-        worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        worker_id, num_workers = worker_share()
         for position, row in enumerate(iterate_rows(self.corpus)):
-            place, share = divmod(position, self.world_size)
-            if share == self.rank and place % num_workers == worker_id:
+            place, rank = divmod(position, self.world_size)
+            if rank == self.rank and place % num_workers == worker_id:
                 yield position, self.decode_row(row)
 
     def decode_row(self, row: dict) -> list[EvaluationItem | str]:
-        """The items of a row, or why each could not be decoded."""
+        """The items of a row; a message for each that cannot be decoded."""
         if not self.with_video:
-            row = {**row, "audio": row.get("audio") or row.get("video"), "video": None}
+            row = drop_video(row)
         captions = row.get("captions") or []
         try:
-            duration = row_duration(row) or None  # a picture has none
+            duration = row_duration(row) or None  # an image has none
         except MediaError as error:
             return [str(error)]
         if not self.each_caption:
-            return [self.decode(row, 0.0, duration, [caption["text"] for caption in captions])]
-        return [self.decode(row, *caption_window(caption, duration), [caption["text"]]) for caption in captions]
+            return [self.decode_item(row, 0.0, duration, [caption["text"] for caption in captions])]
+        return [self.decode_item(row, *caption_window(caption, duration), [caption["text"]]) for caption in captions]
 
-    def decode(self, row: dict, start: float, end: float | None, captions: list[str]) -> EvaluationItem | str:
-        """The windows between two times in seconds (None: the end), or why they could not be decoded."""
+    def decode_item(self, row: dict, start: float, end: float | None, captions: list[str]) -> EvaluationItem | str:
+        """The item between two times of a row, seconds (`end` None: its end); a message if it cannot be decoded."""
         windows = [(start, end)]
         if end is not None:
-            windows = spread_windows(start, end, self.processor.clip_seconds, self.num_windows)
+            windows = evenly_spaced_windows(start, end, self.processor.clip_seconds, self.num_windows)
         try:
             clips = [self.decode_window(row, *window) for window in windows]
         except MediaError as error:
@@ -262,7 +284,7 @@ class EvaluationClips(TorchIterableDataset):
         return EvaluationItem(clips, captions, row.get("label"))
 
     def decode_window(self, row: dict, start: float, end: float | None) -> Clip:
-        """One window, frames cropped in the middle."""
+        """One window of a row, cropped to the centre and without captions; times in seconds."""
         clip = read_clip(row, self.processor, start, end, self.with_audio)
         if clip.frames is not None:
             clip.frames = self.processor.video_processor.resize_and_crop(clip.frames)
@@ -270,11 +292,16 @@ class EvaluationClips(TorchIterableDataset):
 
 
 def in_order(loader: DataLoader) -> Iterator[tuple[int, list[EvaluationItem | str]]]:
-    """What a DataLoader over [`EvaluationClips`] gives, in the order of the corpus: workers answer in turn, but for the
-    last ones."""
+    """What a DataLoader over [`EvaluationClips`] yields, in the order of the corpus.
+
+    Workers take turns, but where they run out of rows at different times the last items come out of order.
+    """
     waiting, expected = {}, loader.dataset.rank
     for position, items in loader:
         waiting[position] = items
         while expected in waiting:
             yield expected, waiting.pop(expected)
             expected += loader.dataset.world_size
+
+
+__all__ = ["Batch", "EvaluationClips", "EvaluationItem", "NarratedClips", "in_order"]

@@ -1,4 +1,4 @@
-"""Videos and images to normalised frames of one size, in torch."""
+"""Videos and images to batches of normalised frames of one size, in torch."""
 
 import os
 
@@ -13,10 +13,10 @@ from transformers.video_processing_utils import VideoProcessorMixin
 
 from .media_fgmm import read_frames, read_image, unwrap_file
 
-# Floating pixels may leave 0..1 by so much, as they do where a picture was resized.
+# Float pixels may exceed [0, 1] by this much: bicubic resizing overshoots.
 PIXEL_TOLERANCE = 0.01
-# What a call may change, beside the frames and their times.
-SETTINGS = (
+# Arguments of the constructor that a call may override.
+OVERRIDABLE_KWARGS = (
     "size",
     "crop_size",
     "resample",
@@ -29,9 +29,9 @@ SETTINGS = (
 
 
 class FgmmVideoProcessorKwargs(VideosKwargs, total=False):
-    """What a call may change.
+    """Keyword arguments of a call beyond those of transformers.
 
-    start, end: the window that is shown, in seconds; end None is the end of the file.
+    start, end: the window of a file from which frames are taken, seconds; end None: the end of the file.
     """
 
     start: float | int
@@ -39,17 +39,16 @@ class FgmmVideoProcessorKwargs(VideosKwargs, total=False):
 
 
 class FgmmVideoProcessor(VideoProcessorMixin):
-    """Frames at even times, the shorter side scaled, the centre cut out, normalised.
+    """Samples frames uniformly in time, resizes them, crops the centre, rescales and normalises.
 
     Args:
-        num_frames: frames taken from a clip (T).
-        size: before the crop: `{"shortest_edge": pixels}`, or `{"height": pixels, "width": pixels}`, to which a picture
-            is stretched.
-        crop_size: `{"height": pixels, "width": pixels}` of the result.
+        num_frames: frames sampled from a clip (T).
+        size: before the crop, pixels: `{"shortest_edge": ...}`, which keeps the aspect ratio, or `{"height": ...,
+            "width": ...}`, which does not.
+        crop_size: of the result (H, W), pixels: `{"height": ..., "width": ...}`.
         resample: `"bilinear"`, `"bicubic"` or `"nearest"`.
-        do_rescale, rescale_factor: whether values are multiplied, and by what.
-        do_normalize, image_mean, image_std: whether the mean of each channel is taken off and its deviation divided by,
-            after rescaling.
+        do_rescale, rescale_factor: whether pixels in [0, 255] are multiplied by the factor.
+        do_normalize, image_mean, image_std: whether rescaled pixels are normalised, with one value for each channel.
     """
 
     model_input_names = ["pixel_values_videos", "video_mask"]
@@ -94,108 +93,158 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         """
         Args:
             videos: one or a list of: path, bytes, binary file, `{"bytes", "path"}` (datasets' undecoded file), array or
-                tensor (T, 3, H, W) or (T, H, W, 3) (uint8, or float in [0, 1]), list of images, or image (path, PIL,
-                (H, W, 3) or (3, H, W)); None is an item without video. A list of nothing but PIL images or arrays of
-                three axes is one clip of these frames.
-            num_frames: T, in place of the processor's own. Images are clips of one frame in a batch of images alone;
-                beside videos they stand still for T frames.
-            start, end: the window, in seconds; for files only.
-            return_tensors: `"pt"` or `"np"`; None is `"pt"`.
+                tensor (T, 3, H, W) or (T, H, W, 3) (uint8 in [0, 255] or float in [0, 1]), list of images, or image
+                (path, PIL, (H, W, 3) or (3, H, W)); None is an item without video. A list of PIL images or
+                three-dimensional arrays alone is one clip of these frames.
+            num_frames: T, overrides that of the processor. An image has one frame in a batch of images alone; in a
+                batch with videos it is repeated for T frames.
+            start, end: the window, seconds; end None: the end of the file. For files only.
+            return_tensors: `"pt"` or `"np"`; None means `"pt"`.
+            **kwargs: the constructor's `size`, `crop_size`, `resample`, `do_rescale`, `rescale_factor`,
+                `do_normalize`, `image_mean` and `image_std`, for this call.
 
         Returns:
             `pixel_values_videos` (B, T, 3, H, W) float32 and `video_mask` (B,) bool, False for None.
 
         Raises:
-            MediaError: for a file that cannot be decoded. ValueError: for anything that is no video or image, or no
-                frames.
+            MediaError: for a file that cannot be decoded.
+            ValueError: for an item that is neither a video nor an image, or `num_frames` below 1.
         """
         num_frames = self.num_frames if num_frames is None else num_frames
         if num_frames < 1:
             raise ValueError(f"num_frames={num_frames} must be at least 1.")
-        changed = {name: kwargs[name] for name in SETTINGS if kwargs.get(name) is not None}
-        if changed:
-            settings = {name: getattr(self, name) for name in SETTINGS} | changed
+        overrides = {name: kwargs[name] for name in OVERRIDABLE_KWARGS if kwargs.get(name) is not None}
+        if overrides:
+            settings = {name: getattr(self, name) for name in OVERRIDABLE_KWARGS} | overrides
             return type(self)(**settings).preprocess(videos, num_frames, start, end, return_tensors)
         batch = videos if isinstance(videos, (list, tuple)) else [videos]
-        if isinstance(videos, (list, tuple)) and len(videos) and all(is_frame(item) for item in videos):
+        if isinstance(videos, (list, tuple)) and len(videos) and all(map(self.is_frame, videos)):
             batch = [videos]
-        batch = [unwrap_file(item) for item in batch]
-        clips = [None if item is None else self.load(item, num_frames, start, end) for item in batch]
-        clips = [None if clip is None else self.normalize(self.resize_and_crop(clip)) for clip in clips]
+        batch = [unwrap_file(item) for item in batch]  # to None where there is neither bytes nor path
+        clips = [None if item is None else self.load_frames(item, num_frames, start, end) for item in batch]
+        clips = [None if clip is None else self.rescale_and_normalize(self.resize_and_crop(clip)) for clip in clips]
         longest = max((len(clip) for clip in clips if clip is not None), default=1)
         pixels = torch.zeros(len(clips), longest, 3, self.crop_size["height"], self.crop_size["width"])
         for row, clip in enumerate(clips):
             if clip is not None:
-                pixels[row] = clip if len(clip) == longest else clip[spread(len(clip), longest)]
+                pixels[row] = clip if len(clip) == longest else clip[uniform_indices(len(clip), longest)]
         mask = torch.tensor([clip is not None for clip in clips], dtype=torch.bool)
         return BatchFeature({"pixel_values_videos": pixels, "video_mask": mask}, tensor_type=return_tensors)
 
     def preprocess_images(self, images, **kwargs) -> BatchFeature:
-        """As `preprocess`, of images alone: one or a list of PIL images, arrays, paths, bytes, binary files, `{"bytes",
-        "path"}` or None. What only moving pictures have, `num_frames`, `start` and `end`, is not looked at."""
+        """Images as clips of one frame, see [`preprocess`].
+
+        Args:
+            images: one or a list of PIL images, arrays (H, W, 3) or (3, H, W), paths, bytes, binary files, `{"bytes",
+                "path"}` or None.
+            **kwargs: of [`preprocess`]; `num_frames`, `start` and `end`, which only videos have, are ignored.
+
+        Returns:
+            `pixel_values_videos` (B, 1, 3, H, W) float32 and `video_mask` (B,) bool.
+        """
         batch = images if isinstance(images, (list, tuple)) else [images]
         batch = [unwrap_file(image) for image in batch]
         frames = [None if image is None else image_to_frame(image) for image in batch]
         return self.preprocess(frames, **{**kwargs, "num_frames": 1})
 
-    def load(
+    def load_frames(
         self, item, num_frames: int, start: float = 0.0, end: float | None = None, name: str | None = None
     ) -> torch.Tensor:
-        """Any kind of video or image to (T, 3, H, W) uint8, T = 1 for an image; messages say `name` for bytes."""
+        """Frames of one video or image, decoded and sampled but not yet cropped.
+
+        Args:
+            item: one video or image as [`preprocess`] takes it, except None and `{"bytes", "path"}`.
+            num_frames: T.
+            start, end: the window, seconds; for files only.
+            name: of a file in messages; None: its path.
+
+        Returns:
+            (T, 3, H, W) uint8 in [0, 255], T = 1 for an image.
+
+        Raises:
+            MediaError: for a file that cannot be decoded.
+            ValueError: for an item that is neither a video nor an image.
+        """
+        item = unwrap_file(item)
         if is_image(item):
             return image_to_frame(item)
         if isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read"):
             return read_frames(item, num_frames, start, end, self.decoded_size, name)
         if isinstance(item, (list, tuple)):
-            return torch.cat([image_to_frame(image) for image in item])[spread(len(item), num_frames)]
+            return torch.cat([image_to_frame(image) for image in item])[uniform_indices(len(item), num_frames)]
         frames = array_to_frames(item)
-        return frames[spread(len(frames), num_frames)]
+        return frames[uniform_indices(len(frames), num_frames)]
+
+    @staticmethod
+    def is_frame(item) -> bool:
+        """Whether it is a picture in memory: a PIL image, or an array or tensor of three axes."""
+        return isinstance(item, Image.Image) or getattr(item, "ndim", None) == 3
 
     @property
     def decoded_size(self) -> int | tuple[int, int]:
-        """Pixels of the shorter side, or (height, width), to which files are scaled while they are decoded."""
+        """Size to which files are scaled while they are decoded, pixels: the shorter side, or (height, width)."""
         return self.size.get("shortest_edge") or (self.size["height"], self.size["width"])
 
     def resize_and_crop(self, frames: torch.Tensor) -> torch.Tensor:
-        """(T, 3, H, W) uint8 to the crop's size: scaled to `size`, then the centre; frames of the crop's size stay."""
-        height, width = frames.shape[-2:]
+        """Resizes frames to `size` and crops their centre; frames of the crop's size are returned as they are.
+
+        Args:
+            frames: (T, 3, H, W) uint8.
+
+        Returns:
+            (T, 3, crop height, crop width) uint8.
+        """
+        target, (top, left) = self.scale_and_place(*frames.shape[-2:])
+        height, width = self.crop_size["height"], self.crop_size["width"]
+        return resize(frames, target, self.resample)[..., top : top + height, left : left + width]
+
+    def scale_and_place(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The (height, width) to which frames of a size are scaled, and the (top, left) of the crop in it; pixels."""
         crop = (self.crop_size["height"], self.crop_size["width"])
-        if (height, width) == crop:
-            return frames
         target = self.decoded_size
-        if isinstance(target, int):
+        if (height, width) == crop:
+            target = crop
+        elif isinstance(target, int):
             ratio = target / min(height, width)
             target = (round(height * ratio), round(width * ratio))
-        # Never smaller than the crop, whatever `size` says.
+        # Not smaller than the crop, even if `size` is.
         target = (max(target[0], crop[0]), max(target[1], crop[1]))
-        frames = resize(frames, target, self.resample)
-        top, left = (target[0] - crop[0]) // 2, (target[1] - crop[1]) // 2
-        return frames[..., top : top + crop[0], left : left + crop[1]]
+        return target, ((target[0] - crop[0]) // 2, (target[1] - crop[1]) // 2)
+
+    def cropped_area(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """What the crop leaves of a frame: (x_min, y_min, x_max, y_max) in shares of its width and height, 0 to 1."""
+        (target_height, target_width), (top, left) = self.scale_and_place(height, width)
+        bottom, right = top + self.crop_size["height"], left + self.crop_size["width"]
+        return left / target_width, top / target_height, right / target_width, bottom / target_height
 
     def random_crop(
         self, frames: torch.Tensor, generator: np.random.Generator, min_area: float = 1.0, flip: bool = False
     ) -> torch.Tensor:
-        """For training: a random part of the frames, the same in all of them, at the crop's size.
+        """Random resized crop for training, the same for all frames of a clip (Inception-style augmentation).
 
         Args:
             frames: (T, 3, H, W) uint8.
-            generator: makes the choice.
-            min_area: smallest share of the picture's area; sides are chosen within 3/4 to 4/3 of each other.
-            flip: mirror every second clip. Not where captions say left and right.
+            generator: source of randomness.
+            min_area: smallest area of the crop as a share of the frame, in (0, 1]; below 1 its aspect ratio differs
+                from the frame's by a factor in [3/4, 4/3].
+            flip: flip horizontally with probability 1/2; not for captions that say left and right.
+
+        Returns:
+            (T, 3, crop height, crop width) uint8.
         """
         height, width = frames.shape[-2:]
         area = generator.uniform(min_area, 1.0)
-        stretch = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)) / 2) if min_area < 1.0 else 1.0
-        crop_height = min(height, max(1, round(height * np.sqrt(area) * stretch)))
-        crop_width = min(width, max(1, round(width * np.sqrt(area) / stretch)))
+        ratio = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)) / 2) if min_area < 1.0 else 1.0
+        crop_height = min(height, max(1, round(height * np.sqrt(area) * ratio)))
+        crop_width = min(width, max(1, round(width * np.sqrt(area) / ratio)))
         top = int(generator.integers(height - crop_height + 1))
         left = int(generator.integers(width - crop_width + 1))
         frames = frames[..., top : top + crop_height, left : left + crop_width]
         frames = resize(frames, (self.crop_size["height"], self.crop_size["width"]), self.resample)
         return frames.flip(-1) if flip and generator.random() < 0.5 else frames
 
-    def normalize(self, frames: torch.Tensor) -> torch.Tensor:
-        """(T, 3, H, W) uint8 to float32 of about mean 0 and variance 1."""
+    def rescale_and_normalize(self, frames: torch.Tensor) -> torch.Tensor:
+        """Frames (T, 3, H, W) uint8 to (T, 3, H, W) float32: (pixel · rescale_factor - image_mean) / image_std."""
         frames = frames.float()
         if self.do_rescale:
             frames = frames * self.rescale_factor
@@ -206,65 +255,68 @@ class FgmmVideoProcessor(VideoProcessorMixin):
 
 
 class FgmmImageProcessor(FgmmVideoProcessor):
-    """The video processor as transformers' pipelines for images call it; it is loaded from the same settings."""
+    """The video processor with the call of an image processor, for transformers' pipelines; same saved settings."""
 
     def __call__(self, images, **kwargs) -> BatchFeature:
         return self.preprocess_images(images, **kwargs)
 
 
 def resize(frames: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
-    """(T, 3, H, W) uint8 to (T, 3, *size) uint8, by `resample`, with antialiasing where it interpolates."""
+    """Resizes frames (T, 3, H, W) uint8 to (T, 3, *size) uint8, with antialiasing unless `resample` is "nearest"."""
     if tuple(frames.shape[-2:]) == tuple(size):
         return frames
     return F.interpolate(frames, size=size, mode=resample, antialias=resample != "nearest")
 
 
-def spread(length: int, number: int) -> torch.Tensor:
-    """Indices of `number` entries out of `length`, the middle of equal parts."""
-    return ((torch.arange(number) + 0.5) * length / number).long()
+def uniform_indices(length: int, num_samples: int) -> torch.Tensor:
+    """(num_samples,) int64 indices into a sequence: the centres of `num_samples` equal segments."""
+    return ((torch.arange(num_samples) + 0.5) * length / num_samples).long()
 
 
 def is_image(item) -> bool:
     """PIL images, arrays of three axes, and paths with the name of an image."""
     if isinstance(item, (str, os.PathLike)):
         return os.path.splitext(item)[1].lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-    return is_frame(item)
-
-
-def is_frame(item) -> bool:
-    """PIL images and arrays of three axes."""
-    return isinstance(item, Image.Image) or (hasattr(item, "ndim") and item.ndim == 3)
+    return FgmmVideoProcessor.is_frame(item)
 
 
 def image_to_frame(image) -> torch.Tensor:
-    """Path, bytes, binary file, PIL image or array to (1, 3, H, W) uint8, upright by its EXIF orientation."""
+    """One image to (1, 3, H, W) uint8, rotated upright by its EXIF orientation.
+
+    Args:
+        image: path, bytes, binary file, PIL image, or array or tensor as in [`array_to_frames`] without its T.
+
+    Raises:
+        MediaError: for a file that cannot be decoded.
+        ValueError: for anything else.
+    """
     if isinstance(image, (str, os.PathLike, bytes)) or hasattr(image, "read"):
         image = read_image(image)
     if isinstance(image, Image.Image):
         image = np.array(ImageOps.exif_transpose(image).convert("RGB"))
-    return array_to_frames(image[None])
+    return array_to_frames(image[None] if isinstance(image, (np.ndarray, torch.Tensor)) else image)
 
 
 def array_to_frames(array) -> torch.Tensor:
-    """(T, H, W, 3) or (T, 3, H, W), uint8 or float in [0, 1], to (T, 3, H, W) uint8.
+    """Array or tensor (T, H, W, 3) or (T, 3, H, W), uint8 in [0, 255] or float in [0, 1], to (T, 3, H, W) uint8.
 
     Raises:
-        ValueError: for another shape, or floats outside of [0, 1].
+        ValueError: for another type or shape, or floats outside [0, 1].
     """
     if not isinstance(array, (np.ndarray, torch.Tensor)):
         raise ValueError(
-            f"A video cannot be a {type(array).__name__}; give a path, bytes, a file, an array or a tensor."
+            f"A video or image cannot be a {type(array).__name__}; give a path, bytes, a file, an array or a tensor."
         )
     frames = torch.as_tensor(array)
     if frames.ndim == 4 and frames.shape[1] != 3 and frames.shape[3] == 3:
         frames = frames.permute(0, 3, 1, 2)
     if frames.ndim != 4 or frames.shape[1] != 3 or not len(frames):
-        raise ValueError(f"A video of shape {tuple(frames.shape)} is neither (T, H, W, 3) nor (T, 3, H, W).")
+        raise ValueError(f"A video cannot be of shape {tuple(frames.shape)}; give (T, H, W, 3) or (T, 3, H, W).")
     if frames.is_floating_point():
         lowest, highest = frames.min().item(), frames.max().item()
-        if not (lowest >= -PIXEL_TOLERANCE and highest <= 1 + PIXEL_TOLERANCE):  # so written, NaN is refused, too
+        if not (lowest >= -PIXEL_TOLERANCE and highest <= 1 + PIXEL_TOLERANCE):  # in this form NaN is refused, too
             raise ValueError(
-                f"Floating pixels must lie in [0, 1], not in [{lowest:g}, {highest:g}]; give uint8, or divide by 255."
+                f"Float pixels must lie in [0, 1], not in [{lowest:g}, {highest:g}]; give uint8, or divide by 255."
             )
         frames = (frames * 255).round().clamp(0, 255)
     return frames.to(torch.uint8).contiguous()

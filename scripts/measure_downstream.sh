@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Classification by a pretrained model and by the same architecture with random weights (the floor; with finetune:
-# supervised training from scratch), each with three seeds. A run that has its results file is not repeated.
+# supervised training from scratch), each with three seeds. A run that has its results file is not repeated. Paths are
+# relative to the project's folder.
 #
 #     bash scripts/measure_downstream.sh MODEL NAME DATASET [option of evaluate_classification.py ...]
 #     bash scripts/measure_downstream.sh outputs/fgmm-tiny esc10 data/esc10

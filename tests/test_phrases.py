@@ -1,4 +1,5 @@
 import itertools
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -6,14 +7,14 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from processing_fgmm.phrases_fgmm import find_phrases, to_token_spans
+from processing_fgmm.phrases_fgmm import WORD, find_phrases, is_function_word, split_evenly, to_token_spans
 
 
 def phrases(text: str, max_words: int = 4) -> list[str]:
     return [text[start:end] for start, end in find_phrases(text, max_words)]
 
 
-def test_function_words_part_what_is_said():
+def test_function_words_separate_phrases():
     assert phrases("crack two eggs into a bowl") == ["crack two eggs", "bowl"]
 
 
@@ -24,8 +25,17 @@ def test_transcripts_need_no_punctuation():
     assert without == ["now stir", "sauce add", "salt", "let", "rest"]
 
 
-def test_long_runs_are_cut_evenly():
-    assert phrases("one two three four five six".replace("one", "zero"), 4) == ["zero two three", "four five six"]
+def test_long_runs_are_split_evenly():
+    assert phrases("zero two three four five six", 4) == ["zero two three", "four five six"]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.integers(0, 50), st.integers(1, 8))
+def test_pieces_are_the_fewest_and_of_nearly_one_length(length, max_length):
+    pieces = split_evenly(list(range(length)), max_length)
+    assert list(itertools.chain.from_iterable(pieces)) == list(range(length))
+    assert len(pieces) == math.ceil(length / max_length)
+    assert not pieces or max(map(len, pieces)) <= min(max_length, min(map(len, pieces)) + 1)
 
 
 def test_text_of_function_words_alone_has_a_phrase():
@@ -37,7 +47,7 @@ def test_text_without_a_word_has_none(text):
     assert phrases(text) == []
 
 
-def test_single_letters_are_words_and_rests_of_contractions_are_not():
+def test_single_letters_are_words_and_halves_of_contractions_are_not():
     assert phrases("set red with t nine again") == ["set red", "t nine again"]
     assert phrases("a boy 's dog") == ["boy", "dog"]
 
@@ -49,13 +59,21 @@ def test_other_scripts_and_emoji():
     assert phrases("बिल्ली दूध")[0].startswith("ब")
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.text(max_size=80), st.integers(1, 5))
-def test_phrases_are_ordered_disjoint_and_short(text, max_words):
+PIECES = ["egg", "Bowl", "dog's", "7up", "бык", "鸡", "蛋", "é", "the", "INTO", "it's", "'", "’s", "s", "_", "🍳", "."]
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from([*PIECES, " ", " ", " ", "\n", "-"]), max_size=30).map("".join), st.integers(1, 5))
+def test_phrases_are_the_content_words(text, max_words):
     spans = find_phrases(text, max_words)
-    assert all(start < end for start, end in spans)
     assert all(first[1] <= second[0] for first, second in itertools.pairwise(spans))
-    assert bool(spans) == any(character.isalnum() for character in text) or not text.isascii()
+    words = [match.span() for match in WORD.finditer(text)]
+    content = [word for word in words if not is_function_word(text, *word)]
+    covered = [[word for word in words if start <= word[0] and word[1] <= end] for start, end in spans]
+    assert list(itertools.chain.from_iterable(covered)) == (content or words)
+    for (start, end), inside in zip(spans, covered, strict=True):
+        assert 0 < len(inside) <= max_words and (start, end) == (inside[0][0], inside[-1][1])
+        assert not content or all(not text[one[1] : other[0]].strip() for one, other in itertools.pairwise(inside))
 
 
 def subword_tokenizer() -> PreTrainedTokenizerFast:

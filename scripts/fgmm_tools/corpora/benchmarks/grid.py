@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from .layout import VIDEO, Benchmark, Item, LayoutError, Reading, one_config, read_lines, require
+from ...cli import UserError
+from .layout import VIDEO, Benchmark, Item, Reading, one_config, read_lines, require
 
 LAYOUT = "GRID is published as folders s1, s2, ... of clips and a folder align with their transcripts"
 # Times in the transcripts are thousandths of a frame, at 25 frames a second.
@@ -15,7 +16,7 @@ def read(source: Path, problems: list[str]) -> Reading:
     splits: dict[str, list[Item]] = {"train": [], "test": []}
     speakers = sorted(folder for folder in source.glob("s[0-9]*") if folder.is_dir())
     if not speakers:
-        raise LayoutError(f"{source} has no folder of a speaker; {LAYOUT}.")
+        raise UserError(f"{source} has no folder of a speaker; {LAYOUT}.")
     for speaker in speakers:
         clips = sorted(path for path in speaker.iterdir() if path.suffix.lower() in VIDEO)
         for index, path in enumerate(clips):
@@ -35,7 +36,7 @@ def read_transcript(path: Path, problems: list[str]) -> tuple[str, float, float]
     words = []
     try:
         lines = read_lines(path)
-    except LayoutError as error:
+    except UserError as error:
         problems.append(str(error).rstrip("."))
         return None
     for line in lines:

@@ -7,7 +7,7 @@ import pandas
 import pytest
 import torch
 from datasets import Dataset
-from helpers import TEXTS, write_sound, write_video
+from helpers import LABELS, TEXTS, check_label_scores, write_sound, write_video
 from huggingface_hub import HfApi, constants
 from PIL import Image
 from transformers import AutoModel
@@ -137,14 +137,15 @@ def test_a_window_is_shown(model, processor, files):
     )
 
 
-def test_only_a_batch_is_read_at_once(model, processor, files):
-    read = []
+def test_only_a_batch_is_read_at_once(model, processor, files, monkeypatch):
+    read, call = [], FgmmProcessor.__call__
 
-    def count(**given):
+    def count(self, **given):
         read.append([len(items) for items in given.values()])
-        return processor(**given)
+        return call(self, **given)
 
-    model.encode(videos=[files["still"]] * 5, processor=count, batch_size=2)
+    monkeypatch.setattr(FgmmProcessor, "__call__", count)
+    model.encode(videos=[files["still"]] * 5, processor=processor, batch_size=2)
     assert read == [[2], [2], [1]]
 
 
@@ -166,7 +167,7 @@ def test_the_progress_bar_is_shown_when_asked_for(model, processor, capfd, caplo
     assert "Batches" not in capfd.readouterr().err
     model.encode(text=TEXTS, processor=processor, batch_size=2, show_progress_bar=True)
     assert "2/2" in capfd.readouterr().err
-    with caplog.at_level(logging.INFO, "modeling_fgmm.encoding_fgmm"):
+    with caplog.at_level(logging.INFO, "modeling_fgmm.inference_fgmm"):
         model.encode(text=TEXTS, processor=processor)
     assert "1/1" in capfd.readouterr().err
 
@@ -254,15 +255,71 @@ def test_bad_calls_are_explained(model, processor, given, message):
         model.encode(**given, processor=processor)
 
 
-def test_a_processor_that_joins_items_is_refused(model, processor, files):
-    def join(videos):
-        return processor(videos=videos[:1])
+def test_a_processor_that_joins_items_is_refused(model, processor):
+    def join(text):
+        return processor(text=text[:1])
 
-    with pytest.raises(ValueError, match="made 1 items out of 2 videos"):
-        model.encode(videos=[files["grey"], files["still"]], processor=join)
+    with pytest.raises(ValueError, match="made 1 items out of 2 text"):
+        model.encode(text=TEXTS[:2], processor=join)
 
 
 def test_a_missing_encoder_is_named(config, processor):
     config.modalities = ["audio", "text"]
     with pytest.raises(ValueError, match="no video encoder"):
         FgmmModel(config).encode(images=["nothing.jpg"], processor=processor)
+
+
+@torch.no_grad()
+def test_zero_shot_video_classification(model, processor, files):
+    templates = ["{}", "a dog barks at {}"]
+    paths = [files["grey"], files["still"], files["image"]]
+    videos = processor(videos=paths)
+    texts = [processor(text=[template.format(label) for label in LABELS]) for template in templates]
+    expected = torch.stack([model(**text, **videos).logits_per_video for text in texts]).mean(0).softmax(-1)
+    options = {"candidate_labels": LABELS, "hypothesis_template": templates, "processor": processor}
+    answers = model.zero_shot_video_classification(paths, **options, batch_size=2)
+    assert len(answers) == 3
+    for answer, scores in zip(answers, expected, strict=True):
+        check_label_scores(answer, scores)
+    check_label_scores(model.zero_shot_video_classification(paths[0], **options), expected[0])
+    picture = Image.open(files["image"])
+    for answer in model.zero_shot_video_classification([picture, picture], **options):  # no clip of two frames
+        check_label_scores(answer, expected[2])
+    # Braces in a label are a label's.
+    odd = model.zero_shot_video_classification(paths[0], ["{dog}"], processor=processor)
+    assert odd == [{"score": 1.0, "label": "{dog}"}]
+
+
+@torch.no_grad()
+def test_zero_shot_takes_a_window_and_the_saved_processor(folder, processor, files):
+    model = FgmmModel.from_pretrained(folder).train()
+    answer = model.zero_shot_video_classification(files["grey"], LABELS, start=1, end=2)
+    assert model.training and all(module.training for module in model.modules())
+    texts = processor(text=[f"This is a video of {label}." for label in LABELS])
+    outputs = model.eval()(**texts, **processor(videos=files["grey"], start=1.0, end=2.0))
+    check_label_scores(answer, outputs.logits_per_video[0].softmax(-1))
+    absent = model.zero_shot_video_classification([None], LABELS)[0]
+    assert [entry["score"] for entry in absent] == pytest.approx([1 / 3] * 3)
+
+
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"candidate_labels": "dog"}, "list of at least one string"),
+        ({"candidate_labels": []}, "list of at least one string"),
+        ({"hypothesis_template": "a video"}, "has no {}"),
+        ({"batch_size": 0}, "at least 1"),
+        ({"videos": "nothing.mp4"}, "nothing.mp4 cannot be decoded"),
+        ({"processor": None}, "was not loaded from a folder"),
+    ],
+)
+def test_bad_zero_shot_calls_are_explained(model, processor, files, change, message):
+    call = {"videos": files["grey"], "candidate_labels": LABELS, "processor": processor}
+    with pytest.raises(ValueError, match=message):
+        model.zero_shot_video_classification(**{**call, **change})
+
+
+def test_a_model_without_video_is_refused(config, processor):
+    config.modalities = ["audio", "text"]
+    with pytest.raises(ValueError, match="does not compare text with video"):
+        FgmmModel(config).zero_shot_video_classification("a.mp4", LABELS, processor=processor)

@@ -1,23 +1,22 @@
-"""The processors of transformers' encoders in the places of ours."""
-
 import json
 
 import numpy as np
 import pytest
 import torch
-from helpers import AUDIO, PICTURE_PROCESSORS, TEXT, TEXTS, VIDEO, make_model, make_picture_processor, write_video
+from helpers import TEXTS, write_video
 from PIL import Image
+from tiny_encoders import AUDIO, PICTURE_PROCESSORS, TEXT, VIDEO, make_model, make_picture_processor
 from transformers import AutoFeatureExtractor, AutoProcessor, WhisperFeatureExtractor
 
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm import FgmmEncoderFeatureExtractor, FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
-from processing_fgmm.hf_processors_fgmm import read_settings
+from processing_fgmm.hf_processors_fgmm import convert_settings
 
 
 @pytest.mark.parametrize("name", PICTURE_PROCESSORS)
-def test_pictures_become_what_the_encoders_own_processor_makes(name):
+def test_pixels_equal_those_of_the_encoders_own_processor(name):
     own = make_picture_processor(name)
-    ours = FgmmVideoProcessor(**read_settings(own.to_dict()))
+    ours = FgmmVideoProcessor(**convert_settings(own.to_dict()))
     ramp = np.linspace(0, 255, 108)  # scaled to whole numbers of pixels
     noise = np.random.default_rng(0).integers(0, 60, (72, 108, 3))
     picture = ((ramp[None, :, None] + noise) / 2 + [[[0, 20, 60]]]).clip(0, 255).astype(np.uint8)
@@ -36,12 +35,12 @@ def test_settings_of_older_and_of_video_processors():
         "image_mean": [0.5] * 3,
         "image_std": [0.25] * 3,
     }
-    read = read_settings(clip)
-    assert read["size"] == {"shortest_edge": 224} and read["crop_size"] == {"height": 224, "width": 224}
-    assert read["resample"] == "bicubic" and read["image_mean"] == pytest.approx([0.5] * 3)
-    vit = read_settings({"size": 384, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
+    ours = convert_settings(clip)
+    assert ours["size"] == {"shortest_edge": 224} and ours["crop_size"] == {"height": 224, "width": 224}
+    assert ours["resample"] == "bicubic" and ours["image_mean"] == pytest.approx([0.5] * 3)
+    vit = convert_settings({"size": 384, "resample": 2, "image_mean": [0.5] * 3, "image_std": [0.5] * 3})
     assert vit["size"] == vit["crop_size"] == {"height": 384, "width": 384}
-    videomae = read_settings({"do_center_crop": True, "size": 224})
+    videomae = convert_settings({"do_center_crop": True, "size": 224})
     assert videomae["crop_size"] == {"height": 224, "width": 224}
     vivit = {
         "size": {"shortest_edge": 256},
@@ -52,15 +51,15 @@ def test_settings_of_older_and_of_video_processors():
         "image_mean": [0.5] * 3,
         "image_std": [0.25] * 3,
     }
-    read = read_settings(vivit)
-    assert (0.7 - read["image_mean"][0]) / read["image_std"][0] == pytest.approx((0.7 * 2 - 1 - 0.5) / 0.25)
+    ours = convert_settings(vivit)
+    assert (0.7 - ours["image_mean"][0]) / ours["image_std"][0] == pytest.approx((0.7 * 2 - 1 - 0.5) / 0.25)
     with pytest.raises(ValueError, match="filter 1"):
-        read_settings({"size": 224, "resample": 1})
+        convert_settings({"size": 224, "resample": 1})
 
 
 @pytest.mark.parametrize("name", ["ast", "wav2vec2", "whisper"])
-def test_sounds_become_what_the_encoders_own_extractor_makes(name, encoders_at):
-    """Through the whole model: a sound that ends early is heard as the encoder hears it with its own padding."""
+def test_features_equal_those_of_the_encoders_own_extractor(name, encoders_at):
+    """Compared after the encoder: its own padding, and ours with a mask, give the same features of short audio."""
     torch.manual_seed(0)
     model = FgmmModel.from_encoders(audio=encoders_at / name, text=encoders_at / "bert")
     processor = FgmmProcessor.from_encoders(audio=encoders_at / name, text=encoders_at / "bert")
@@ -98,14 +97,14 @@ def test_feature_extractors_are_saved_with_the_settings_of_the_encoders_own(name
     ]
     for extractor in extractors:
         assert type(extractor) is FgmmEncoderFeatureExtractor
-        assert extractor.own.to_dict().items() >= own.items()
+        assert extractor.wrapped.to_dict().items() >= own.items()
     arrays = extractor(np.zeros(8000), sampling_rate=8000, return_tensors="np")
     assert arrays["input_features"].shape[:2] == arrays["input_features_mask"].shape
     assert all(isinstance(values, np.ndarray) for values in arrays.values())
 
 
-def test_the_encoders_own_extractor_in_the_place_of_ours_is_wrapped(encoders_at, tmp_path):
-    """Processors that were saved when it stood there itself."""
+def test_the_encoders_own_extractor_is_wrapped_when_it_is_loaded(encoders_at, tmp_path):
+    """Processors that were saved with an unwrapped extractor still load."""
     processor = FgmmProcessor.from_encoders(audio=encoders_at / "whisper", text=encoders_at / "bert")
     processor.save_pretrained(tmp_path)
     settings = json.loads((tmp_path / "processor_config.json").read_text())
@@ -118,7 +117,7 @@ def test_the_encoders_own_extractor_in_the_place_of_ours_is_wrapped(encoders_at,
         FgmmEncoderFeatureExtractor("ClapFeatureExtractor")
 
 
-def test_sounds_at_another_rate_are_resampled(encoders_at):
+def test_audio_at_another_rate_is_resampled(encoders_at):
     processor = FgmmProcessor.from_encoders(audio=encoders_at / "wav2vec2", text=encoders_at / "bert")
     sound = np.sin(np.arange(44100) / 44100 * 2 * np.pi * 440)
     assert processor(audio=[sound], sampling_rate=44100)["input_features"].shape == (1, 16000)
@@ -166,7 +165,7 @@ def test_processors_of_configurations_fit_their_encoders(word_tokenizer, tmp_pat
     assert FgmmProcessor.from_encoders(audio=own.audio_config, text=word_tokenizer).feature_extractor.feature_size == 40
 
 
-def test_texts_are_cut_to_what_the_encoder_takes(encoders_at):
+def test_texts_are_truncated_to_the_encoders_length(encoders_at):
     processor = FgmmProcessor.from_encoders(text=encoders_at / "bert")
     assert processor.tokenizer.model_max_length == 64
     assert processor(text=[["dog " * 500, "dog"]])["caption_lengths"].tolist() == [[64, 3]]
