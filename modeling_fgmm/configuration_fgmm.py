@@ -40,7 +40,7 @@ OBJECTIVES_OF_OPTION = {
     "phrase_sharpness_init_value": ("fine",),
     "learnable_phrase_sharpness": ("fine",),
     "phrase_gates": ("fine",),
-    "whole_caption_weight": ("fine",),
+    "whole_captions": ("fine",),
     "coarse_loss_weight": ("fine",),
 }
 
@@ -204,8 +204,7 @@ class FgmmConfig(FgmmBaseConfig):
         learnable_phrase_sharpness (`bool`): train δ.
         phrase_gates (`bool`): add to a phrase's attention logit a term predicted from the phrase alone, so that one
             that says little ("the background") weighs little whatever the clip shows.
-        whole_caption_weight (`float`): share of a caption's score that the caption as a whole has, beside its phrases;
-            0 to 1.
+        whole_captions (`bool`): compare each caption as a whole, too, as one more phrase with a gate of its own.
         coarse_loss_weight (`float`): weight of the contrast of pooled embeddings beside that of regions and phrases.
         gce_q (`float`): q of generalised cross entropy, 0 to 1: the larger it is, the less a pair weighs that the model
             thinks wrong; 0 is cross entropy. Not with `"siglip"`, which has no softmax.
@@ -245,7 +244,7 @@ class FgmmConfig(FgmmBaseConfig):
     phrase_sharpness_init_value: float | int = 0.0
     learnable_phrase_sharpness: bool = True
     phrase_gates: bool = True
-    whole_caption_weight: float | int = 0.5
+    whole_captions: bool = True
     coarse_loss_weight: float | int = 0.2
     gce_q: float | int = 0.0
     scoring_implementation: str = "auto"
@@ -289,8 +288,6 @@ class FgmmConfig(FgmmBaseConfig):
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(repr, choices))}.")
         if self.sharpness_init_value <= 0:
             raise ValueError(f"sharpness_init_value={self.sharpness_init_value} must be positive.")
-        if not 0 <= self.whole_caption_weight <= 1:
-            raise ValueError(f"whole_caption_weight={self.whole_caption_weight} must be between 0 and 1.")
         if not 0 <= self.gce_q <= 1:
             raise ValueError(f"gce_q={self.gce_q} must be between 0 and 1.")
 
@@ -345,13 +342,18 @@ def upgrade_options(config_dict: dict) -> dict:
         ValueError: for a removed option with another value than the one that is left.
     """
     options = {RENAMED_OPTIONS.get(name, name): value for name, value in config_dict.items()}
-    for name, left in REMOVED_OPTIONS.items():
+    objective = options.get("objective", FgmmConfig.objective)
+    removed = dict(REMOVED_OPTIONS)
+    if "whole_caption_weight" in options:  # the fixed share that captions as wholes had before they had a gate
+        removed["whole_caption_weight"] = 0.0 if objective == "fine" else options["whole_caption_weight"]
+        options["whole_captions"] = objective != "fine"
+    for name, left in removed.items():
         if (value := options.pop(name, left)) != left:
             raise ValueError(
                 f"The model was trained with {name}={value!r}, which this version of fgmm lacks; load it with its own "
                 "code (trust_remote_code=True, without importing modeling_fgmm)."
             )
-    for name in ineffective_options(options.get("objective", FgmmConfig.objective), options):
+    for name in ineffective_options(objective, options):
         del options[name]
     return options
 

@@ -123,7 +123,7 @@ class PairObjective(nn.Module, ABC):
             regions=region_attention(
                 compared.phrases, keys.regions, compared.mask, keys.mask, self.attention_sharpness()
             ),
-            phrases=self.phrase_weights(queries, similarity),
+            phrases=self.phrase_weights(compared, similarity),
             captions=self.caption_weights(queries, keys),
             similarity=similarity,
             num_phrases=queries.mask.shape[1],
@@ -137,9 +137,9 @@ class PairObjective(nn.Module, ABC):
         """The queries with the P phrases that are compared: their own, and captions as wholes where these are, too."""
         return queries
 
-    def phrase_weights(self, queries: Queries, similarity: torch.Tensor) -> torch.Tensor:
+    def phrase_weights(self, compared: Queries, similarity: torch.Tensor) -> torch.Tensor:
         """The weight of each phrase in its caption's score, here the same for all: (Bq, Bk, P) -> (Bq, Bk, P)."""
-        return phrase_attention(similarity, queries.captions, queries.mask, queries.embeds.shape[1])
+        return phrase_attention(similarity, compared.captions, compared.mask, compared.embeds.shape[1])
 
     def caption_weights(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """The weight of each caption in the pair's logit, that is its gradient by the scaled score: (Bq, Bk, K)."""
@@ -231,6 +231,8 @@ class FineObjective(PairObjective):
         self.add_number("log_sharpness", config.learnable_sharpness)
         self.add_number("phrase_sharpness", config.learnable_phrase_sharpness)
         self.phrase_gate = nn.Parameter(torch.empty(config.projection_dim)) if config.phrase_gates else None
+        has_whole_gate = config.phrase_gates and config.whole_captions
+        self.whole_gate = nn.Parameter(torch.empty(config.projection_dim)) if has_whole_gate else None
         self.coarse_logit_scale = nn.Parameter(torch.empty(()))
 
     def add_number(self, name: str, learnable: bool) -> None:
@@ -247,47 +249,49 @@ class FineObjective(PairObjective):
             "log_sharpness": math.log(self.config.sharpness_init_value),
             "phrase_sharpness": self.config.phrase_sharpness_init_value,
             **({} if self.phrase_gate is None else {"phrase_gate": 0.0}),
+            **({} if self.whole_gate is None else {"whole_gate": 0.0}),
         }
 
     def sharpness(self) -> torch.Tensor:
         return self.log_sharpness.exp()
 
-    def phrase_gates(self, queries: Queries) -> torch.Tensor | None:
-        """(Bq, M) the part of each phrase's attention logit that depends on the phrase alone; None without gates."""
+    def compared_queries(self, queries: Queries) -> Queries:
+        return queries.with_whole_captions() if self.config.whole_captions else queries
+
+    def gates(self, compared: Queries) -> torch.Tensor | None:
+        """(Bq, P) the part of each phrase's attention logit that depends on the phrase alone; None without gates.
+
+        Captions as wholes have a gate of their own, by which a corpus whose captions are one thing learns to read them
+        as one, and a corpus of independent words not to.
+        """
         if self.phrase_gate is None:
             return None
-        phrases = queries.phrases.masked_fill(~queries.mask.unsqueeze(-1), 0.0)
+        phrases = compared.phrases.masked_fill(~compared.mask.unsqueeze(-1), 0.0)
         dtype = torch.promote_types(phrases.dtype, torch.float32)
+        num_phrases = phrases.shape[1] - (compared.embeds.shape[1] if self.config.whole_captions else 0)
         with torch.autocast(phrases.device.type, enabled=False):
-            return GATE_SCALE * phrases.to(dtype) @ self.phrase_gate.to(dtype)
+            gates = phrases[:, :num_phrases].to(dtype) @ self.phrase_gate.to(dtype)
+            if self.whole_gate is not None:
+                gates = torch.cat([gates, phrases[:, num_phrases:].to(dtype) @ self.whole_gate.to(dtype)], dim=1)
+            return GATE_SCALE * gates
 
-    def compared_queries(self, queries: Queries) -> Queries:
-        return queries.with_whole_captions()
-
-    def phrase_weights(self, queries: Queries, similarity: torch.Tensor) -> torch.Tensor:
-        num_phrases, num_captions = queries.captions.shape[1], queries.embeds.shape[1]
-        weights = phrase_attention(
-            similarity[..., :num_phrases],
-            queries.captions,
-            queries.mask,
-            num_captions,
-            self.phrase_sharpness,
-            self.phrase_gates(queries),
+    def phrase_weights(self, compared: Queries, similarity: torch.Tensor) -> torch.Tensor:
+        num_captions = compared.embeds.shape[1]
+        return phrase_attention(
+            similarity, compared.captions, compared.mask, num_captions, self.phrase_sharpness, self.gates(compared)
         )
-        whole = self.config.whole_caption_weight
-        captions = queries.caption_mask.unsqueeze(1).to(weights.dtype).expand(*weights.shape[:2], -1)
-        return torch.cat([(1 - whole) * weights, whole * captions], dim=-1)
 
     def fine_scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """Scores (Bq, Bk, K): the weighted mean over a caption's phrases and, with the share `whole_caption_weight`,
-        the caption as a whole, all of which attend to regions."""
-        num_phrases, num_captions = queries.captions.shape[1], queries.embeds.shape[1]
-        similarity = self.phrase_similarity(self.compared_queries(queries), keys)
-        phrases, captions = similarity.split([num_phrases, num_captions], dim=-1)
-        scores = caption_scores(
-            phrases, queries.captions, queries.mask, num_captions, self.phrase_sharpness, self.phrase_gates(queries)
+        """Scores (Bq, Bk, K): the mean over a caption's phrases and the caption as a whole, weighted by attention."""
+        compared = self.compared_queries(queries)
+        return caption_scores(
+            self.phrase_similarity(compared, keys),
+            compared.captions,
+            compared.mask,
+            compared.embeds.shape[1],
+            self.phrase_sharpness,
+            self.gates(compared),
         )
-        return torch.lerp(scores, captions, self.config.whole_caption_weight)
 
     def scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
         return self.fine_scores(queries, keys)

@@ -9,7 +9,7 @@ from tiny_objectives import (
     LOGIT_SCALE,
     OBJECTIVE_VARIANTS,
     SHARPNESS,
-    WHOLE,
+    WHOLE_GATE,
     make_items,
     make_objective,
     make_pair,
@@ -31,18 +31,22 @@ def phrases_of(masks, i, k) -> list[int]:
     return [m for m in range(masks[0].shape[1]) if masks[0][i, m] and masks[1][i, m] == k]
 
 
-def fine_score(tensors, masks, i, k, j, gate=GATE) -> torch.Tensor:
-    """Caption k of item i over the regions of clip j: its phrases, weighted by their gates, and the whole."""
+def fine_score(tensors, masks, i, k, j, gates=(GATE, WHOLE_GATE), whole=True) -> torch.Tensor:
+    """Caption k of item i over the regions of clip j: its phrases, and itself as one more, weighted by their gates."""
     regions = tensors[2][j][masks[3][j]]
-    phrases = [tensors[0][i, m] for m in phrases_of(masks, i, k)]
-    scores = [attended(phrase, regions) for phrase in phrases]
-    weights = [torch.exp(DELTA * score + 10.0 * phrase @ gate) for score, phrase in zip(scores, phrases, strict=True)]
-    of_phrases = sum(w * s for w, s in zip(weights, scores, strict=True)) / sum(weights)
-    return (1 - WHOLE) * of_phrases + WHOLE * attended(tensors[1][i, k], regions)
+    phrases = [(tensors[0][i, m], gates[0]) for m in phrases_of(masks, i, k)]
+    phrases += [(tensors[1][i, k], gates[1])] if whole else []
+    scores = [attended(phrase, regions) for phrase, _ in phrases]
+    logits = [DELTA * score + 10.0 * phrase @ gate for score, (phrase, gate) in zip(scores, phrases, strict=True)]
+    return (torch.stack(logits).softmax(0) * torch.stack(scores)).sum()
 
 
 def score_without_gates(*arguments) -> torch.Tensor:
-    return fine_score(*arguments, gate=torch.zeros_like(GATE))
+    return fine_score(*arguments, gates=(torch.zeros_like(GATE),) * 2)
+
+
+def score_without_whole(*arguments) -> torch.Tensor:
+    return fine_score(*arguments, whole=False)
 
 
 def pooled(tensors, masks, i, k, j) -> torch.Tensor:
@@ -72,7 +76,14 @@ def loss_of(objective, tensors, masks) -> torch.Tensor:
     return objective(*make_pair(tensors, masks))
 
 
-@pytest.mark.parametrize(("options", "score"), [({}, fine_score), ({"phrase_gates": False}, score_without_gates)])
+@pytest.mark.parametrize(
+    ("options", "score"),
+    [
+        ({}, fine_score),
+        ({"phrase_gates": False}, score_without_gates),
+        ({"whole_captions": False}, score_without_whole),
+    ],
+)
 def test_loss_is_that_of_the_design(options, score):
     """In value and gradient, against loops over items, captions, phrases and regions."""
     tensors, masks = make_items()
@@ -284,7 +295,7 @@ def test_attention_is_what_each_objective_makes_of_regions_and_phrases():
         assert found[name].phrases[item, clip, own].tolist() == pytest.approx([1 / len(own)] * len(own))
     fine = found["fine"]  # the captions as wholes stand behind the phrases
     assert fine.num_phrases == 4 and fine.phrases.shape[-1] == 6 and fine.phrases[item, clip, own].std() > 0.01
-    assert fine.phrases[item, clip, 4].item() == pytest.approx(WHOLE)
+    assert fine.phrases[item, clip, [*own, 4]].sum().item() == pytest.approx(1.0)
     whole = (SHARPNESS * regions @ tensors[1][item, 0]).softmax(0)
     assert torch.allclose(fine.regions[item, clip, 4, kept], whole)
 

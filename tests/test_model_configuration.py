@@ -20,7 +20,7 @@ OTHER_VALUES = {
     "phrase_sharpness_init_value": 2.0,
     "learnable_phrase_sharpness": False,
     "phrase_gates": False,
-    "whole_caption_weight": 0.1,
+    "whole_captions": False,
     "coarse_loss_weight": 0.7,
 }
 PAIRS_OF_OPTIONS = [(objective, option) for objective in OBJECTIVES for option in OTHER_VALUES]
@@ -46,7 +46,6 @@ def test_configuration_round_trip(tmp_path):
         ({"objective": "clip"}, "objective='clip' is none of 'fine'"),
         ({"scoring_implementation": "quick"}, "scoring_implementation"),
         ({"sharpness_init_value": 0}, "sharpness_init_value"),
-        ({"whole_caption_weight": 1.5}, "whole_caption_weight"),
         ({"gce_q": -0.1}, "gce_q"),
         ({"classifier_dropout": 1}, "classifier_dropout"),
         ({"video_config": {"depths": [3]}}, "depths"),
@@ -65,7 +64,7 @@ def test_wrong_values_name_the_field(wrong, named):
     "wrong,message",
     [
         ({"objectve": "fine"}, "FgmmConfig has no option 'objectve'; did you mean 'objective'"),
-        ({"temperature": 0.07}, "'temperature'; there are audio_config, audio_padding_value, .*, whole_caption_weight"),
+        ({"temperature": 0.07}, "'temperature'; there are audio_config, audio_padding_value, .*, whole_captions"),
         ({"max_length": 20}, "no option 'max_length'"),  # transformers would drop options of text generation
         ({"robustness": 0.3}, "no option 'robustness' any more; it is now 'gce_q'"),
         ({"contrast_unit": "phrase"}, "no option 'contrast_unit' any more; .* contrast_unit='caption'"),
@@ -117,6 +116,16 @@ def test_models_of_removed_options_are_refused(option, tmp_path):
     folder = save({option: {True: False, False: True}.get(REMOVED_OPTIONS[option], "other")}, tmp_path)
     with pytest.raises(ValueError, match=f"trained with {option}=.*, which this version of fgmm lacks"):
         FgmmConfig.from_pretrained(folder)
+
+
+def test_the_fixed_share_of_whole_captions_is_refused_where_it_counted(tmp_path):
+    with pytest.raises(ValueError, match=r"trained with whole_caption_weight=0\.5"):
+        FgmmConfig.from_pretrained(save({"whole_caption_weight": 0.5}, tmp_path))
+    assert not FgmmConfig.from_pretrained(save({"whole_caption_weight": 0.0}, tmp_path)).whole_captions
+    coarse = FgmmConfig.from_pretrained(save({"whole_caption_weight": 0.5, "objective": "coarse"}, tmp_path))
+    assert coarse.whole_captions and not hasattr(coarse, "whole_caption_weight")
+    with pytest.raises(ValueError, match="did you mean 'whole_captions'"):
+        FgmmConfig(whole_caption_weight=0.5)
 
 
 def test_attributes_that_others_saved_are_kept(tmp_path):

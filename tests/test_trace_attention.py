@@ -143,7 +143,9 @@ def weigh_in_loops(folder, step: int, rows: list[dict], objective: str) -> dict[
     model, processor = load_model(str(folder))
     model.load_state_dict(load_file(folder / f"checkpoints/step-{step:07d}/model.safetensors"))
     parameters = dict(model.objectives["text_video"].named_parameters())
-    gate = [10.0 * float(value) for value in parameters.pop("phrase_gate", [])]
+    gate, whole_gate = (
+        [10.0 * float(value) for value in parameters.pop(name, [])] for name in ("phrase_gate", "whole_gate")
+    )
     parameters = {name: value.item() for name, value in parameters.items()}
     gamma = math.exp(parameters["log_sharpness"]) if objective == "fine" else 0.0
     delta = parameters.get("phrase_sharpness", 0.0)
@@ -175,13 +177,13 @@ def weigh_in_loops(folder, step: int, rows: list[dict], objective: str) -> dict[
                 found.append(attention)
                 similarities.append(sum(a * s for a, s in zip(attention, cosines, strict=True)))
                 gates.append(sum(a * g for a, g in zip(phrase, gate, strict=False)))
-            shares = softmax([delta * s + g for s, g in zip(similarities, gates, strict=True)])
             if objective == "fine":  # the caption as a whole is one more phrase
                 whole = caption.caption_embeds[0, 0].double().tolist()
                 cosines = [sum(a * b for a, b in zip(whole, region, strict=True)) for region in regions]
                 found.append(softmax([gamma * cosine for cosine in cosines]))
                 similarities.append(sum(a * s for a, s in zip(found[-1], cosines, strict=True)))
-                shares = [0.5 * share for share in shares] + [0.5]
+                gates.append(sum(a * g for a, g in zip(whole, whole_gate, strict=True)))
+            shares = softmax([delta * s + g for s, g in zip(similarities, gates, strict=True)])
             score = sum(w * s for w, s in zip(shares, similarities, strict=True))
             if objective == "mil_nce":
                 score = (caption.caption_embeds[0, 0].double() @ video.pooler_output[0].double()).item()

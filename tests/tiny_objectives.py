@@ -50,13 +50,15 @@ def gradients_of(function, queries, keys, query_mask, key_mask, sharpness):
 
 
 # The parameters of objectives in tests, and options of the fine one.
-SHARPNESS, DELTA, LOGIT_SCALE, BIAS, WHOLE = 5.0, 1.5, 2.0, -3.0, 0.3
+SHARPNESS, DELTA, LOGIT_SCALE, BIAS = 5.0, 1.5, 2.0, -3.0
 GATE = torch.linspace(-0.2, 0.3, 8, dtype=torch.float64)
+WHOLE_GATE = torch.linspace(0.25, -0.1, 8, dtype=torch.float64)
 # Every objective, and every option that changes its loss.
 OBJECTIVE_VARIANTS = {
     **{name: {"objective": name} for name in OBJECTIVES},
     **{f"{name}, gce": {"objective": name, "gce_q": 0.4} for name in OBJECTIVES if name != "siglip"},
     "without gates": {"phrase_gates": False},
+    "without whole captions": {"whole_captions": False},
     "fixed": {"learnable_sharpness": False, "learnable_phrase_sharpness": False},
 }
 
@@ -64,15 +66,15 @@ OBJECTIVE_VARIANTS = {
 def make_objective(objective: str = "fine", **options) -> PairObjective:
     """An objective in float64 with parameters that make every part of it count."""
     if objective == "fine":
-        options = {"coarse_loss_weight": 0.3, "whole_caption_weight": WHOLE, **options}
+        options = {"coarse_loss_weight": 0.3, **options}
     config = FgmmConfig(objective=objective, projection_dim=len(GATE), **options)
     made = OBJECTIVES[objective](config).double()
     values = {"log_sharpness": math.log(SHARPNESS), "phrase_sharpness": DELTA, "logit_bias": BIAS}
     with torch.no_grad():
         for name, parameter in (*made.named_parameters(), *made.named_buffers()):
             parameter.fill_(values.get(name, LOGIT_SCALE))
-            if name == "phrase_gate":
-                parameter.copy_(GATE)
+            if name.endswith("_gate"):
+                parameter.copy_({"phrase_gate": GATE, "whole_gate": WHOLE_GATE}[name])
     return made
 
 
