@@ -34,6 +34,7 @@ def main(config: PretrainConfig) -> None:
         save_checkpoint,
         save_model,
     )
+    from fgmm_tools.training.cost import core_seconds, counting_operations
     from fgmm_tools.training.gradient_cache import cached_backward, split_batch
     from fgmm_tools.training.monitoring import FailureCount, describe_sizes, evaluate, start_trackers
     from fgmm_tools.training.setup import check_config, make_batches, make_model, make_optimizer, make_processor
@@ -64,7 +65,7 @@ def main(config: PretrainConfig) -> None:
     failures = FailureCount(config.max_failed_share)
     bar = tqdm(total=config.max_steps, initial=progress.step, unit="step", disable=not accelerator.is_main_process)
     losses, clips_seen, started = [], 0, time.monotonic()
-    begun = started - progress.seconds
+    begun, begun_on_cores = started - progress.seconds, core_seconds() - progress.core_seconds
     model.train()
     while progress.step < config.max_steps:
         chunks = []
@@ -74,12 +75,13 @@ def main(config: PretrainConfig) -> None:
             inputs = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.inputs.items()}
             chunks += split_batch(inputs, config.encoder_chunk_size)
             clips_seen += batch.num_clips * accelerator.num_processes
-        if config.encoder_chunk_size or config.gradient_accumulation_steps > 1:
-            loss = cached_backward(accelerator, model, chunks)
-        else:
-            with accelerator.autocast():
-                loss = model(**chunks[0], return_loss=True).loss
-            accelerator.backward(loss)
+        with counting_operations(progress):
+            if config.encoder_chunk_size or config.gradient_accumulation_steps > 1:
+                loss = cached_backward(accelerator, model, chunks)
+            else:
+                with accelerator.autocast():
+                    loss = model(**chunks[0], return_loss=True).loss
+                accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         optimizer.step()
         scheduler.step()
@@ -87,7 +89,7 @@ def main(config: PretrainConfig) -> None:
         losses.append(loss.detach())
         progress.step += 1
         progress.epoch, progress.position = batch.epoch, batch.position
-        progress.seconds = time.monotonic() - begun
+        progress.seconds, progress.core_seconds = time.monotonic() - begun, core_seconds() - begun_on_cores
         bar.update()
         is_last = progress.step == config.max_steps
 
@@ -106,7 +108,7 @@ def main(config: PretrainConfig) -> None:
             evaluate(accelerator, model, processor, config, progress.step)
             started = time.monotonic()
     bar.close()
-    save_model(accelerator, model, processor, config, progress.seconds)
+    save_model(accelerator, model, processor, config, progress)
     if config.eval_steps:
         evaluate(accelerator, model, processor, config, progress.step)
     accelerator.print(f"Saved the model in {config.output_dir}; {failures.failed} clips could not be decoded.")

@@ -29,10 +29,11 @@ def test_half_a_checkpoint_is_refused(tmp_path):
 
 
 def test_each_process_has_its_own_progress(tmp_path):
-    saved = {"step": 7, "streams": [[0, 3], [1, 4]], "seconds": 2.5}
+    cost = {"seconds": 2.5, "core_seconds": 4.0, "operations_per_step": 6}
+    saved = {"step": 7, "streams": [[0, 3], [1, 4]], "cost": cost}
     (tmp_path / "progress.json").write_text(json.dumps(saved))
     second = SimpleNamespace(num_processes=2, process_index=1)
-    assert read_progress(tmp_path, second) == Progress(step=7, epoch=1, position=4, seconds=2.5)
+    assert read_progress(tmp_path, second) == Progress(step=7, epoch=1, position=4, **cost)
     with pytest.raises(UserError, match="written by 2 processes; start as many"):
         read_progress(tmp_path, SimpleNamespace(num_processes=3, process_index=0))
 
@@ -50,8 +51,11 @@ def test_resuming_equals_not_having_stopped(trained, narrated, pretrain_here, tm
     pretrain_here(narrated, tmp_path, max_steps=24, num_workers=num_workers, resume_from=checkpoint)
     whole, resumed = (load_file(path / "model.safetensors") for path in (folder, tmp_path))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    earlier = json.loads((checkpoint / "progress.json").read_text())["seconds"]
-    assert json.loads((tmp_path / "training.json").read_text())["seconds"] > round(earlier, 1) > 0
+    earlier = json.loads((checkpoint / "progress.json").read_text())["cost"]
+    whole, resumed = (json.loads((path / "training.json").read_text()) for path in (folder, tmp_path))
+    for name in ("seconds", "core_seconds"):
+        assert resumed[name] > round(earlier[name], 1) > 0
+    assert resumed["operations"] == whole["operations"] == 24 * earlier["operations_per_step"] > 0
 
 
 def test_the_model_folder_loads_with_auto_classes(trained):

@@ -22,14 +22,17 @@ from .configuration import PretrainConfig
 class Progress:
     """How far a process has come in a run.
 
-    step: optimiser steps taken. epoch, position: the next batch of this process's stream of clips. seconds: spent on
-    the run so far, with what was before a resumption.
+    step: optimiser steps taken. epoch, position: the next batch of this process's stream of clips. seconds,
+    core_seconds: spent on the run so far, with what was before a resumption, by the clock and by this process's threads
+    on processor cores. operations_per_step: floating-point operations of this process, 0 before the first step.
     """
 
     step: int = 0
     epoch: int = 0
     position: int = 0
     seconds: float = 0.0
+    core_seconds: float = 0.0
+    operations_per_step: int = 0
 
 
 def find_checkpoint(config: PretrainConfig) -> Path | None:
@@ -63,7 +66,7 @@ def read_progress(checkpoint: Path, accelerator: Accelerator) -> Progress:
     saved = json.loads((checkpoint / "progress.json").read_text())
     if len(saved["streams"]) != accelerator.num_processes:
         raise UserError(f"{checkpoint} was written by {len(saved['streams'])} processes; start as many.")
-    return Progress(saved["step"], *saved["streams"][accelerator.process_index], saved["seconds"])
+    return Progress(saved["step"], *saved["streams"][accelerator.process_index], **saved["cost"])
 
 
 def save_checkpoint(accelerator: Accelerator, config: PretrainConfig, progress: Progress) -> None:
@@ -73,7 +76,8 @@ def save_checkpoint(accelerator: Accelerator, config: PretrainConfig, progress: 
     partial = folder.with_name(folder.name + ".partial")
     accelerator.save_state(str(partial))
     if accelerator.is_main_process:
-        saved = {"step": progress.step, "streams": streams, "seconds": progress.seconds}
+        cost = {name: getattr(progress, name) for name in ("seconds", "core_seconds", "operations_per_step")}
+        saved = {"step": progress.step, "streams": streams, "cost": cost}
         (partial / "progress.json").write_text(json.dumps(saved))
         shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
@@ -88,7 +92,11 @@ def global_batch_size(config: PretrainConfig, accelerator: Accelerator) -> int:
 
 
 def save_model(
-    accelerator: Accelerator, model: torch.nn.Module, processor: FgmmProcessor, config: PretrainConfig, seconds: float
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    processor: FgmmProcessor,
+    config: PretrainConfig,
+    progress: Progress,
 ) -> None:
     """Saves what AutoModel and AutoProcessor load, the run's configuration, and what it took.
 
@@ -96,7 +104,7 @@ def save_model(
         accelerator, model: as trained; the main process saves.
         processor: of the model.
         config: of the run, saved as pretrain.yaml.
-        seconds: spent on the run, for training.json.
+        progress: of this process at the end; its cost stands in training.json.
     """
     if accelerator.is_main_process:
         accelerator.unwrap_model(model).save_pretrained(config.output_dir)
@@ -104,6 +112,10 @@ def save_model(
         text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
         (Path(config.output_dir) / "pretrain.yaml").write_text(text)
         clips_seen = config.max_steps * global_batch_size(config, accelerator)
-        record = {"seed": config.seed, "clips_seen": clips_seen, **describe_run(seconds)}
+        cost = {
+            "core_seconds": round(progress.core_seconds, 1),
+            "operations": progress.operations_per_step * config.max_steps,
+        }
+        record = {"seed": config.seed, "clips_seen": clips_seen, **describe_run(progress.seconds), **cost}
         (Path(config.output_dir) / "training.json").write_text(json.dumps(record, indent=2) + "\n")
     accelerator.wait_for_everyone()
