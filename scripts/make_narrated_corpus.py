@@ -6,7 +6,7 @@
 A clip shows three things on a patterned background. Shape gives a thing's timbre, size its pitch, motion its rhythm,
 and two of the three can be heard. A caption describes a part of this in varied wording, and is up to 1.5 s early or
 late. A share of the training captions, --noise, does not describe its clip: half of those are chatter, half describe
-another clip. Test captions are all true. The same command continues a run that was stopped.
+another clip. The other splits' captions are all true. The same command continues a run that was stopped.
 """
 
 import argparse
@@ -22,6 +22,7 @@ def parse_arguments() -> argparse.Namespace:
     target.add_argument("--preview", type=Path, help="only draw the first training clips with their captions: a PNG")
     parser.add_argument("--num_train", type=at_least(1), default=3000, help="training clips")
     parser.add_argument("--num_test", type=at_least(1), default=500, help="test clips")
+    parser.add_argument("--num_validation", type=at_least(0), default=0, help="validation clips; 0: no such split")
     parser.add_argument(
         "--noise", type=share, default=0.5, help="share of training captions that do not describe their clip"
     )
@@ -34,7 +35,8 @@ def main(args: argparse.Namespace) -> None:
     from fgmm_tools.corpora.narrated import draw_preview, render_corpus
 
     if args.output:
-        render_corpus(args.output, args.num_train, args.num_test, args.noise, args.seed, args.num_proc)
+        sizes = {"num_train": args.num_train, "num_test": args.num_test, "num_validation": args.num_validation}
+        render_corpus(args.output, noise=args.noise, seed=args.seed, num_proc=args.num_proc, **sizes)
         print(f"{args.output} holds {args.num_train} training and {args.num_test} test clips.")
         return
     try:

@@ -9,8 +9,9 @@ Missing and damaged entries are left out, counted, and the first of them named. 
 was stopped.
 
 With --slides, photographs of the training split become slide shows whose captions describe one or two of the
-photographs shown, and --chatter further ones. With --swapped, a share of the training items get each other's captions.
-The other splits stay as they are.
+photographs shown, and --chatter further ones. With --joined, the sound of neighbouring training clips is joined, with
+the caption of one of them and --chatter further ones. With --swapped, a share of the training items get each other's
+captions. The other splits stay as they are.
 """
 
 import argparse
@@ -41,12 +42,19 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--slide_size", type=even_number, help=f"height and width of a slide, pixels; none: {SLIDE_SIZE}"
     )
-    parser.add_argument("--chatter", type=at_least(0), default=0, help="captions of others in each slide show")
+    parser.add_argument(
+        "--joined", type=at_least(2), help="neighbouring clips whose sound is joined; none: single clips"
+    )
+    parser.add_argument(
+        "--chatter", type=at_least(0), default=0, help="captions of others in each slide show or joined clip"
+    )
     parser.add_argument("--swapped", type=share, default=0.0, help="share of training items with others' captions")
-    parser.add_argument("--seed", type=int, default=0, help="of slide shows and swaps")
+    parser.add_argument("--seed", type=int, default=0, help="of slide shows, joined clips and swaps")
     args = parser.parse_args()
-    if (args.chatter or args.slide_size) and not args.slides:
-        parser.error("--chatter and --slide_size need --slides")
+    if args.slide_size and not args.slides:
+        parser.error("--slide_size needs --slides")
+    if args.chatter and not (args.slides or args.joined):
+        parser.error("--chatter needs --slides or --joined")
     return args
 
 
@@ -54,7 +62,7 @@ def main(args: argparse.Namespace) -> None:
     from fgmm_tools.corpora.preparation import prepare
 
     selection = RowSelection(args.limit, args.skip)
-    noise = TrainingNoise(args.slides, args.slide_size, args.chatter, args.swapped, args.seed)
+    noise = TrainingNoise(args.slides, args.slide_size, args.joined, args.chatter, args.swapped, args.seed)
     try:
         prepare(args.name, args.source, args.output, selection, noise, args.num_proc)
     except OSError as error:

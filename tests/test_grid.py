@@ -5,14 +5,16 @@ from processing_fgmm.corpora_fgmm import load_corpus
 TRANSCRIPT = "0 23750 sil\n23750 29500 bin\n29500 34000 blue\n34000 35500 sp\n35500 41000 now\n41000 74500 sil\n"
 
 
-def test_grid_times_and_held_out_fifth(put, tmp_path):
-    for index in range(6):
+def test_grid_times_and_held_out_clips(put, tmp_path):
+    for index in range(11):
         put(f"s1/clip{index}.mp4")
         put(f"align/s1/clip{index}.align", TRANSCRIPT)
     splits, _, problems = read_benchmark("grid", tmp_path / "source")
     assert not problems
-    assert [item.video_id for item in splits["default"]["test"]] == ["s1_clip4"]
-    assert [item.video_id for item in splits["default"]["train"]] == [f"s1_clip{index}" for index in (0, 1, 2, 3, 5)]
+    names = [f"s1_{name}" for name in sorted(f"clip{index}" for index in range(11))]
+    found = {split: [item.video_id for item in items] for split, items in splits["default"].items()}
+    assert found["test"] == [names[4], names[9]] and found["validation"] == [names[0], names[10]]
+    assert found["train"] == [names[index] for index in (1, 2, 3, 5, 6, 7, 8)]
     assert {item.captions for item in splits["default"]["train"]} == {(("bin blue now", 0.95, 1.64),)}
 
 

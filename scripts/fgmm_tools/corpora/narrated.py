@@ -17,7 +17,7 @@ class RowMaker:
 
     Args:
         seed: of the corpus.
-        split: `"train"` or `"test"`.
+        split: `"train"`, `"validation"` or `"test"`.
         noise: share of captions that do not describe their clip.
     """
 
@@ -76,12 +76,20 @@ def draw_preview(path: Path, seed: int, noise: float, number: int = 6) -> None:
     sheet.save(path)
 
 
-def render_corpus(output: Path, num_train: int, num_test: int, noise: float, seed: int, num_proc: int) -> None:
+def render_corpus(
+    output: Path,
+    num_train: int,
+    num_test: int,
+    noise: float,
+    seed: int,
+    num_proc: int,
+    num_validation: int = 0,
+) -> None:
     """Renders the corpus as Parquet shards with a dataset card; continues where an earlier run was stopped.
 
     Args:
         output: folder of the corpus.
-        num_train, num_test: clips of each split.
+        num_train, num_test, num_validation: clips of each split; 0: no such split.
         noise: share of training captions that do not describe their clip.
         seed: of all clips.
         num_proc: shards rendered at a time.
@@ -89,18 +97,21 @@ def render_corpus(output: Path, num_train: int, num_test: int, noise: float, see
     Raises:
         UserError: when the folder holds something else.
     """
-    wanted = {"num_train": num_train, "num_test": num_test, "noise": noise, "seed": seed}
+    sizes = {"train": num_train, "validation": num_validation, "test": num_test}
+    sizes = {split: number for split, number in sizes.items() if number}
+    wanted = {**{f"num_{split}": number for split, number in sizes.items()}, "noise": noise, "seed": seed}
     claim_folder(output, wanted)
     features = corpus_features("video", caption_is_true=List(Value("bool")))
-    for split, number, share in (("train", num_train, noise), ("test", num_test, 0.0)):
-        make_shards(output, split, list(range(number)), RowMaker(seed, split, share), features, num_proc)
+    for split, number in sizes.items():
+        rows = RowMaker(seed, split, noise if split == "train" else 0.0)
+        make_shards(output, split, list(range(number)), rows, features, num_proc)
     flags = " ".join(f"--{key} {value}" for key, value in wanted.items())
     text = (
         f"Clips of {SECONDS:g} s, {SIDE}x{SIDE} pixels at {FRAME_RATE} frames/s (H.264) with sound (AAC, 16 kHz): "
         "three things of different shape, colour, texture, size and motion on a patterned background, two of them "
         f"heard. Each has {NUM_CAPTIONS} timed captions that describe a part of it, up to {LAG:g} s early or late; "
         f"{100 * noise:g} % of the training captions do not describe their clip (`caption_is_true` says which), all "
-        f"test captions are true. Rendered by `python scripts/make_narrated_corpus.py {flags}`."
+        f"others are true. Rendered by `python scripts/make_narrated_corpus.py {flags}`."
     )
-    configs = {"default": {"train": ["train"], "test": ["test"]}}
+    configs = {"default": {split: [split] for split in sizes}}
     write_card(output, "Narrated shapes", text, configs, "apache-2.0", ["fgmm", "synthetic"])

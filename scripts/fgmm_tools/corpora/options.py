@@ -32,13 +32,15 @@ class TrainingNoise:
     Args:
         slides: photographs in a slide show; None: photographs stay single.
         slide_size: height and width of a slide, pixels; None: SLIDE_SIZE.
-        chatter: captions of photographs that are not shown, in each slide show.
+        joined: clips that are joined end to end, of sound alone; None: clips stay single.
+        chatter: captions of others, in each slide show or joined clip.
         swapped: share of the items that get each other's captions, 0 to 1.
-        seed: of slide shows and swaps.
+        seed: of slide shows, joined clips and swaps.
     """
 
     slides: int | None = None
     slide_size: int | None = None
+    joined: int | None = None
     chatter: int = 0
     swapped: float = 0.0
     seed: int = 0
@@ -52,6 +54,8 @@ class TrainingNoise:
         parts = []
         if self.slides:
             parts.append(f"shows {self.slides} photographs, with {self.chatter} captions of others")
+        if self.joined:
+            parts.append(f"joins {self.joined} clips, with the caption of one and {self.chatter} captions of others")
         if self.swapped:
             parts.append(f"has another item's captions in {self.swapped:.0%} of the cases")
         return f" Each training item {' and '.join(parts)}." if parts else ""

@@ -11,6 +11,7 @@ from datasets import List, Value
 from ..cli import UserError
 from .benchmarks import load_benchmark
 from .benchmarks.layout import SPLITS, Benchmark, Item, Reading, require
+from .joined_clips import encode_joined, join_neighbours
 from .options import SLIDE_SIZE, RowSelection, TrainingNoise
 from .parquet_shards import claim_folder, corpus_features, count_rows, make_shards, write_card
 from .slide_shows import encode_slide_show, make_slide_shows, swap_captions
@@ -70,6 +71,8 @@ def check_options(benchmark: Benchmark, reading: Reading, selection: RowSelectio
     """Raises a UserError for an option that does not apply to this benchmark."""
     if noise.slides and benchmark.medium != "image":
         raise UserError(f"{benchmark.title} has no photographs to make slide shows of; leave out --slides.")
+    if noise.joined and benchmark.medium == "image":
+        raise UserError(f"{benchmark.title} has no sound to join; leave out --joined.")
     if "train" not in reading.groups and (selection.skip or noise.swapped):
         raise UserError(f"{benchmark.title} has no training split of its own; leave out --skip and --swapped.")
 
@@ -99,6 +102,8 @@ def add_noise(items: list[Item], noise: TrainingNoise) -> list[Item]:
     generator = np.random.default_rng(noise.seed)
     if noise.slides:
         items = make_slide_shows(items, noise.slides, noise.chatter, generator)
+    if noise.joined:
+        items = join_neighbours(items, noise.joined, noise.chatter, generator)
     return swap_captions(items, noise.swapped, generator)
 
 
@@ -119,11 +124,15 @@ def write_corpus(
     options = {**selection.options(), **noise.options()}
     sizes = {group: len(items) for group, items in groups.items()}
     claim_folder(output, {"name": benchmark.name, **options, **sizes, "items": fingerprint(groups)})
-    columns = ("video", "image") if noise.slides else (benchmark.medium,)
+    columns = (benchmark.medium,)
+    if noise.slides:
+        columns = ("video", "image")
+    if noise.joined:
+        columns = ("video", "audio")
     extra = {"caption_slides": List(Value("int32"))} if noise.slides else {}
     extra |= {"label": reading.label} if reading.label else {}
     features = corpus_features(*columns, **extra)
-    make_rows = RowMaker(columns, benchmark.medium, noise.slide_size or SLIDE_SIZE)
+    make_rows = RowMaker(columns, benchmark.medium, noise.slide_size or SLIDE_SIZE, joins=bool(noise.joined))
     for group, items in groups.items():
         make_shards(output, group, items, make_rows, features, num_proc, [item.num_bytes() for item in items])
     command = " ".join(
@@ -140,19 +149,23 @@ class RowMaker:
 
     Args:
         columns: media columns of the corpus.
-        medium: that of an item with one file; a slide show becomes a video.
+        medium: that of an item with one file.
         slide_size: height and width of a slide, pixels.
+        joins: an item of several files is their sound end to end, else a slide show, which becomes a video.
     """
 
     columns: tuple[str, ...]
     medium: str
     slide_size: int
+    joins: bool = False
 
     def __call__(self, items: list[Item]) -> list[dict]:
         return [self.make_row(item) for item in items]
 
     def make_row(self, item: Item) -> dict:
-        if isinstance(item.path, tuple):
+        if isinstance(item.path, tuple) and self.joins:
+            medium, name, content = "audio", f"{item.video_id}.flac", encode_joined(item.path)
+        elif isinstance(item.path, tuple):
             medium, name, content = "video", f"{item.video_id}.mp4", encode_slide_show(item.path, self.slide_size)
         else:
             medium, name, content = self.medium, item.path.name, item.path.read_bytes()

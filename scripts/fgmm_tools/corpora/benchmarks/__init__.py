@@ -24,6 +24,7 @@ BENCHMARKS = {
         "audiocaps": "audiocaps",
         "clotho": "clotho",
         "grid": "grid",
+        "exercises": "exercises",
     },
     "classification": {
         "ucf101": "ucf101",

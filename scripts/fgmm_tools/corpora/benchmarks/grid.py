@@ -11,9 +11,9 @@ TICKS_PER_SECOND = 25_000
 
 
 def read(source: Path, problems: list[str]) -> Reading:
-    """s*/NAME.mpg and align/s*/NAME.align; every fifth clip of a speaker, in sorted order, is for testing."""
+    """s*/NAME.mpg and align/s*/NAME.align; see [`split_of`]."""
     align = require(source / "align", LAYOUT)
-    splits: dict[str, list[Item]] = {"train": [], "test": []}
+    splits: dict[str, list[Item]] = {"train": [], "validation": [], "test": []}
     speakers = sorted(folder for folder in source.glob("s[0-9]*") if folder.is_dir())
     if not speakers:
         raise UserError(f"{source} has no folder of a speaker; {LAYOUT}.")
@@ -27,8 +27,15 @@ def read(source: Path, problems: list[str]) -> Reading:
             caption = read_transcript(transcript, problems)
             if caption:
                 name = f"{speaker.name}_{path.stem}"
-                splits["test" if index % 5 == 4 else "train"].append(Item(name, path, (caption,)))
+                splits[split_of(index)].append(Item(name, path, (caption,)))
     return one_config(splits)
+
+
+def split_of(index: int) -> str:
+    """The split of a speaker's clip by its index in sorted order; none is official."""
+    if index % 5 == 4:
+        return "test"
+    return "validation" if index % 10 == 0 else "train"
 
 
 def read_transcript(path: Path, problems: list[str]) -> tuple[str, float, float] | None:
@@ -59,5 +66,5 @@ GRID = Benchmark(
     "video",
     read,
     "Spoken sentences of a fixed grammar, filmed, with word-timed transcripts (Cooke et al., 2006). Every fifth "
-    "clip of a speaker, in sorted order, is for testing. For research use.",
+    "clip of a speaker, in sorted order, is for testing, every tenth for validation. For research use.",
 )
