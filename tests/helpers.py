@@ -162,7 +162,10 @@ def run_processes(function, bounds: list[int], folder) -> list:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(function, (world, port, bounds, str(folder)), nprocs=world)
+    # Packages are imported once, by the server that processes are forked from.
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["torch", "modeling_fgmm", "processing_fgmm"])
+    arguments = (world, port, bounds, str(folder))
+    multiprocessing.start_processes(function, arguments, nprocs=world, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
 
 
