@@ -22,8 +22,7 @@ def gather_stacked(tensor: torch.Tensor) -> torch.Tensor:
     """
     if num_processes() == 1:
         return tensor.unsqueeze(0)
-    gather = collectives.all_gather_single_autograd if tensor.requires_grad else collectives.all_gather_single
-    return gather(tensor.unsqueeze(0).contiguous(), 0, dist.group.WORLD)
+    return collectives.all_gather_single(tensor.unsqueeze(0).contiguous(), 0, dist.group.WORLD)
 
 
 def gather_items(tensor: torch.Tensor, counts: list[int]) -> torch.Tensor:

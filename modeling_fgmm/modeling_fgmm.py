@@ -357,6 +357,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         return outputs
 
     def _logits(self, outputs: dict[str, FgmmRegionOutput | FgmmTextOutput]) -> dict[str, torch.Tensor | None]:
+        """The fields `logits_per_...` of [`FgmmOutput`]."""
         logits = {
             pair: self.get_objective(*pair)(queries, keys, output="logits")
             for pair, queries, keys in iterate_pairs(outputs)

@@ -117,7 +117,7 @@ def as_queries(output: FgmmTextOutput | FgmmRegionOutput) -> Queries:
 
 
 def as_keys(output: FgmmRegionOutput) -> Keys:
-    """Keys of videos or sounds with their regions."""
+    """Keys of videos or sounds: their regions (B, N, D), masks and pooled embeddings."""
     return Keys(output.regions, output.region_mask, output.pooler_output)
 
 

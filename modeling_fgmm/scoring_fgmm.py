@@ -106,7 +106,7 @@ class Queries(PairInputs):
         return self.caption_mask.any(1)
 
     def with_whole_captions(self) -> "Queries":
-        """With each caption as a whole as one more phrase of itself: the K pooled embeddings follow the M phrases."""
+        """With each caption as a whole as one more phrase of it: the K pooled embeddings follow the M phrases."""
         indices = torch.arange(self.embeds.shape[1], device=self.captions.device).expand(len(self.captions), -1)
         return replace(
             self,
@@ -120,7 +120,7 @@ class Queries(PairInputs):
         return replace(self, phrases=self.phrases[:, :0], mask=self.mask[:, :0], captions=self.captions[:, :0])
 
     def without_padding(self) -> "Queries":
-        """Without the places in which no item has a phrase."""
+        """Without the columns of (B, M) in which all items have padding."""
         used = self.mask.any(0)
         return replace(self, phrases=self.phrases[:, used], mask=self.mask[:, used], captions=self.captions[:, used])
 

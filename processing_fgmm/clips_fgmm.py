@@ -19,12 +19,14 @@ class Clip:
     frames: (T, 3, H, W) uint8 in [0, 255], T = 1 for an image; None without video and image.
     waveform: (S,) float32 in [-1, 1] at the feature extractor's sampling rate; None without audio.
     captions: candidate captions, at most K.
+    is_image: the frame is an image's, not a video's.
     """
 
     video_id: str
     frames: torch.Tensor | None
     waveform: torch.Tensor | None
     captions: list[str] = field(default_factory=list)
+    is_image: bool = False
 
 
 def media_source(row: dict, column: str) -> bytes | str | None:
@@ -71,7 +73,7 @@ def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | No
         waveform = read_waveform(source, processor.feature_extractor.sampling_rate, start, end, name)
     if frames is None and waveform is None:
         raise MediaError(f"{name} has neither video, image nor audio to decode; remove its row.")
-    return Clip(name, frames, waveform)
+    return Clip(name, frames, waveform, is_image=video is None and image is not None)
 
 
 def random_window(duration: float, seconds: float, generator: np.random.Generator) -> tuple[float, float]:

@@ -23,7 +23,7 @@ The weight of a region-phrase pair is the product of the three; those of a show 
 import argparse
 from pathlib import Path
 
-from fgmm_tools.cli import make_parser, run_command
+from fgmm_tools.cli import at_least, make_parser, run_command
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -31,7 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--model", action="append", default=[], help="model folder with its checkpoints; once for each")
     parser.add_argument("--dataset", help="folder of Parquet shards or a dataset on the Hub, with slide shows")
     parser.add_argument("--split", default="train", help="split of the corpus")
-    parser.add_argument("--num_clips", type=int, default=256, help="slide shows, the first of the split")
+    parser.add_argument("--num_clips", type=at_least(1), default=256, help="slide shows, the first of the split")
     parser.add_argument("--redraw", action="store_true", help="measure nothing, draw the results file")
     parser.add_argument("--output", type=Path, required=True, help="PNG file for the figure")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Encoders of the transformers library, tiny and random, in the places of ours."""
+"""Tiny random encoders of transformers in place of ours."""
 
 import subprocess
 import sys

@@ -35,7 +35,7 @@ def test_outputs_have_the_documented_shapes(model, inputs):
     assert outputs.loss is None
 
 
-def test_a_missing_side_has_the_lowest_score(model, inputs):
+def test_items_without_a_modality_have_the_lowest_logit(model, inputs):
     outputs = model(**inputs)
     lowest = -model.objectives["text_video"].logit_scale.exp()
     assert torch.allclose(outputs.logits_per_text[3], lowest.expand(4))  # no text
@@ -208,7 +208,7 @@ def test_hidden_states_are_the_maps_between_stages(model):
     assert len(model(input_features=sounds).audio_output.hidden_states) == 3
 
 
-def test_new_words_leave_the_old_ones(model):
+def test_new_words_do_not_change_the_old_ones(model):
     before = model.get_text_features(**PADDED_TEXTS).pooler_output
     size = model.config.text_config.vocab_size
     model.resize_token_embeddings(size + 3)
@@ -217,7 +217,7 @@ def test_new_words_leave_the_old_ones(model):
     assert torch.isfinite(model.get_text_features(torch.tensor([[size + 2]])).pooler_output).all()
 
 
-def test_offloaded_parts_answer_the_same(model, tmp_path):
+def test_offloaded_modules_give_the_same_logits(model, tmp_path):
     model.save_pretrained(tmp_path / "model")
     inputs = {
         "pixel_values_videos": torch.randn(2, 4, 3, 32, 32),

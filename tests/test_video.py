@@ -13,7 +13,7 @@ def video_encoder(**options) -> FgmmVideoEncoder:
 
 @pytest.mark.parametrize("space_to_depth", [False, True])
 @pytest.mark.parametrize("num_frames", [2, 5, 8])
-def test_still_clip_is_answered_like_its_image(space_to_depth, num_frames):
+def test_a_static_clip_has_the_features_of_its_image(space_to_depth, num_frames):
     encoder = video_encoder(space_to_depth=space_to_depth)
     randomize_norms(encoder)
     image = torch.randn(2, 1, 3, 64, 64)
@@ -32,7 +32,7 @@ def test_zero_padding_in_time_is_selectable():
     assert not torch.allclose(replicate(clip)[0], zeros(clip)[0])
 
 
-def test_an_image_stands_still_where_padding_in_time_is_zero():
+def test_an_image_is_repeated_where_padding_in_time_is_zero():
     encoder = video_encoder(temporal_padding="zeros")
     image = torch.randn(2, 1, 3, 32, 32)
     of_image, of_clip = encoder(image), encoder(image.expand(-1, 32, -1, -1, -1))
@@ -56,7 +56,7 @@ def test_stages_set_the_resolution(depths, side):
     assert grid[1:] == (side, side)
 
 
-def test_items_of_a_batch_do_not_see_each_other():
+def test_items_of_a_batch_are_independent():
     encoder = video_encoder()
     clips = torch.randn(3, 4, 3, 32, 32)
     assert torch.allclose(encoder(clips)[0][1:2], encoder(clips[1:2])[0], atol=1e-5)

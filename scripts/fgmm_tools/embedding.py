@@ -28,12 +28,14 @@ Result = TypeVar("Result")
 
 @dataclass
 class EncodedItem(Generic[Result]):
-    """An item of a corpus: its row's id, one result for each of its windows in their order, captions and label."""
+    """An item of a corpus: its row's id, one result for each of its windows in their order, captions and label, and
+    whether it is an image."""
 
     video_id: str
     windows: list[Result]
     captions: list[str]
     label: int | list[int] | None
+    is_image: bool = False
 
 
 class EncodedCorpus(Generic[Result]):
@@ -93,7 +95,8 @@ class EncodedCorpus(Generic[Result]):
                     tqdm.write(f"Skipped a clip: {item}", file=sys.stderr)
                     self.failures.append(item)
                     continue
-                encoded = EncodedItem(item.windows[0].video_id, [], item.captions, item.label)
+                first = item.windows[0]
+                encoded = EncodedItem(first.video_id, [], item.captions, item.label, first.is_image)
                 for number, clip in enumerate(item.windows, 1):
                     yield encoded, clip, number == len(item.windows)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..cli import UserError
 from . import dataset_card, model_card
 from .results import read_results
-from .study_results import make_study_table
+from .study_results import make_earlier_table, make_study_table
 from .summary import make_summary_table
 from .tables import find_downstream, make_downstream_table, make_results_table, make_training_table
 
@@ -48,6 +48,8 @@ def make_table(kind: str, names: str, folder: Path) -> str:
             return make_downstream_table(folder, listed)
         case "comparison":
             return make_study_table(folder / "comparison", names)
+        case "runs":
+            return make_earlier_table(folder / names)
         case "corpus":
             return dataset_card.make_table(read_results(folder / "corpora" / f"{names}.json"))
         case "summary":

@@ -1,6 +1,6 @@
-"""The results files of studies, and the table that a card shows of a study."""
+"""The results files of studies, and the tables that cards show of them."""
 
-import dataclasses
+import json
 from pathlib import Path
 
 from ..cli import UserError
@@ -8,42 +8,27 @@ from .results import mean_and_spread, read_json
 from .studies import STUDIES, Run
 
 COLUMNS = ("R@1", "R@5", "R@10")
+# Settings that follow from others, or stand in a column of their own.
+NOT_SHOWN = ("loss", "steps")
 
 
-def find_results(folder: Path, runs: list[Run]) -> dict[Run, dict]:
-    """The results files that exist.
-
-    Args:
-        folder: where they are.
-        runs: whose results are wanted.
-    """
-    paths = {run: folder / f"{run.name}.json" for run in runs}
-    return {run: read_json(path) for run, path in paths.items() if path.exists()}
+def read_runs(folder: Path) -> dict[Run, dict]:
+    """The results files of all runs."""
+    records = (read_json(path) for path in sorted(folder.glob("*-seed*.json")))
+    return {make_run(record): record for record in records}
 
 
-def group_by_settings(results: dict[Run, dict]) -> dict[Run, list[dict]]:
-    """The records of runs that differ only in their seed, under that of seed 0."""
-    groups: dict[Run, list[dict]] = {}
-    for run, record in results.items():
-        groups.setdefault(dataclasses.replace(run, seed=0), []).append(record)
-    return groups
-
-
-def text_to_item(metrics: dict[str, dict]) -> dict[str, float]:
-    """The metrics of text queries over images or videos."""
-    return metrics["text_to_image"] if "text_to_image" in metrics else metrics["text_to_video"]
-
-
-def item_to_text(metrics: dict[str, dict]) -> dict[str, float]:
-    """The metrics of image or video queries over texts."""
-    return metrics["image_to_text"] if "image_to_text" in metrics else metrics["video_to_text"]
+def make_run(record: dict) -> Run:
+    """The run that a results file is of."""
+    run = record["run"]
+    return Run(**{**run, "options": tuple((name, value) for name, value in run["options"])})
 
 
 def make_study_table(folder: Path, name: str) -> str:
-    """A study's results so far as Markdown: one line for each run, over its seeds.
+    """A study's results so far as Markdown.
 
     Args:
-        folder: of its results files.
+        folder: of the results files of runs.
         name: of the study.
 
     Raises:
@@ -51,21 +36,48 @@ def make_study_table(folder: Path, name: str) -> str:
     """
     if name not in STUDIES:
         raise UserError(f"A card needs the study {name!r}, but there are only {', '.join(STUDIES)}.")
-    study = STUDIES[name]
-    heads = ("run", *COLUMNS, "item to text R@10", "one vector R@10", "validation R@10", "seeds")
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    for run, records in group_by_settings(find_results(folder, study.runs())).items():
-        columns = [[text_to_item(record["metrics"])[column] for record in records] for column in COLUMNS]
-        columns.append([item_to_text(record["metrics"])["R@10"] for record in records])
-        columns.append([text_to_item(record["metrics_of_pooled_vectors"])["R@10"] for record in records])
-        validation = [record["metrics_on_validation"] for record in records if record["metrics_on_validation"]]
-        columns.append([text_to_item(metrics)["R@10"] for metrics in validation])
-        cells = " | ".join(mean_and_spread(values) if values else "" for values in columns)
-        lines.append(f"| {study.describe(run)}{mark_retired(run, records[0])} | {cells} | {len(records)} |")
+    results, study = read_runs(folder), STUDIES[name]
+    return make_runs_table([results[run] for run in study.runs(study.seeds, results) if run in results])
+
+
+def make_earlier_table(folder: Path) -> str:
+    """All results files of a folder as Markdown, with the commits that can run them."""
+    return make_runs_table([read_json(path) for path in sorted(folder.glob("*-seed*.json"))], with_commit=True)
+
+
+def make_runs_table(records: list[dict], with_commit: bool = False) -> str:
+    """One line for each setting, over its seeds.
+
+    Args:
+        records: results files of runs.
+        with_commit: name the commit that trained the first of a line.
+    """
+    heads = ["loss", "settings", *COLUMNS, "item to text R@10", "one vector R@10", "validation R@10", "seeds"]
+    heads += ["commit"] if with_commit else []
+    lines = [f"| {' | '.join(heads)} |", "|---|---|" + "---:|" * (len(heads) - 2)]
+    groups: dict[str, list[dict]] = {}
+    for record in records:
+        groups.setdefault(json.dumps(record["settings"]), []).append(record)
+    for group in groups.values():
+        settings = group[0]["settings"]
+        shown = ", ".join(f"{name} {value}" for name, value in settings.items() if name not in NOT_SHOWN)
+        columns = [[from_text(record["metrics"])[column] for record in group] for column in COLUMNS]
+        columns.append([to_text(record["metrics"])["R@10"] for record in group])
+        columns.append([from_text(record["metrics_of_pooled_vectors"])["R@10"] for record in group])
+        validation = [record["metrics_on_validation"] for record in group if record["metrics_on_validation"]]
+        columns.append([from_text(metrics)["R@10"] for metrics in validation])
+        cells = [mean_and_spread(values) if values else "" for values in columns]
+        cells += [str(len(group))]
+        cells += [group[0]["training"]["commit"].removesuffix("-dirty")] if with_commit else []
+        lines.append(f"| {settings['loss']} | {shown} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def mark_retired(run: Run, record: dict) -> str:
-    """The commit that can still run a run with a retired option; empty for all others."""
-    commit = record["training"]["commit"].removesuffix("-dirty")
-    return f" (commit {commit})" if run.is_retired else ""
+def from_text(metrics: dict[str, dict]) -> dict[str, float]:
+    """The metrics of text queries over videos, images or, where there are none, sounds."""
+    return next(values for direction, values in metrics.items() if direction.startswith("text_to_"))
+
+
+def to_text(metrics: dict[str, dict]) -> dict[str, float]:
+    """The metrics of video, image or, where there are none, sound queries over texts."""
+    return next(values for direction, values in metrics.items() if direction.endswith("_to_text"))

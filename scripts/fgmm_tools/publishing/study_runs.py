@@ -1,4 +1,4 @@
-"""Runs of studies: makes their corpora and their common start, then trains and measures them, some at a time."""
+"""Runs of studies: makes their corpora and what they are initialised from, then trains and measures them."""
 
 import os
 import shlex
@@ -7,7 +7,8 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 
 from ..cli import UserError, stop_in_silence
 from ..corpora.narrated import render_corpus
-from ..corpora.options import RowSelection, TrainingNoise
+from ..corpora.options import RowSelection
 from ..corpora.preparation import prepare
 from ..models import load_model
 from ..paths import ROOT
@@ -26,11 +27,14 @@ from ..records import describe_run, read_training_record, write_record
 from ..retrieval.evaluation import evaluate_retrieval
 from ..retrieval.settings import RetrievalSettings
 from ..training.tokenizer import iterate_captions, train_word_tokenizer
-from .studies import START, START_PHOTOS, Run
+from .studies import CORPORA, Run
 
-# Height and width of a slide, pixels: more than the models see, and half of the time that the default takes to decode.
-SLIDE_SIZE = 64
 NUM_PROC = 2  # shards written at a time
+# Clips of the narrated corpus; all noises share validation and test clips.
+NARRATED = {"num_train": 3000, "num_validation": 500, "num_test": 500, "seed": 0}
+# Corpora whose words the models know that other runs are initialised from.
+START_WORDS = ("photographs", "exercises")
+MIN_FREQUENCY = 3
 
 
 @dataclass(frozen=True)
@@ -38,21 +42,20 @@ class Folders:
     """Where runs read and write.
 
     Args:
-        flickr8k: Flickr8k in its publishers' layout; None: no run needs it.
+        sources: the benchmarks in their publishers' layouts, in folders of their names.
         corpora: the corpora that are made.
         models: the models that are trained.
         results: the results files.
     """
 
-    flickr8k: Path | None
+    sources: Path
     corpora: Path
     models: Path
     results: Path
 
-    @property
-    def start(self) -> Path:
-        """The model from which the runs on slide shows are initialised."""
-        return self.models / "start"
+    def start(self, corpus: str) -> Path:
+        """The coarse model of a corpus from which other runs are initialised."""
+        return self.models / f"start_{corpus}"
 
 
 def run_studies(runs: list[Run], folders: Folders, jobs: int, keep_models: bool) -> None:
@@ -68,14 +71,16 @@ def run_studies(runs: list[Run], folders: Folders, jobs: int, keep_models: bool)
         UserError: when a corpus cannot be made, or, after all runs, when some have failed.
     """
     folders.results.mkdir(parents=True, exist_ok=True)
-    for run in tqdm({run.corpus: run for run in runs}.values(), desc="Making corpora", unit="corpus"):
-        make_corpus(run, folders)
-    if any(run.slides for run in runs) and not (folders.start / "model.safetensors").exists():
-        make_start(folders)
+    starts = list(dict.fromkeys(run.trained_on.start for run in runs if run.trained_on.start))
+    corpora = dict.fromkeys([*(run.corpus for run in runs), *starts, *(START_WORDS if starts else ())])
+    for corpus in tqdm(corpora, desc="Making corpora", unit="corpus"):
+        make_corpus(corpus, folders)
+    for corpus in starts:
+        make_start(corpus, folders)
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     failures = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=stop_in_silence) as pool:
-        futures = {pool.submit(train_and_measure, run, run.config, folders, threads): run for run in runs}
+        futures = {pool.submit(train_and_measure, run, folders, threads): run for run in runs}
         for future in tqdm(as_completed(futures), total=len(futures), desc="Training", unit="run"):
             run = futures[future]
             try:
@@ -90,49 +95,58 @@ def run_studies(runs: list[Run], folders: Folders, jobs: int, keep_models: bool)
         raise UserError(f"{len(failures)} of {len(runs)} runs failed; the first: {failures[0]}")
 
 
-def make_corpus(run: Run, folders: Folders) -> None:
-    """Makes the run's corpus, unless it exists."""
-    output = folders.corpora / run.corpus
+def make_corpus(name: str, folders: Folders) -> None:
+    """Makes a corpus, unless it exists.
+
+    Args:
+        name: a key of CORPORA.
+        folders: where it is.
+    """
+    corpus, output = CORPORA[name], folders.corpora / name
     if (output / "README.md").exists():
         return
-    if run.noise is not None:
-        render_corpus(output, num_train=3000, num_test=500, noise=run.noise, seed=0, num_proc=NUM_PROC)
+    if corpus.source == "narrated":
+        render_corpus(output, noise=corpus.caption_noise, num_proc=NUM_PROC, **NARRATED)
         return
-    noise, selection = TrainingNoise(swapped=run.swapped), RowSelection()
-    if run.slides:
-        noise = replace(noise, slides=run.slides, slide_size=SLIDE_SIZE, chatter=run.chatter)
-        selection = RowSelection(skip=START_PHOTOS)
-    prepare("flickr8k", folders.flickr8k, output, selection, noise, NUM_PROC)
+    selection = RowSelection(limit=corpus.limit, skip=corpus.skip)
+    prepare(corpus.source, folders.sources / corpus.source, output, selection, corpus.noise, NUM_PROC)
 
 
-def make_start(folders: Folders) -> None:
-    """Trains the model from which the runs on slide shows are initialised.
+def make_start(corpus: str, folders: Folders) -> None:
+    """Trains and measures the coarse model of a corpus from which other runs are initialised, unless it exists.
 
-    Its tokenizer is trained on all training captions, so that no run meets unknown words.
+    Its tokenizer is trained on all training captions of the corpora that it is used for, so that no run meets unknown
+    words.
     """
-    make_corpus(START, folders)
-    rows = iterate_captions(load_corpus(str(folders.corpora / START.corpus), "train"))
-    tokenizer = train_word_tokenizer((text for row in rows for text in row), vocab_size=20_000, min_frequency=3)
-    tokenizer.save_pretrained(folders.models / "start_tokenizer")
-    corpus = folders.corpora / "start"
-    prepare("flickr8k", folders.flickr8k, corpus, RowSelection(limit=START_PHOTOS), TrainingNoise(), NUM_PROC)
-    fields = START.training_fields(corpus, folders.start, folders.start)
-    fields["tokenizer"] = folders.models / "start_tokenizer"
-    train(START.config, fields, len(os.sched_getaffinity(0)))
+    output, results = folders.start(corpus), folders.results / f"start_{corpus}.json"
+    if results.exists() and (output / "model.safetensors").exists():
+        return
+    rows = chain.from_iterable(
+        iterate_captions(load_corpus(str(folders.corpora / name), "train")) for name in START_WORDS
+    )
+    words = train_word_tokenizer((text for row in rows for text in row), 20_000, MIN_FREQUENCY)
+    words.save_pretrained(folders.models / "start_words")
+    run = Run(corpus, "coarse")
+    fields = {**run.training_fields(), "tokenizer": folders.models / "start_words"}
+    train(run, folders.corpora / corpus, output, fields, len(os.sched_getaffinity(0)))
+    write_record(results, measure(run, folders.corpora / corpus, output))
 
 
-def train(config: str, fields: dict[str, object], threads: int) -> None:
+def train(run: Run, corpus: Path, output: Path, fields: dict[str, object], threads: int) -> None:
     """Pretrains by scripts/pretrain.py; continues from the last checkpoint where training was interrupted.
 
     Args:
-        config: training configuration, a path within the project.
-        fields: values that are set in it.
+        run: what is trained.
+        corpus, output: folders of the corpus and of the model.
+        fields: of the training configuration.
         threads: of the processor.
 
     Raises:
         UserError: with the last lines of its output, when it fails.
     """
-    script, config = (os.path.relpath(ROOT / path) for path in ("scripts/pretrain.py", config))
+    config = ROOT / "scripts" / "configs" / f"{run.trained_on.config}.yaml"
+    script, config = (os.path.relpath(path) for path in (ROOT / "scripts" / "pretrain.py", config))
+    fields = {"dataset": corpus, "output_dir": output, **fields}
     command = [sys.executable, script, "--config", config, "--resume_from", "latest"]
     command += [str(word) for name, value in fields.items() for word in (f"--{name}", value)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -142,12 +156,11 @@ def train(config: str, fields: dict[str, object], threads: int) -> None:
         raise UserError(f"{shlex.join(command[1:])} failed:\n{tail}")
 
 
-def train_and_measure(run: Run, config: str, folders: Folders, threads: int) -> dict:
+def train_and_measure(run: Run, folders: Folders, threads: int) -> dict:
     """Pretrains one run and measures its retrieval, in a process of its own.
 
     Args:
         run: what is trained.
-        config: its training configuration.
         folders: where it reads and writes.
         threads: of the processor.
 
@@ -155,28 +168,42 @@ def train_and_measure(run: Run, config: str, folders: Folders, threads: int) -> 
         its record.
     """
     corpus, output = folders.corpora / run.corpus, folders.models / run.name
-    train(config, run.training_fields(corpus, output, folders.start), threads)
-    started = time.monotonic()
+    fields = run.training_fields()
+    if run.trained_on.start:
+        fields["init_from"] = folders.start(run.trained_on.start)
+    train(run, corpus, output, fields, threads)
     torch.set_num_threads(threads)
+    return measure(run, corpus, output)
+
+
+def measure(run: Run, corpus: Path, output: Path) -> dict:
+    """The retrieval of a trained model on the validation and the test split, and its pooled vectors' on the latter.
+
+    Args:
+        run: how it was trained.
+        corpus, output: folders of the corpus and of the model.
+
+    Returns:
+        its record.
+    """
+    started = time.monotonic()
     model, processor = load_model(str(output))
-    splits = ("test",) if run.noise is not None else ("validation", "test")  # the narrated corpus has no validation
-    metrics = {
-        (split, score): evaluate_retrieval(
-            model, processor, load_corpus(str(corpus), split), RetrievalSettings(score, num_workers=0)
-        )
-        for split in splits
-        for score in ("trained", "coarse")
-    }
+
+    def evaluate(split: str, score: str) -> dict[str, dict[str, float]]:
+        settings = RetrievalSettings(score, num_workers=0)
+        return evaluate_retrieval(model, processor, load_corpus(str(corpus), split), settings)
+
     return {
         "model": run.name,
-        "dataset": run.corpus if run.noise is not None else "flickr8k",
+        "dataset": run.trained_on.source,
         "split": "test",
         "protocol": f"retrieval, trained score, the middle {processor.clip_seconds:g} s of each item",
-        "metrics": metrics["test", "trained"],
-        "metrics_of_pooled_vectors": metrics["test", "coarse"],
-        "metrics_on_validation": metrics.get(("validation", "trained")),
+        "metrics": evaluate("test", "trained"),
+        "metrics_of_pooled_vectors": evaluate("test", "coarse"),
+        "metrics_on_validation": evaluate("validation", "trained"),
         "seed": run.seed,
         **describe_run(time.monotonic() - started, launcher="python"),
         "settings": run.settings(),
+        "run": asdict(run),
         "training": read_training_record(str(output)),
     }

@@ -5,7 +5,6 @@ from pathlib import Path
 
 from ..cli import UserError
 from .results import mean_and_spread, read_results
-from .studies import LOSSES, MAIN_LOSSES
 
 
 @dataclass(frozen=True)
@@ -34,18 +33,6 @@ def retrieval_row(task: str, direction: str, corpus: str, card: str) -> Row:
     return Row(task, "R@10", direction, card, f"{corpus}_fine", {"random weights": f"{corpus}_random"})
 
 
-def comparison_row(task: str, direction: str, runs: str, losses: tuple[str, ...] = LOSSES) -> Row:
-    """Runs of a study under `fine`, beside the same under the other losses.
-
-    Args:
-        task, direction: see [`Row`].
-        runs: pattern of their names, with LOSS in place of the loss.
-        losses: those that were run, `fine` first.
-    """
-    ours, *others = (f"comparison/{runs.replace('LOSS', loss)}" for loss in losses)
-    return Row(task, "R@10", direction, "comparison", ours, dict(zip(losses[1:], others, strict=True)))
-
-
 def downstream_row(task: str, runs: str) -> Row:
     """Classification with a pretrained encoder, beside the same from random weights."""
     files = f"downstream/{runs}"
@@ -58,22 +45,6 @@ ROWS = {
     "narrated": retrieval_row("text to video, 500 rendered clips", "text_to_video", "narrated", "fgmm-tiny"),
     "flickr8k": retrieval_row("text to image, 1,000 photographs of Flickr8k", "text_to_image", "flickr8k", "flickr8k"),
     "grid": retrieval_row("text to audio, 200 spoken sentences of GRID", "text_to_audio", "grid", "grid"),
-    "slides": comparison_row(
-        "text to image, trained on slide shows with captions of others",
-        "text_to_image",
-        "slides4_chatter2-LOSS-batch32-clips32000-seed?",
-    ),
-    "noise": comparison_row(
-        "text to video, trained on rendered clips, half of the captions wrong",
-        "text_to_video",
-        "narrated_noise50-LOSS-batch64-clips12800-seed?",
-        MAIN_LOSSES,
-    ),
-    "plain": comparison_row(
-        "text to image, trained on photographs with their own captions",
-        "text_to_image",
-        "plain-LOSS-batch128-clips96000-seed?",
-    ),
     "esc10_linear": downstream_row("sounds of ESC-10, linear probe", "esc10-linear"),
     "esc10_finetune": downstream_row("sounds of ESC-10, fine-tuned", "esc10-finetune"),
     "ucf101_linear": downstream_row("actions, three classes of UCF101, linear probe", "ucf101-linear"),

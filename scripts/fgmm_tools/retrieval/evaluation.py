@@ -33,7 +33,7 @@ class RetrievalItems:
         keys: under "video" and "audio" [`Keys`] of all items; a modality that no item has is left out.
         texts: all captions, each a query; None without captions or a text encoder.
         text_targets: (texts,) the item that each caption belongs to.
-        visual: what the items' video is called in the results: "image" for a corpus of images, else "video".
+        visual: what the items' video is called in the results: "image" where all are images, else "video".
         num_undecodable: items that are left out because they cannot be decoded.
     """
 
@@ -60,7 +60,7 @@ def evaluate_retrieval(
         seconds: the time is added to its stages: encoding (with decoding), coarse_scoring, fine_scoring.
 
     Returns:
-        {"text_to_video": {"R@1": percent, ...}, "video_to_text": ...}; image in place of video for a corpus of images.
+        {"text_to_video": {"R@1": percent, ...}, "video_to_text": ...}; image in place of video where all are images.
         Items that cannot be decoded are neither queries nor keys; num_undecodable counts them where there are any.
 
     Raises:
@@ -99,8 +99,9 @@ def encode_items(model: FgmmModel, processor: FgmmProcessor, corpus, settings: R
         num_workers=settings.num_workers,
     )
     keys: dict[str, list[Keys]] = {}
-    texts, text_targets = [], []
+    texts, text_targets, only_images = [], [], True
     for number, item in enumerate(encoded):
+        only_images &= item.is_image
         for name in item.windows[0]:
             windows = Keys.concatenate([window[name] for window in item.windows])
             keys.setdefault(name, []).append(windows.join_windows([len(item.windows)]))
@@ -116,7 +117,7 @@ def encode_items(model: FgmmModel, processor: FgmmProcessor, corpus, settings: R
         {name: pieces for name, pieces in joined.items() if pieces.present.any()},
         encode_texts(model, processor, texts) if texts and "text" in modalities else None,
         torch.tensor(text_targets, dtype=torch.long),
-        "video" if "video" in corpus.column_names else "image",
+        "image" if only_images else "video",
         len(encoded.failures),
     )
 
