@@ -1,8 +1,8 @@
 r"""Classification of the videos, images or sounds of a prepared corpus, by the protocols that papers report.
 
-    accelerate launch scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset data/esc10 \
+    python scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset data/esc10 \
         --protocol linear --output results.json
-    accelerate launch scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset data/ucf101 \
+    python scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset data/ucf101 \
         --dataset_config split1 --protocol finetune --epochs 20
 
 The official splits or folds are the corpus' configurations. All of them are run, and their mean and spread reported,

@@ -1,9 +1,9 @@
 r"""Retrieval between texts, videos (or images) and sounds of a prepared corpus.
 
-    accelerate launch scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/narrated --split test
-    accelerate launch scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/narrated \
+    python scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/narrated --split test
+    python scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/narrated \
         --score coarse_then_fine --num_windows 4 --output results.json
-    accelerate launch scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/youcook2 --each_caption
+    python scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/youcook2 --each_caption
 
 Each caption of an item is a query of its own. The scores are what the model's objective trains (trained), of regions
 with phrases (fine), of one vector each (coarse), or coarse for all and fine for the best of these (coarse_then_fine).

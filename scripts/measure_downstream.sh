@@ -18,8 +18,8 @@ for seed in 0 1 2; do
             [ -e "$output" ] && continue
             options=()
             [ "$start" = random ] && options+=(--random_init)
-            "$PYTHON" -m accelerate.commands.launch scripts/evaluate_classification.py --model "$model" \
-                --dataset "$dataset" --protocol "$protocol" --seed "$seed" "${options[@]}" "$@" --output "$output"
+            "$PYTHON" scripts/evaluate_classification.py --model "$model" --dataset "$dataset" \
+                --protocol "$protocol" --seed "$seed" "${options[@]}" "$@" --output "$output"
         done
     done
 done
