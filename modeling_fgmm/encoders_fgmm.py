@@ -1,6 +1,7 @@
 """The encoder of each modality: its configuration, building it, and running it on the items that have the modality."""
 
 import os
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -9,7 +10,7 @@ from transformers import ASTFeatureExtractor, AutoConfig, PreTrainedConfig
 from .audio_fgmm import FgmmAudioEncoder
 from .configuration_fgmm import FgmmConfig, check_options
 from .hf_encoders_fgmm import TransformersAudioEncoder, TransformersTextEncoder, TransformersVideoEncoder
-from .layers_fgmm import evaluation_mode
+from .layers_fgmm import RegionFeatures, evaluation_mode
 from .text_fgmm import FgmmTextEncoder
 from .video_fgmm import FgmmVideoEncoder
 
@@ -31,61 +32,86 @@ def make_encoder(modality: str, config: FgmmConfig) -> nn.Module:
     return {"video": TransformersVideoEncoder, "text": TransformersTextEncoder}[modality](part)
 
 
-def encode_present(encoder: nn.Module, present: torch.Tensor, *inputs: torch.Tensor) -> tuple[torch.Tensor, tuple]:
+def encode_present(encoder: nn.Module, present: torch.Tensor, *inputs: torch.Tensor, **options: bool) -> RegionFeatures:
     """Encodes the items that have the modality; the features of the others are 0.
 
     Thus an absent item costs nothing and has no part in the statistics of batch normalisation.
 
     Args:
-        encoder: returns features (B, N, C) and the grid of the regions.
+        encoder: of videos or sounds.
         present: (B,) bool, True for items that have the modality.
         inputs: of the encoder, (B, ...) each.
+        options: of the encoder.
 
     Returns:
-        Features (B, N, C), and the grid, (t, h, w) or (frequency, time).
+        [`RegionFeatures`] of all items; hidden states and attentions are of those that have the modality.
     """
     if torch.compiler.is_compiling() and not encoder.training:
         # Shapes in a graph cannot depend on values: all items are encoded, which in evaluation mode are independent.
-        features, grid = encoder(*inputs)
-        return features.masked_fill(~present.view(-1, 1, 1), 0.0), grid
-    if bool(present.all()):
-        return encoder(*inputs)
-    if bool(present.any()):
-        kept, (features, grid) = present, encoder(*(values[present] for values in inputs))
+        kept, encoded = None, encoder(*inputs, **options)
+    elif bool(present.all()):
+        return encoder(*inputs, **options)
+    elif bool(present.any()):
+        kept, encoded = present, encoder(*(values[present] for values in inputs), **options)
     else:
         # One item is encoded and masked, so that shapes are known and all parameters take part in
         # DistributedDataParallel; in evaluation mode it does not count in the statistics.
         kept = torch.arange(len(present), device=present.device) == 0
         with evaluation_mode(encoder):
-            features, grid = encoder(*(values[kept] for values in inputs))
-    all_features = features.new_zeros(len(present), *features.shape[1:])
-    all_features[kept] = features
-    return all_features.masked_fill(~present.view(-1, 1, 1), 0.0), grid
+            encoded = encoder(*(values[kept] for values in inputs), **options)
+
+    def put_in_places(part: torch.Tensor | None) -> torch.Tensor | None:
+        if part is None:
+            return None
+        if kept is not None:
+            part = part.new_zeros(len(present), *part.shape[1:]).index_put((kept,), part)
+        return part.masked_fill(~present.view(-1, *[1] * (part.ndim - 1)), 0)
+
+    parts = {name: put_in_places(getattr(encoded, name)) for name in ("features", "mask", "pooled")}
+    return replace(encoded, **parts)
 
 
 def encode_video(
-    encoder: nn.Module, pixel_values_videos: torch.Tensor, video_mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
+    encoder: nn.Module,
+    pixel_values_videos: torch.Tensor,
+    video_mask: torch.Tensor | None,
+    video_sizes: torch.Tensor | None = None,
+    **options: bool,
+) -> RegionFeatures:
     """Encodes videos.
 
     Args:
         encoder: of video, ours or one of transformers'.
         pixel_values_videos: (B, T, 3, H, W) normalised pixels.
         video_mask: (B,) False for items without video, or None.
+        video_sizes: (B, 2) height and width of an item's frames without the padding at their right and bottom, pixels,
+            for encoders of frames of any aspect ratio. None: there is no padding.
+        options: of the encoder.
 
     Returns:
-        Features of the regions (B, N, C), their mask (B, N), False for items without video, and their grid (t, h, w).
+        [`RegionFeatures`] with the grid (t, h, w) and a mask, False for padding and for items without video.
+
+    Raises:
+        ValueError: for `video_sizes` with an encoder whose frames have one size.
     """
+    inputs = [pixel_values_videos]
+    if video_sizes is not None:
+        if not getattr(encoder, "any_aspect_ratio", False):
+            raise ValueError("This model's video encoder takes frames of one size; leave video_sizes out.")
+        inputs.append(video_sizes)
     if video_mask is None:
-        features, grid = encoder(pixel_values_videos)
-        return features, torch.ones(features.shape[:2], dtype=torch.bool, device=features.device), grid
-    features, grid = encode_present(encoder, video_mask.bool(), pixel_values_videos)
-    return features, video_mask.bool().unsqueeze(1).expand(features.shape[:2]), grid
+        encoded = encoder(*inputs, **options)
+    else:
+        encoded = encode_present(encoder, video_mask.bool(), *inputs, **options)
+    if encoded.mask is not None:
+        return encoded
+    mask = torch.ones(encoded.features.shape[:2], dtype=torch.bool, device=encoded.features.device)
+    return replace(encoded, mask=mask if video_mask is None else mask & video_mask.bool().unsqueeze(1))
 
 
 def encode_audio(
-    encoder: nn.Module, input_features: torch.Tensor, input_features_mask: torch.Tensor | None
-) -> tuple[torch.Tensor, torch.Tensor, tuple[int, ...]]:
+    encoder: nn.Module, input_features: torch.Tensor, input_features_mask: torch.Tensor | None, **options: bool
+) -> RegionFeatures:
     """Encodes sounds.
 
     Args:
@@ -93,15 +119,16 @@ def encode_audio(
         input_features: (B, time, mel) log-mel frames, or (B, S) samples for encoders of waveforms.
         input_features_mask: (B, time) or (B, S) False for padding; an item without audio is all padding. None: nothing
             is padding.
+        options: of the encoder.
 
     Returns:
-        Features of the regions (B, N, C), their mask (B, N), False for padding, and their grid (frequency, time).
+        [`RegionFeatures`] with the grid (frequency, time) and a mask, False for padding.
     """
     if input_features_mask is None:
         input_features_mask = torch.ones(input_features.shape[:2], dtype=torch.bool, device=input_features.device)
     keep = input_features_mask.bool()
-    features, grid = encode_present(encoder, keep.any(1), input_features, keep)
-    return features, encoder.region_mask(keep, grid), grid
+    encoded = encode_present(encoder, keep.any(1), input_features, keep, **options)
+    return replace(encoded, mask=encoder.region_mask(keep, encoded.grid))
 
 
 def make_joint_config(encoders: dict, frozen: list[str], options: dict) -> FgmmConfig:

@@ -1,26 +1,24 @@
-"""The joint model: encoders, projections into one space, scores and loss; and the classifiers, on one encoder each."""
+"""The joint model: encoders, projections into one space, scores and loss."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import PreTrainedConfig
 from transformers import initialization as init
-from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
-from transformers.utils.output_capturing import capture_outputs
 
+from .classification_fgmm import FgmmForAudioClassification, FgmmForVideoClassification
 from .configuration_fgmm import FgmmConfig
 from .distributed_fgmm import mean_over_processes
 from .encoders_fgmm import encode_audio, encode_video, is_fgmm_config, load_config, make_encoder, make_joint_config
 from .hf_encoders_fgmm import load_encoder
 from .inference_fgmm import FgmmInferenceMixin
-from .layers_fgmm import FgmmPreTrainedModel, masked_mean
+from .layers_fgmm import FgmmPreTrainedModel, RegionFeatures, masked_mean
 from .loss_fgmm import OBJECTIVES, PairObjective
 from .outputs_fgmm import PAIRS, FgmmOutput, FgmmRegionOutput, FgmmTextOutput, iterate_pairs
-from .text_fgmm import TextLayer, complete_phrases, max_over_captions
-from .video_fgmm import VideoStage
+from .text_fgmm import complete_phrases, max_over_captions
 
 # The model inputs of each modality; the first of them is there where the modality is.
 INPUTS = {
@@ -34,12 +32,17 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
     """Video, audio and text encoders with one shared space, in which phrases are compared with regions.
 
     Each encoder's features are projected into D dimensions and L2-normalised; [`PairObjective`] scores two modalities.
-    Adapters of PEFT are trained in frozen encoders, too; leave `task_type` out of their configuration, because its
-    wrappers pass arguments that this model does not take.
+    Adapters of PEFT are trained in frozen encoders, too.
     """
 
-    # The text encoder and the audio encoder's backbone record theirs.
-    _can_record_outputs = {"hidden_states": VideoStage, "attentions": TextLayer}
+    # The Auto classes of classifiers find theirs in the folder of a joint model, too: its code travels with this file.
+    auto_classes = {
+        **FgmmPreTrainedModel.auto_classes,
+        "AutoModel": "modeling_fgmm.FgmmModel",
+        "AutoModelForZeroShotImageClassification": "modeling_fgmm.FgmmModel",
+        "AutoModelForVideoClassification": "classification_fgmm.FgmmForVideoClassification",
+        "AutoModelForAudioClassification": "classification_fgmm.FgmmForAudioClassification",
+    }
 
     def __init__(self, config: FgmmConfig):
         super().__init__(config)
@@ -140,7 +143,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             raise ValueError(f"This model does not compare {query} with {key}, only {', '.join(self.objectives)}.")
         return self.objectives[f"{query}_{key}"]
 
-    @capture_outputs(tie_last_hidden_states=False)
+    @can_return_tuple
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
@@ -152,8 +155,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         Args:
             pixel_values_videos: (B, T, 3, H, W) normalised pixels.
             video_mask: (B,) False for items without video, or None.
-            output_hidden_states: return them, too; None: as the configuration says.
-            output_attentions: has no effect; an encoder of transformers, `encoders["video"].model`, returns its own.
+            output_hidden_states, output_attentions: return them, too; None: as the configuration says.
 
         Returns:
             [`FgmmRegionOutput`], whose grid is (t, h, w).
@@ -161,7 +163,10 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         Raises:
             ValueError: for a wrong shape, or when the model has no video encoder.
         """
-        return self._project_regions("video", *encode_video(self._encoder("video"), pixel_values_videos, video_mask))
+        options = self.output_options(output_hidden_states, output_attentions)
+        return self._project_regions(
+            "video", encode_video(self._encoder("video"), pixel_values_videos, video_mask, **options)
+        )
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> FgmmRegionOutput:
         """
@@ -175,7 +180,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         """
         return self.get_video_features(pixel_values.unsqueeze(1), **kwargs)
 
-    @capture_outputs(tie_last_hidden_states=False)
+    @can_return_tuple
     def get_audio_features(
         self,
         input_features: torch.Tensor,
@@ -196,11 +201,12 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         Raises:
             ValueError: for a wrong shape, or when the model has no audio encoder.
         """
+        options = self.output_options(output_hidden_states, output_attentions)
         return self._project_regions(
-            "audio", *encode_audio(self._encoder("audio"), input_features, input_features_mask)
+            "audio", encode_audio(self._encoder("audio"), input_features, input_features_mask, **options)
         )
 
-    @capture_outputs(tie_last_hidden_states=False)
+    @can_return_tuple
     def get_text_features(
         self,
         input_ids: torch.Tensor,
@@ -236,8 +242,9 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         phrase_spans, phrase_captions, phrase_mask, num_captions = complete_phrases(
             attention_mask, phrase_spans, phrase_captions, phrase_mask
         )
-        features = encoder(input_ids, attention_mask, phrase_spans, caption_lengths)
-
+        options = self.output_options(output_hidden_states, output_attentions)
+        encoded = encoder(input_ids, attention_mask, phrase_spans, caption_lengths, **options)
+        features = encoded.features
         items, captions, caption_mask = max_over_captions(features, phrase_mask, phrase_captions, num_captions)
         project = self.projections["text"]
         return FgmmTextOutput(
@@ -248,21 +255,26 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             phrase_captions=phrase_captions,
             caption_embeds=F.normalize(project(captions), dim=-1),
             caption_mask=caption_mask,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
         )
 
-    def _project_regions(
-        self, modality: str, features: torch.Tensor, mask: torch.Tensor, grid: tuple[int, ...]
-    ) -> FgmmRegionOutput:
-        """Features (B, N, C) and mask (B, N) of regions to an output."""
-        projected = self.projections[modality](features)
+    def _project_regions(self, modality: str, encoded: RegionFeatures) -> FgmmRegionOutput:
+        """What an encoder returned, with the mask of the regions, to an output."""
+        features, mask = encoded.features, encoded.mask
+        project = self.projections[modality]
+        projected = project(features)
+        pooled = masked_mean(projected, mask.unsqueeze(-1), 1)
         # One row an item, because transformers' pipelines and Trainer split and concatenate outputs by items.
-        sizes = [mask.new_full(mask.shape[:1], size, dtype=torch.long) for size in grid]
+        sizes = [mask.new_full(mask.shape[:1], size, dtype=torch.long) for size in encoded.grid]
         return FgmmRegionOutput(
             last_hidden_state=features,
-            pooler_output=F.normalize(masked_mean(projected, mask.unsqueeze(-1), 1), dim=-1),
+            pooler_output=F.normalize(pooled, dim=-1),
             regions=F.normalize(projected, dim=-1),
             region_mask=mask,
             region_grid=torch.stack(sizes, dim=1),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
         )
 
     @can_return_tuple
@@ -278,6 +290,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         phrase_captions: torch.Tensor | None = None,
         phrase_mask: torch.Tensor | None = None,
         caption_lengths: torch.Tensor | None = None,
+        inputs_embeds: None = None,
         return_loss: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -290,6 +303,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             input_features, input_features_mask: see [`~FgmmModel.get_audio_features`].
             input_ids, attention_mask, phrase_spans, phrase_captions, phrase_mask, caption_lengths: see
                 [`~FgmmModel.get_text_features`].
+            inputs_embeds: must be None; PEFT's wrapper for feature extraction passes it.
             return_loss: compute the loss in place of the logits; item i of one modality belongs to item i of the
                 others, negatives come from all processes.
             output_hidden_states, output_attentions: return them in `video_output`, `audio_output` and `text_output`;
@@ -299,9 +313,11 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             [`FgmmOutput`].
 
         Raises:
-            ValueError: when nothing is given, a shape is wrong, or for a loss fewer than two modalities or different
-                numbers of items are given.
+            ValueError: when nothing or `inputs_embeds` is given, a shape is wrong, or for a loss fewer than two
+                modalities or different numbers of items are given.
         """
+        if inputs_embeds is not None:
+            raise ValueError("Texts are given as input_ids; inputs_embeds cannot be used.")
         outputs = self.encode_inputs(
             pixel_values_videos=pixel_values_videos,
             video_mask=video_mask,
@@ -393,105 +409,6 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             raise ValueError(f"A loss needs at least two modalities of as many items each, but was given {sizes}.")
         number = (mean_over_processes(torch.stack(present)) > 0).sum()
         return torch.stack(losses).sum() / number.clamp(min=1)
-
-
-class RegionClassifier(FgmmPreTrainedModel):
-    """The encoder of one modality, the mean over its regions, dropout and a linear layer.
-
-    Loaded from an [`FgmmModel`] it takes the weights of that encoder; the linear layer is newly initialised.
-    """
-
-    modality: str
-    _can_record_outputs = {"hidden_states": VideoStage}  # the audio encoder's backbone records its own
-
-    def __init__(self, config: FgmmConfig):
-        super().__init__(config)
-        if self.modality not in config.modalities:
-            raise ValueError(f"This model has no {self.modality} encoder, only {', '.join(config.modalities)}.")
-        self.encoders = nn.ModuleDict({self.modality: make_encoder(self.modality, config)})
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(self.encoders[self.modality].out_channels, config.num_labels)
-        self.post_init()
-
-    def classify(
-        self, features: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor | None
-    ) -> dict[str, torch.Tensor | None]:
-        """
-        Args:
-            features: (B, N, C) of the regions.
-            mask: (B, N) False for padding.
-            labels: (B,) classes, (B, num_labels) 0 or 1 where an item may have several, or None.
-
-        Returns:
-            The fields of the output.
-        """
-        logits = self.classifier(self.dropout(masked_mean(features, mask.unsqueeze(-1), 1)))
-        return {"loss": None if labels is None else self.loss_function(labels, logits, self.config), "logits": logits}
-
-
-class FgmmForVideoClassification(RegionClassifier):
-    """A classifier of videos, and of images as clips of one frame."""
-
-    modality = "video"
-    input_modalities = ("video",)
-    _keys_to_ignore_on_load_unexpected = [r"^encoders\.(audio|text)\.", r"^projections\.", r"^objectives\."]
-
-    @capture_outputs
-    def forward(
-        self,
-        pixel_values_videos: torch.Tensor,
-        video_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> ImageClassifierOutput:
-        """
-        Args:
-            pixel_values_videos: (B, T, 3, H, W) normalised pixels; T = 1 for images.
-            video_mask: (B,) False for items without video, or None.
-            labels: (B,) class indices, or (B, num_labels) floats 0 or 1 where an item may have several classes, as
-                `config.problem_type` says; where it is not set, the first labels set it.
-            output_hidden_states: return them, too, see [`FgmmRegionOutput`]; None: as the configuration says.
-
-        Returns:
-            transformers' `ImageClassifierOutput`: loss (with labels), logits (B, num_labels), hidden_states.
-
-        Raises:
-            ValueError: for a wrong shape.
-        """
-        features, mask, _ = encode_video(self.encoders["video"], pixel_values_videos, video_mask)
-        return ImageClassifierOutput(**self.classify(features, mask, labels))
-
-
-class FgmmForAudioClassification(RegionClassifier):
-    """A classifier of sounds."""
-
-    modality = "audio"
-    main_input_name = "input_features"
-    input_modalities = ("audio",)
-    _keys_to_ignore_on_load_unexpected = [r"^encoders\.(video|text)\.", r"^projections\.", r"^objectives\."]
-
-    @capture_outputs
-    def forward(
-        self,
-        input_features: torch.Tensor,
-        input_features_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> SequenceClassifierOutput:
-        """
-        Args:
-            input_features: (B, time, mel) log-mel frames.
-            input_features_mask: (B, time) False for padding. None: nothing is padding.
-            labels, output_hidden_states: see [`~FgmmForVideoClassification.forward`].
-
-        Returns:
-            transformers' `SequenceClassifierOutput`: loss (with labels), logits (B, num_labels), hidden_states.
-
-        Raises:
-            ValueError: for a wrong shape.
-        """
-        features, mask, _ = encode_audio(self.encoders["audio"], input_features, input_features_mask)
-        return SequenceClassifierOutput(**self.classify(features, mask, labels))
 
 
 __all__ = ["FgmmForAudioClassification", "FgmmForVideoClassification", "FgmmModel"]

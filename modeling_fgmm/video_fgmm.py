@@ -6,6 +6,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_fgmm import FgmmVideoConfig
+from .layers_fgmm import RegionFeatures
 
 # Channels of the inception blocks at full width: (1x1x1), (reduction, 3x3x3), (reduction, 3x3x3), (pool, 1x1x1).
 INCEPTION_STAGES = (
@@ -210,13 +211,17 @@ class FgmmVideoEncoder(nn.Module):
             self.stages.append(VideoStage(blocks, *pooling))
         self.out_channels = channels
 
-    def forward(self, pixel_values_videos: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int]]:
+    def forward(
+        self, pixel_values_videos: torch.Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> RegionFeatures:
         """
         Args:
             pixel_values_videos: (B, T, 3, H, W) normalised pixels; an image is a clip of one frame.
+            output_hidden_states: return the feature maps before the first and after each stage, (B, C, t, h, w).
+            output_attentions: has no effect, for there is no attention.
 
         Returns:
-            Features of the regions (B, N, C) with N = t·h·w, and the grid (t, h, w).
+            [`RegionFeatures`] with N = t·h·w and the grid (t, h, w).
 
         Raises:
             ValueError: when the shape is not (B, T, 3, H, W), or the sides are odd with `space_to_depth`.
@@ -238,9 +243,11 @@ class FgmmVideoEncoder(nn.Module):
             # As long as a video, so that an image has the same features alone and in a batch with videos.
             pixel_values_videos = pixel_values_videos.expand(-1, STILL_FRAMES, -1, -1, -1)
         hidden_states = self.stem(self.stem.convolve(pixel_values_videos.transpose(1, 2)))
+        maps = (hidden_states,) if output_hidden_states else None
         for stage in self.stages:
             hidden_states = stage(hidden_states)
+            maps = (*maps, hidden_states) if output_hidden_states else None
         if self.config.frame_by_frame:
             hidden_states = hidden_states.squeeze(2).unflatten(0, (batch, frames)).transpose(1, 2)
         grid = tuple(hidden_states.shape[2:])
-        return hidden_states.flatten(2).transpose(1, 2), grid
+        return RegionFeatures(hidden_states.flatten(2).transpose(1, 2), grid, hidden_states=maps)
