@@ -1,19 +1,23 @@
-"""The encoder of each modality: its configuration, building it, and running it on the items that have the modality."""
+"""Each modality's encoder and projection: configuration, building, weights; running it on items with the modality."""
 
 import os
 from dataclasses import replace
 
 import torch
 from torch import nn
-from transformers import ASTFeatureExtractor, AutoConfig, PreTrainedConfig
+from transformers import ASTFeatureExtractor, AutoConfig, AutoTokenizer, PreTrainedConfig
 
 from .audio_fgmm import FgmmAudioEncoder
-from .configuration_fgmm import FgmmConfig, check_options
+from .configuration_fgmm import DUAL_ENCODERS, FgmmConfig, check_options
+from .dual_encoders_fgmm import describe_dual_encoder, make_dual_encoder, make_dual_projection
 from .hf_encoders_fgmm import TransformersAudioEncoder, TransformersTextEncoder, TransformersVideoEncoder
 from .layers_fgmm import RegionFeatures, evaluation_mode
 from .text_fgmm import FgmmTextEncoder
 from .video_fgmm import FgmmVideoEncoder
 
+# Options of FgmmConfig that follow from the encoders that are given.
+PART_OPTIONS = ("video_config", "audio_config", "text_config", "modalities", "frozen")
+DUAL_OPTIONS = ("dual_encoder", "text_padding_side")
 # Our encoders by their model type; any other type is one of transformers'.
 OWN_ENCODERS = {"fgmm_video": FgmmVideoEncoder, "fgmm_audio": FgmmAudioEncoder, "fgmm_text": FgmmTextEncoder}
 
@@ -24,12 +28,21 @@ def make_encoder(modality: str, config: FgmmConfig) -> nn.Module:
     Raises:
         ValueError: for a kind of encoder that the modality cannot have.
     """
+    if modality in DUAL_ENCODERS.get(config.dual_encoder, ()):
+        return make_dual_encoder(modality, config)
     part = getattr(config, f"{modality}_config")
     if part.model_type in OWN_ENCODERS:
         return OWN_ENCODERS[part.model_type](part)
     if modality == "audio":
         return TransformersAudioEncoder(part, config.audio_padding_value)
     return {"video": TransformersVideoEncoder, "text": TransformersTextEncoder}[modality](part)
+
+
+def make_projection(modality: str, config: FgmmConfig, encoder: nn.Module) -> nn.Module:
+    """The projection of one modality's features (..., C) into the shared space (..., D), with random weights."""
+    if modality in DUAL_ENCODERS.get(config.dual_encoder, ()):
+        return make_dual_projection(modality, config)
+    return nn.Linear(encoder.out_channels, config.projection_dim)
 
 
 def encode_present(encoder: nn.Module, present: torch.Tensor, *inputs: torch.Tensor, **options: bool) -> RegionFeatures:
@@ -145,21 +158,69 @@ def make_joint_config(encoders: dict, frozen: list[str], options: dict) -> FgmmC
     """
     if len(encoders) < 2:
         raise ValueError(f"Give at least two of video, audio and text, not {', '.join(encoders) or 'none'}.")
+    check_encoders(encoders, frozen)
+    known = FgmmConfig.own_options() - {*PART_OPTIONS, *DUAL_OPTIONS}
+    check_options("from_encoders", [name for name in options if name not in known], known)
+    return FgmmConfig(**encoder_options(encoders, options), modalities=list(encoders), frozen=frozen)
+
+
+def make_dual_config(
+    dual_encoder: str | os.PathLike | PreTrainedConfig, encoders: dict, frozen: list[str], options: dict
+) -> FgmmConfig:
+    """The configuration of a model of a dual encoder, and of further encoders.
+
+    Args:
+        dual_encoder: a name on the Hub, a folder, or a configuration.
+        encoders, frozen, options: as in [`make_joint_config`], of modalities that the dual encoder lacks.
+
+    Raises:
+        ValueError: as in [`make_joint_config`]; for another kind of model, or a modality that the dual encoder has.
+    """
+    known = FgmmConfig.own_options() - {*PART_OPTIONS, *DUAL_OPTIONS, "projection_dim"}
+    check_options("from_dual_encoder", [name for name in options if name not in known], known)
+    config = load_config(dual_encoder)
+    described = describe_dual_encoder(config)
+    own = DUAL_ENCODERS[config.model_type]
+    for name in encoders:
+        if name in own:
+            raise ValueError(f"{config.model_type} has a {name} encoder of its own; leave {name}= out.")
+    modalities = [name for name in ("video", "audio", "text") if name in (*own, *encoders)]
+    check_encoders(encoders, frozen, modalities)
+    if described["text_padding_side"] and not isinstance(dual_encoder, PreTrainedConfig):
+        # Configurations of SigLIP 2 have the padding of SigLIP, which is not that of their tokenizer.
+        tokenizer = AutoTokenizer.from_pretrained(dual_encoder)
+        described["text_padding_side"] = tokenizer.padding_side
+        described["text_config"].text_config.pad_token_id = tokenizer.pad_token_id
+    return FgmmConfig(**described | encoder_options(encoders, options), modalities=modalities, frozen=frozen)
+
+
+def check_encoders(encoders: dict, frozen: list[str], modalities: list[str] | None = None) -> None:
+    """Checks what is given for encoders, and that frozen ones are among the model's modalities (None: those given).
+
+    Raises:
+        ValueError: for one that is neither named nor a configuration, or an unknown name in `frozen`.
+    """
     for name, encoder in encoders.items():
         if not isinstance(encoder, (str, os.PathLike, PreTrainedConfig)):
             raise ValueError(
                 f"{name} cannot be a {type(encoder).__name__}; give a name on the Hub, a folder or a configuration."
             )
+    modalities = list(encoders) if modalities is None else modalities
     for name in frozen:
-        if name not in encoders:
-            raise ValueError(f"frozen has {name!r}, which is none of the given encoders {', '.join(encoders)}.")
-    known = FgmmConfig.own_options() - {"video_config", "audio_config", "text_config", "modalities", "frozen"}
-    check_options("from_encoders", [name for name in options if name not in known], known)
+        if name not in modalities:
+            raise ValueError(f"frozen has {name!r}, which is none of the given encoders {', '.join(modalities)}.")
+
+
+def encoder_options(encoders: dict, options: dict) -> dict:
+    """Options of [`FgmmConfig`], with the configurations of given encoders.
+
+    Raises:
+        ValueError: for an fgmm model without the wanted encoder.
+    """
     configs = {name: load_config(encoder) for name, encoder in encoders.items()}
     if "audio" in configs and "audio_padding_value" not in options:
         options = {**options, "audio_padding_value": find_padding_value(encoders["audio"], configs["audio"])}
-    parts = {f"{name}_config": select_encoder_config(name, config) for name, config in configs.items()}
-    return FgmmConfig(**parts, modalities=list(encoders), frozen=frozen, **options)
+    return {**options, **{f"{name}_config": select_encoder_config(name, config) for name, config in configs.items()}}
 
 
 def load_config(encoder: str | os.PathLike | PreTrainedConfig) -> PreTrainedConfig:

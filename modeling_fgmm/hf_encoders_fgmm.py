@@ -126,7 +126,10 @@ class TransformersVideoEncoder(nn.Module):
         Raises:
             ValueError: for a shape that the encoder does not take.
         """
-        self.check_size(pixel_values_videos)
+        size = None
+        if not self.family.any_size:
+            size = as_tuple(getattr(self.config, "image_size", None) or self.config.crop_size, 2)
+        check_frames(pixel_values_videos, self.config.model_type, size, self.tubelet[1:])
         clips = self.repeat_image(pixel_values_videos)
         grid = tuple(size // part for size, part in zip((clips.shape[1], *clips.shape[3:]), self.tubelet, strict=True))
         time, height, width = grid
@@ -144,26 +147,6 @@ class TransformersVideoEncoder(nn.Module):
         if self.family.time_last:
             tokens = tokens.unflatten(1, (height * width, time)).transpose(1, 2).flatten(1, 2)
         return RegionFeatures(tokens, grid, hidden_states=output.hidden_states, attentions=output.attentions)
-
-    def check_size(self, clips: torch.Tensor) -> None:
-        """Checks that clips are (B, T, 3, H, W), with frames of a size that the encoder takes.
-
-        Raises:
-            ValueError: when they are not.
-        """
-        if clips.ndim != 5:
-            raise ValueError(
-                f"pixel_values_videos has shape {tuple(clips.shape)}, but (batch, frames, channels, height, width) is "
-                "needed; give one image as a clip of one frame."
-            )
-        size = as_tuple(getattr(self.config, "image_size", None) or self.config.crop_size, 2)
-        fits = all(side % part == 0 for side, part in zip(clips.shape[3:], self.tubelet[1:], strict=True))
-        if not fits or (not self.family.any_size and clips.shape[3:] != size):
-            wanted = f"multiples of {self.tubelet[1:]}" if self.family.any_size else str(size)
-            raise ValueError(
-                f"{self.config.model_type} takes frames of {wanted} pixels, not {tuple(clips.shape[3:])}; make them "
-                "with its own processor, FgmmProcessor.from_encoders."
-            )
 
     def repeat_image(self, clips: torch.Tensor) -> torch.Tensor:
         """Repeats the frame of clips of one frame as often as the encoder needs: (B, T, 3, H, W) -> (B, T', 3, H, W).
@@ -342,6 +325,34 @@ class TransformersTextEncoder(nn.Module):
         input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id or 0)
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, **options)
         return WordFeatures(output.last_hidden_state, hidden_states=output.hidden_states, attentions=output.attentions)
+
+
+def check_frames(
+    clips: torch.Tensor, kind: str, size: tuple[int, int] | None = None, parts: tuple[int, int] = (1, 1)
+) -> None:
+    """Checks that clips are (B, T, 3, H, W), with frames of a size that an encoder takes.
+
+    Args:
+        clips: pixels.
+        kind: model type of the encoder.
+        size: height and width that it takes, pixels; None: any multiples of `parts`.
+        parts: height and width of its patches, pixels.
+
+    Raises:
+        ValueError: when they are not.
+    """
+    if clips.ndim != 5:
+        raise ValueError(
+            f"pixel_values_videos has shape {tuple(clips.shape)}, but (batch, frames, channels, height, width) is "
+            "needed; give one image as a clip of one frame."
+        )
+    given = tuple(clips.shape[3:])
+    if any(side % part for side, part in zip(given, parts, strict=True)) or size not in (None, given):
+        wanted = f"multiples of {parts}" if size is None else str(size)
+        raise ValueError(
+            f"{kind} takes frames of {wanted} pixels, not {given}; make them with its own processor, "
+            "FgmmProcessor.from_encoders."
+        )
 
 
 def join_rows(rows: list[torch.Tensor], parts: list[torch.Tensor]) -> torch.Tensor:

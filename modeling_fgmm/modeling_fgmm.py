@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig
 from transformers import initialization as init
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
@@ -12,7 +12,17 @@ from transformers.utils.generic import can_return_tuple
 from .classification_fgmm import FgmmForAudioClassification, FgmmForVideoClassification
 from .configuration_fgmm import FgmmConfig
 from .distributed_fgmm import mean_over_processes
-from .encoders_fgmm import encode_audio, encode_video, is_fgmm_config, load_config, make_encoder, make_joint_config
+from .dual_encoders_fgmm import load_dual_weights
+from .encoders_fgmm import (
+    encode_audio,
+    encode_video,
+    is_fgmm_config,
+    load_config,
+    make_dual_config,
+    make_encoder,
+    make_joint_config,
+    make_projection,
+)
 from .hf_encoders_fgmm import load_encoder
 from .inference_fgmm import FgmmInferenceMixin
 from .layers_fgmm import FgmmPreTrainedModel, RegionFeatures, masked_mean
@@ -22,7 +32,7 @@ from .text_fgmm import complete_phrases, max_over_captions
 
 # The model inputs of each modality; the first of them is there where the modality is.
 INPUTS = {
-    "video": ("pixel_values_videos", "video_mask"),
+    "video": ("pixel_values_videos", "video_mask", "video_sizes"),
     "audio": ("input_features", "input_features_mask"),
     "text": ("input_ids", "attention_mask", "phrase_spans", "phrase_captions", "phrase_mask", "caption_lengths"),
 }
@@ -48,7 +58,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         super().__init__(config)
         self.encoders = nn.ModuleDict({name: make_encoder(name, config) for name in config.modalities})
         self.projections = nn.ModuleDict(
-            {name: nn.Linear(encoder.out_channels, config.projection_dim) for name, encoder in self.encoders.items()}
+            {name: make_projection(name, config, encoder) for name, encoder in self.encoders.items()}
         )
         objective = OBJECTIVES[config.objective]
         self.objectives = nn.ModuleDict(
@@ -96,16 +106,53 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         given = {name: encoder for name, encoder in given.items() if encoder is not None}
         frozen = [frozen] if isinstance(frozen, str) else list(frozen)
         model = cls(make_joint_config(given, frozen, config_kwargs))
+        model._load_encoders(given)
+        return model.eval()
+
+    @classmethod
+    def from_dual_encoder(
+        cls, dual_encoder, video=None, audio=None, frozen: str | tuple[str, ...] = (), **config_kwargs
+    ) -> "FgmmModel":
+        """A model of a whole dual encoder of transformers, with its projections, pooling, logit scale and bias.
+
+        Its pooled embeddings, and with its default objective its logits, are those of transformers; the embedding of a
+        video is the normalised mean of its frames'. Regions and phrases are its patches and words in the same space,
+        see `dual_encoders_fgmm`, and `objective="fine"` trains them.
+
+        Args:
+            dual_encoder: a name on the Hub, a folder, or a configuration (for random weights), of CLIP, SigLIP, SigLIP
+                2 or CLAP.
+            video, audio: an encoder of the modality that the dual encoder lacks, as in [`~FgmmModel.from_encoders`];
+                its projection is new, and trained onto the dual encoder's space.
+            frozen: the encoders that are not trained, one or several of `"video"`, `"audio"`, `"text"`.
+            **config_kwargs: of [`FgmmConfig`]; `objective` is by default the one that the dual encoder was trained with.
+
+        Raises:
+            ValueError: for a model that is no such dual encoder, a modality that it has, or an unknown name in `frozen`
+                or `config_kwargs`.
+            OSError: for a name that cannot be loaded.
+            StrictDataclassError: (of huggingface_hub) for a value that [`FgmmConfig`] refuses.
+        """
+        given = {"video": video, "audio": audio}
+        given = {name: encoder for name, encoder in given.items() if encoder is not None}
+        frozen = [frozen] if isinstance(frozen, str) else list(frozen)
+        model = cls(make_dual_config(dual_encoder, given, frozen, config_kwargs))
+        model._load_encoders(given)
+        if not isinstance(dual_encoder, PreTrainedConfig):
+            load_dual_weights(model, AutoModel.from_pretrained(dual_encoder, dtype=torch.float32))
+        return model.eval()
+
+    def _load_encoders(self, given: dict) -> None:
+        """Loads the weights of single encoders, of those that are given by name or folder."""
         for name, encoder in given.items():
             if isinstance(encoder, PreTrainedConfig):
                 continue
             if is_fgmm_config(load_config(encoder)):
-                loaded = cls.from_pretrained(encoder, dtype=torch.float32).encoders[name]
-                model.encoders[name].load_state_dict(loaded.state_dict())
+                loaded = type(self).from_pretrained(encoder, dtype=torch.float32).encoders[name]
+                self.encoders[name].load_state_dict(loaded.state_dict())
             else:
-                loaded = load_encoder(encoder, getattr(model.config, f"{name}_config"))
-                model.encoders[name].model.load_state_dict(loaded.state_dict())
-        return model.eval()
+                loaded = load_encoder(encoder, getattr(self.config, f"{name}_config"))
+                self.encoders[name].model.load_state_dict(loaded.state_dict())
 
     def freeze(self) -> None:
         """Turns the gradients of frozen encoders off."""
@@ -148,6 +195,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         self,
         pixel_values_videos: torch.Tensor,
         video_mask: torch.Tensor | None = None,
+        video_sizes: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> FgmmRegionOutput:
@@ -155,6 +203,8 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         Args:
             pixel_values_videos: (B, T, 3, H, W) normalised pixels.
             video_mask: (B,) False for items without video, or None.
+            video_sizes: (B, 2) height and width of an item's frames without the padding at their right and bottom,
+                pixels, for an encoder of frames of any aspect ratio. None: there is no padding.
             output_hidden_states, output_attentions: return them, too; None: as the configuration says.
 
         Returns:
@@ -165,7 +215,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         """
         options = self.output_options(output_hidden_states, output_attentions)
         return self._project_regions(
-            "video", encode_video(self._encoder("video"), pixel_values_videos, video_mask, **options)
+            "video", encode_video(self._encoder("video"), pixel_values_videos, video_mask, video_sizes, **options)
         )
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> FgmmRegionOutput:
@@ -221,7 +271,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         """
         Args:
             input_ids: (B, L) token ids; an item's candidate captions end to end.
-            attention_mask: (B, L) 0 for padding. None: what is the padding id.
+            attention_mask: (B, L) 0 for padding. None: what is the padding id; with a dual encoder nothing.
             phrase_spans: (B, M, 2) first token and one past the last of each phrase. None: each item is one phrase.
             phrase_captions: (B, M) index of the candidate caption of a phrase, in 0..K-1. None: one caption an item.
             phrase_mask: (B, M) False for padding. None: empty spans are padding.
@@ -237,7 +287,8 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         """
         encoder = self._encoder("text")
         if attention_mask is None:
-            padding = self.config.text_config.pad_token_id
+            # CLIP's end of a text, whose vector it pools, is its padding, too; dual encoders see all tokens.
+            padding = None if self.config.dual_encoder else self.config.text_config.pad_token_id
             attention_mask = torch.ones_like(input_ids) if padding is None else (input_ids != padding).long()
         phrase_spans, phrase_captions, phrase_mask, num_captions = complete_phrases(
             attention_mask, phrase_spans, phrase_captions, phrase_mask
@@ -247,13 +298,18 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         features = encoded.features
         items, captions, caption_mask = max_over_captions(features, phrase_mask, phrase_captions, num_captions)
         project = self.projections["text"]
+        if encoded.pooled is None:
+            caption_embeds, items = F.normalize(project(captions), dim=-1), project(items)
+        else:
+            caption_embeds = F.normalize(project(encoded.pooled[:, :num_captions]), dim=-1)
+            items = masked_mean(caption_embeds, caption_mask.unsqueeze(-1), 1)
         return FgmmTextOutput(
             last_hidden_state=features,
-            pooler_output=F.normalize(project(items), dim=-1) * caption_mask.any(1, keepdim=True),
+            pooler_output=F.normalize(items, dim=-1) * caption_mask.any(1, keepdim=True),
             phrases=F.normalize(project(features), dim=-1),
             phrase_mask=phrase_mask,
             phrase_captions=phrase_captions,
-            caption_embeds=F.normalize(project(captions), dim=-1),
+            caption_embeds=caption_embeds,
             caption_mask=caption_mask,
             hidden_states=encoded.hidden_states,
             attentions=encoded.attentions,
@@ -264,7 +320,10 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         features, mask = encoded.features, encoded.mask
         project = self.projections[modality]
         projected = project(features)
-        pooled = masked_mean(projected, mask.unsqueeze(-1), 1)
+        if encoded.pooled is None:
+            pooled = masked_mean(projected, mask.unsqueeze(-1), 1)
+        else:
+            pooled = F.normalize(project(encoded.pooled), dim=-1).mean(1) * mask.any(1, keepdim=True)
         # One row an item, because transformers' pipelines and Trainer split and concatenate outputs by items.
         sizes = [mask.new_full(mask.shape[:1], size, dtype=torch.long) for size in encoded.grid]
         return FgmmRegionOutput(
@@ -285,6 +344,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         video_mask: torch.Tensor | None = None,
+        video_sizes: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         phrase_spans: torch.Tensor | None = None,
         phrase_captions: torch.Tensor | None = None,
@@ -299,7 +359,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         Scores all given items of one modality with all of another, for each pair of modalities that is given.
 
         Args:
-            pixel_values_videos, video_mask: see [`~FgmmModel.get_video_features`].
+            pixel_values_videos, video_mask, video_sizes: see [`~FgmmModel.get_video_features`].
             input_features, input_features_mask: see [`~FgmmModel.get_audio_features`].
             input_ids, attention_mask, phrase_spans, phrase_captions, phrase_mask, caption_lengths: see
                 [`~FgmmModel.get_text_features`].
@@ -321,6 +381,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         outputs = self.encode_inputs(
             pixel_values_videos=pixel_values_videos,
             video_mask=video_mask,
+            video_sizes=video_sizes,
             input_features=input_features,
             input_features_mask=input_features_mask,
             input_ids=input_ids,
