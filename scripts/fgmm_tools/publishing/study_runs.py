@@ -205,5 +205,6 @@ def measure(run: Run, corpus: Path, output: Path) -> dict:
         **describe_run(time.monotonic() - started),
         "settings": run.settings(),
         "run": asdict(run),
+        "parameters": model.num_parameters(),
         "training": read_training_record(str(output)),
     }
