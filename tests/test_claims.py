@@ -24,6 +24,7 @@ def write_run(folder, run, score, operations=1e12, core_seconds=60.0, parameters
         "run": asdict(run),
         "training": {"operations": operations, "core_seconds": core_seconds},
         "parameters": parameters,
+        "metrics_of_joined_captions": metrics,
     }
     (folder / f"{run.name}.json").write_text(json.dumps(record))
 
@@ -40,7 +41,7 @@ def test_noise_is_decided_by_whether_seeds_overlap(tmp_path):
             for seed, value in enumerate(values):
                 write_run(tmp_path, Run(corpus, loss, seed=seed), value)
     lines = describe_claim("noise", tmp_path).splitlines()
-    assert [line.rpartition(" ")[2] for line in lines] == ["ahead", "level", "verdict", "behind"]
+    assert [line.rpartition(" ")[2] for line in lines] == ["ahead", "level", "verdict", "verdict", "behind"]
     assert "R@10: `fine` 39.0 ± 1.0, best baseline `mil_nce` 19.0 ± 1.0; 2.05 times, ahead" in lines[0]
 
 

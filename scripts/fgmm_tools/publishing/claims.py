@@ -41,22 +41,23 @@ def describe_claim(name: str, folder: Path) -> str:
 def describe_noise(results: Results, folder: Path) -> list[str]:
     """Fine beside the best baseline on every corpus."""
     lines = []
-    for corpus in NOISE_CORPORA:
-        if pair := compare_noise(results, corpus):
-            ours, theirs = pair
-            metric = CORPORA[corpus].metric
-            ratio = f"{ours.mean / theirs.mean:.2f} times"
-            lines.append(
-                f"- {CORPORA[corpus].title}, {metric}: {ours}, best baseline {theirs}; {ratio}, {verdict(ours, theirs)}"
-            )
-    return lines
+    for name in NOISE_CORPORA:
+        corpus = CORPORA[name]
+        lines.append(compare_noise(results, name, f"{corpus.title}, {corpus.metric}"))
+        if corpus.join_captions:
+            title = f"{corpus.title}, all captions as one query, {corpus.metric}"
+            lines.append(compare_noise(results, name, title, "metrics_of_joined_captions"))
+    return [line for line in lines if line]
 
 
-def compare_noise(results: Results, corpus: str) -> tuple[Scores, Scores] | None:
-    """Fine, and the best baseline, on a corpus."""
-    ours = find_scores(results, Run(corpus, "fine"))
-    theirs = best_of(results, [Run(corpus, loss) for loss in BASELINES])
-    return (ours, theirs) if ours and theirs else None
+def compare_noise(results: Results, corpus: str, title: str, metrics: str = "metrics") -> str | None:
+    """A line about fine and the best baseline on a corpus; None without results."""
+    ours = find_scores(results, Run(corpus, "fine"), metrics)
+    theirs = best_of(results, [Run(corpus, loss) for loss in BASELINES], metrics)
+    if not ours or not theirs:
+        return None
+    ratio = f"{ours.mean / theirs.mean:.2f} times"
+    return f"- {title}: {ours}, best baseline {theirs}; {ratio}, {verdict(ours, theirs)}"
 
 
 def describe_surviving(results: Results, folder: Path) -> list[str]:

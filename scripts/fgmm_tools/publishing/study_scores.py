@@ -35,12 +35,13 @@ class Scores:
         return f"`{self.run.loss}` {mean_and_spread(list(self.values))}"
 
 
-def find_scores(results: Results, run: Run) -> Scores | None:
+def find_scores(results: Results, run: Run, metrics: str = "metrics") -> Scores | None:
     """The scores of a setting over its seeds, at its chosen learning rate; None without results.
 
     Args:
         results: of all runs.
         run: the setting; its learning rate and seed do not count.
+        metrics: see [`test_score`].
     """
     chosen = replace(best_rate(replace(run, seed=0), results), seed=0)
     records = {other.seed: record for other, record in results.items() if replace(other, seed=0) == chosen}
@@ -49,16 +50,16 @@ def find_scores(results: Results, run: Run) -> Scores | None:
     training = [record["training"] for record in records.values()]
     return Scores(
         chosen,
-        tuple(test_score(chosen, record) for _, record in sorted(records.items())),
+        tuple(test_score(chosen, record, metrics) for _, record in sorted(records.items())),
         sum(one["operations"] for one in training) / len(training),
         sum(one["core_seconds"] for one in training) / len(training),
         next(iter(records.values()))["parameters"],
     )
 
 
-def best_of(results: Results, runs: Iterable[Run]) -> Scores | None:
+def best_of(results: Results, runs: Iterable[Run], metrics: str = "metrics") -> Scores | None:
     """The scores with the highest mean; None without results."""
-    found = [scores for run in runs if (scores := find_scores(results, run))]
+    found = [scores for run in runs if (scores := find_scores(results, run, metrics))]
     return max(found, key=lambda scores: scores.mean, default=None)
 
 
