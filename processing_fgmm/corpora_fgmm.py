@@ -20,6 +20,8 @@ from datasets import (
     load_dataset,
 )
 
+from .sources_fgmm import explain_absence
+
 MEDIA_FEATURES = {"video": Video(decode=False), "image": Image(decode=False), "audio": Audio(decode=False)}
 MEDIA_COLUMNS = tuple(MEDIA_FEATURES)
 CAPTION_FIELDS = ("text", "start", "end")
@@ -63,6 +65,9 @@ def list_configs(path_or_name: str) -> list[str]:
     Raises:
         CorpusError: when the corpus does not exist or cannot be opened.
     """
+    remedy = "give a folder that scripts/prepare_dataset.py or scripts/make_narrated_corpus.py made, or a Hub dataset"
+    if absence := explain_absence(path_or_name, "dataset", remedy):
+        raise CorpusError(f"The corpus {absence}")
     folder = Path(path_or_name)
     if (folder / "corpus.json").exists() and not (folder / "README.md").exists():
         raise CorpusError(f"The corpus {path_or_name!r} is incomplete; run the command that makes it again.")

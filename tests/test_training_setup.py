@@ -77,7 +77,7 @@ def test_the_tokenizer_knows_the_words_of_the_corpus(tmp_path):
     processor = setup.make_processor(parse_config(training_arguments(folder, "out")), corpus)
     assert set(processor.tokenizer.get_vocab()) == {"[PAD]", "[UNK]", "a", "red", "ball"}
     config = parse_config(training_arguments(folder, "out", tokenizer="/nowhere"))
-    with pytest.raises(UserError, match="The tokenizer '/nowhere' could not be loaded"):
+    with pytest.raises(UserError, match="The tokenizer '/nowhere' does not exist"):
         setup.make_processor(config, corpus)
 
 
@@ -193,7 +193,7 @@ def test_a_model_is_initialised_from_another_but_for_the_objective(trained, narr
     "fields,named",
     [
         ({"model.projection_dim": 8}, r"projections\.video\.weight of the model .* has shape .* asks for"),
-        ({"init_from": "/nowhere"}, "'/nowhere' could not be loaded"),
+        ({"init_from": "/nowhere"}, "The model '/nowhere' does not exist"),
         ({"init_from": "bert"}, "is of type 'bert', not fgmm"),
         ({"model.objective": "clip"}, "objective='clip' is none of"),
         ({"model.video_config": "{depths: [9]}"}, "depths"),

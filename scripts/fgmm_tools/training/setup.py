@@ -15,9 +15,11 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
 from processing_fgmm.processing_fgmm import name_words
+from processing_fgmm.sources_fgmm import explain_absence
 from processing_fgmm.streams_fgmm import NarratedClips
 
 from ..cli import UserError
+from ..models import check_exists
 from .checkpoints import Progress
 from .configuration import PretrainConfig, check_names, field_names
 from .tokenizer import (
@@ -150,6 +152,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: when it cannot be loaded.
     """
+    if absence := explain_absence(name, "model", "give a folder with a tokenizer, or a model's name on the Hub"):
+        raise UserError(f"The tokenizer {absence}")
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -241,6 +245,7 @@ def check_init_model(name: str) -> None:
     Raises:
         UserError: when it has no configuration, or that of another kind of model.
     """
+    check_exists(name)
     try:
         values, _ = FgmmConfig.get_config_dict(name)
     except OSError as error:
