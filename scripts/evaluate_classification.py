@@ -74,11 +74,11 @@ def main(args: argparse.Namespace) -> None:
 
     from fgmm_tools.classification.evaluation import evaluate_classification
     from fgmm_tools.classification.metrics import draw_confusion_matrix
-    from fgmm_tools.records import claim_output, describe_run, read_training_record, write_record
+    from fgmm_tools.records import claim_results, describe_run, read_training_record, write_record
 
     started = time.monotonic()
     if args.output:
-        claim_output(args.output)
+        claim_results(args.output, args.output.with_suffix(".png"))
     results = evaluate_classification(args.model, args.dataset, settings, args.dataset_config)
     if results is None:
         return  # the main process reports

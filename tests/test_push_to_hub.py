@@ -8,8 +8,8 @@ import push_to_hub
 import pytest
 import yaml
 from helpers import ROOT, run_main
-from hub_server import HubServer
-from huggingface_hub import ModelCard, constants, parse_eval_result_entries
+from hub_server import ROUTES, File, HubServer
+from huggingface_hub import HfApi, ModelCard, constants, parse_eval_result_entries
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.publishing import model_push
@@ -139,12 +139,12 @@ def test_a_push_that_broke_off_is_repeated(hub_server, folder, monkeypatch, push
     hub_server.breaking = {hashlib.sha256(bytes(200_000)).hexdigest()}
     with pytest.raises(UserError, match=r"broke off .*nothing was published, and the same command continues"):
         push(folder)
-    repository = hub_server.repositories["models/org/fgmm-tiny"]
-    assert len(repository.commits) == 1 and "README.md" not in repository.files
+    assert hub_server.repositories == {}
     assert len(hub_server.store) == 1  # the weights got through, and nobody sees them
     hub_server.breaking.clear()
     hub_server.requests.clear()
     push(folder)
+    repository = hub_server.repositories["models/org/fgmm-tiny"]
     assert hub_server.count("PUT", "/storage/") == 1
     assert repository.files["more.safetensors"].content == bytes(200_000)
 
@@ -183,7 +183,53 @@ def test_a_refusal_is_one_sentence_and_publishes_nothing(
         push(folder, *options, repo_id=repo_id)
     assert "\n" not in str(caught.value)
     assert hub_server.repositories["models/org/there"].commits == before
-    assert not any(len(one.commits) > 1 for name, one in hub_server.repositories.items() if "there" not in name)
+    assert list(hub_server.repositories) == ["models/org/there"]
+
+
+def break_off(monkeypatch, error, before=lambda: None):
+    """Makes commits fail, which are made when the repository is there."""
+
+    def fail(*args, **kwargs):
+        before()
+        raise error
+
+    monkeypatch.setattr(HfApi, "create_commit", fail)
+
+
+def test_ctrl_c_leaves_no_empty_repository_either(hub_server, folder, monkeypatch, push):
+    break_off(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        push(folder)
+    assert hub_server.count("POST", "/api/repos/create") == 1 and hub_server.repositories == {}
+
+
+def test_an_empty_repository_that_was_there_stays(hub_server, folder, monkeypatch, push):
+    HfApi().create_repo("org/mine")
+    break_off(monkeypatch, OSError("broken"))
+    with pytest.raises(UserError, match="broke off"):
+        push(folder, repo_id="org/mine")
+    assert list(hub_server.repositories) == ["models/org/mine"]
+
+
+def test_a_repository_with_files_stays(hub_server, folder, monkeypatch, push):
+    """Where the connection breaks after the Hub has made the commit."""
+
+    def commit():
+        repository = hub_server.repositories["models/org/fgmm-tiny"]
+        repository.commit({**repository.files, "config.json": File(b"{}", False)})
+
+    break_off(monkeypatch, OSError("broken"), commit)
+    with pytest.raises(UserError, match="broke off"):
+        push(folder)
+    assert "config.json" in hub_server.repositories["models/org/fgmm-tiny"].files
+
+
+def test_a_repository_that_cannot_be_deleted_is_named(hub_server, folder, monkeypatch, capsys, push):
+    break_off(monkeypatch, OSError("broken"))
+    monkeypatch.setattr("hub_server.ROUTES", [route for route in ROUTES if "delete" not in route[1]])
+    with pytest.raises(UserError, match="broke off"):
+        push(folder)
+    assert "org/fgmm-tiny stays on the Hub, empty (" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there(folder, monkeypatch, tmp_path, push):

@@ -1,8 +1,9 @@
 """What the card of a published corpus says of it: columns, configurations and sizes, read from its Parquet files.
 
-Nothing here imports a model or a processor, so that publishing a corpus starts at once.
+Nothing here imports a model or a processor at once, so that publishing a corpus starts at once.
 """
 
+import glob
 from pathlib import Path
 
 import pyarrow
@@ -47,8 +48,7 @@ def describe_corpus(folder: Path) -> dict:
         )
     folder, note = folder.resolve(), folder / "corpus.json"
     try:
-        names = get_dataset_config_names(str(folder))
-        files = {name: load_dataset_builder(str(folder), name).config.data_files for name in names}
+        files = list_data_files(str(folder))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no Parquet files that datasets can load: {error}") from error
     configs, schema = {}, None
@@ -62,6 +62,23 @@ def describe_corpus(folder: Path) -> dict:
         "made_of": read_json(note) if note.exists() else None,
         "features": Features.from_arrow_schema(schema)._to_yaml_list(),
         "configs": configs,
+    }
+
+
+def list_data_files(folder: str) -> dict[str, dict[str, list[str]]]:
+    """The files of each configuration and split.
+
+    Raises:
+        OSError, ValueError: when datasets finds none.
+    """
+    if not glob.has_magic(folder):
+        names = get_dataset_config_names(folder)
+        return {name: load_dataset_builder(folder, name).config.data_files for name in names}
+    from processing_fgmm.sources_fgmm import find_data_files  # not at the top: the package imports torch
+
+    patterns = find_data_files(folder)
+    return {
+        name: load_dataset_builder("parquet", data_files=files).config.data_files for name, files in patterns.items()
     }
 
 
