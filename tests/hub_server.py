@@ -301,7 +301,16 @@ class HubHandler(BaseHTTPRequestHandler):
     def info(self, kind, repo, revision=""):
         found, commit = self.find_commit(kind, repo, revision)
         siblings = [{"rfilename": path} for path in found.commits[commit]]
-        shared = {"id": repo, "sha": commit, "private": found.private, "siblings": siblings, "tags": []}
+        readme = found.commits[commit].get("README.md")
+        card = re.match(rb"---\n(.*?)\n---\n", readme.content, re.DOTALL) if readme else None
+        shared = {
+            "id": repo,
+            "cardData": yaml.safe_load(card[1]) if card else None,
+            "sha": commit,
+            "private": found.private,
+            "siblings": siblings,
+            "tags": [],
+        }
         self.send_json({**shared, "lastModified": DATE, "createdAt": DATE, "downloads": 0, "likes": 0})
 
     def tree(self, kind, repo, revision, folder=""):

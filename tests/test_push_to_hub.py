@@ -281,11 +281,14 @@ def test_a_model_without_results_has_a_card_without_numbers(hub_server, folder, 
 def test_weights_that_begin_from_others_want_a_licence(hub_server, folder, encoders_at, push):
     settings = (folder / "pretrain.yaml").read_text()
     (folder / "pretrain.yaml").write_text(f"{settings}init_from: outputs/start\n")
-    with pytest.raises(UserError, match="name the licence of them by --license"):
+    with pytest.raises(
+        UserError, match=r"began from 'outputs/start', whose licence is not known; name the .* --license"
+    ):
         push(folder)
     push(folder, "--license", "cc-by-nc-4.0")
     card = ModelCard(hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode())
     assert card.data.license == "cc-by-nc-4.0" and "initialised from `outputs/start`" in card.text
+    assert card.data.base_model is None
     (folder / "pretrain.yaml").write_text(settings)
     FgmmModel.from_encoders(audio=encoders_at / "ast", text=encoders_at / "bert").save_pretrained(folder)
     with pytest.raises(UserError, match="--license"):
@@ -295,6 +298,17 @@ def test_weights_that_begin_from_others_want_a_licence(hub_server, folder, encod
     assert "The audio encoder is transformers' `audio-spectrogram-transformer`." in text
     assert 'processor(audio=["clip.wav"], text=' in text and "clip.mp4" not in text
     assert len(hub_server.repositories["models/org/fgmm-tiny"].commits) == 3  # nothing was published in between
+
+
+def test_the_model_that_weights_began_from_is_named_and_its_licence_taken(hub_server, folder, push):
+    push(folder, "--license", "cc-by-4.0", repo_id="org/start")
+    (folder / "pretrain.yaml").write_text("dataset: data/narrated\ninit_from: org/start\n")
+    push(folder)
+    card = ModelCard(hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode())
+    assert card.data.base_model == ["org/start"] and card.data.license == "cc-by-4.0"
+    push(folder, "--license", "mit")
+    card = ModelCard(hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode())
+    assert card.data.base_model == ["org/start"] and card.data.license == "mit"
 
 
 def test_the_card_in_model_cards_goes_with_its_own_weights_alone(
