@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import TEXTS, write_sound, write_video
+from PIL import Image
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor
 
 from processing_fgmm import FgmmFeatureExtractor, FgmmImageProcessor, FgmmProcessor, FgmmVideoProcessor
@@ -20,6 +21,18 @@ def test_all_modalities_in_one_call(processor, tmp_path):
     assert inputs["phrase_spans"].tolist() == [[[0, 3], [5, 6]]]
     assert inputs["phrase_mask"].tolist() == [[True, True]] and inputs["phrase_captions"].tolist() == [[0, 0]]
     assert set(inputs) == set(processor.model_input_names)
+
+
+@pytest.mark.parametrize("name", ["12:30 talk.mp4", "http:clip.mp4", "file:clip.mp4", "[ab] %03d *.mp4", "-i.mp4"])
+def test_files_may_have_any_name(processor, tmp_path, monkeypatch, name):
+    expected = processor(videos=[write_video(tmp_path / "clip.mp4", sound=2.0)], audio=[tmp_path / "clip.mp4"])
+    (tmp_path / "clip.mp4").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    inputs = processor(videos=[name], audio=[name])
+    assert all(torch.equal(inputs[key], expected[key]) for key in expected)
+    image = name.replace("mp4", "png")
+    Image.new("RGB", (40, 40)).save(image, "PNG")
+    assert processor(images=[image])["video_mask"].all()
 
 
 def test_every_kind_of_audio_gives_the_same_features(processor, tmp_path):
