@@ -125,4 +125,4 @@ def find_data_files(folder: str) -> dict[str, dict[str, list[str]]]:
     return found
 
 
-__all__ = ["explain_absence", "find_data_files", "is_pattern"]
+__all__ = ["explain_absence", "find_data_files", "find_similar_path", "is_pattern"]

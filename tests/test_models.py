@@ -49,6 +49,13 @@ def test_damaged_models_are_named(small_model, tmp_path, damage, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_what_its_configuration_refuses_is_not_called_damage(small_model, tmp_path):
+    shutil.copytree(small_model, tmp_path / "old")
+    change_config(tmp_path / "old", whole_caption_weight=0.5, whole_captions=None)
+    with pytest.raises(UserError, match=r"old' cannot be loaded: The model was trained with whole_caption_weight=0.5"):
+        load_model(str(tmp_path / "old"))
+
+
 def test_missing_weights_are_named(small_model, tmp_path):
     shutil.copytree(small_model, tmp_path / "partial")
     remove_weights(tmp_path / "partial")

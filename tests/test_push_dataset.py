@@ -180,8 +180,13 @@ def test_ids_alone_are_the_same_bytes_each_time(hub_server, corpus, push):
 
 
 def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch, push):
+    with pytest.raises(UserError, match=r"nothing does not exist; give a folder that scripts/prepare_dataset.py"):
+        push(tmp_path / "nothing")
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match=r"nothing has no README.md"):
         push(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"msrvt does not exist; did you mean .*/msrvtt\?$"):
+        push(tmp_path / "msrvt")
     with pytest.raises(UserError, match="not of the form ORG/NAME"):
         push(corpus, repo_id="corpus")
     monkeypatch.setenv("HF_TOKEN", "hf_other")

@@ -242,8 +242,15 @@ def test_a_server_that_is_not_there(folder, monkeypatch, tmp_path, push):
 
 
 def test_a_wrong_folder_is_named(folder, tmp_path, push):
+    with pytest.raises(UserError, match=r"nothing does not exist; give a folder that scripts/pretrain.py wrote"):
+        push(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"mien does not exist; did you mean .*/mine\?$"):
+        push(tmp_path / "mien")
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match=r"nothing has no model \(config.json does not exist\)"):
         push(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"config.json is no folder; give a folder"):
+        push(folder / "config.json")
     (folder / "modeling_fgmm.py").unlink()
     with pytest.raises(UserError, match="has no code"):
         push(folder)

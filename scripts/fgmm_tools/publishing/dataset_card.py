@@ -14,6 +14,7 @@ from huggingface_hub import DatasetCard
 
 from ..cli import UserError
 from ..corpora.parquet_shards import MEDIA
+from ..paths import check_folder
 from .results import read_json
 
 # What the columns of a corpus hold.
@@ -41,11 +42,10 @@ def describe_corpus(folder: Path) -> dict:
     Raises:
         UserError: when the folder has no card or holds no corpus, or a file is damaged.
     """
+    remedy = "give a folder that scripts/prepare_dataset.py or scripts/make_narrated_corpus.py completed"
+    check_folder(folder, remedy)
     if not (folder / "README.md").exists():
-        raise UserError(
-            f"{folder} has no README.md; give a folder that scripts/prepare_dataset.py or "
-            "scripts/make_narrated_corpus.py completed, or write one that names the licence."
-        )
+        raise UserError(f"{folder} has no README.md; {remedy}, or write one that names the licence.")
     folder, note = folder.resolve(), folder / "corpus.json"
     try:
         files = list_data_files(str(folder))

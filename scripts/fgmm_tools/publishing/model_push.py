@@ -7,7 +7,7 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData, constants
 
 from ..cli import UserError
-from ..paths import CARDS
+from ..paths import CARDS, check_folder
 from . import cards, model_card
 from .hub import check_repo_id, publish
 from .origins import Origin, choose_license, find_origins, read_settings, read_training
@@ -69,6 +69,8 @@ def check_model(folder: Path) -> None:
     Raises:
         UserError: naming what is missing.
     """
+    remedy = "give a folder that scripts/pretrain.py wrote"
+    check_folder(folder, remedy)
     needed = {
         "config.json": "no model",
         "model.safetensors": "no weights in safetensors",
@@ -79,9 +81,7 @@ def check_model(folder: Path) -> None:
     for name, lack in needed.items():
         sharded = name == "model.safetensors" and (folder / "model.safetensors.index.json").exists()
         if not (folder / name).exists() and not sharded:
-            raise UserError(
-                f"{folder} has {lack} ({name} does not exist); give a folder that scripts/pretrain.py wrote."
-            )
+            raise UserError(f"{folder} has {lack} ({name} does not exist); {remedy}.")
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "fgmm":
         raise UserError(f"{folder} holds a model of the kind {kind}, not fgmm.")

@@ -73,10 +73,10 @@ def make_processor(config: PretrainConfig, corpus: IterableDataset) -> FgmmProce
     Raises:
         UserError: when the corpus has too little to train on, or something named cannot be loaded.
     """
-    texts = read_captions(config, corpus)
     start = load_init_processor(config.init_from) if config.init_from else None
-    if config.tokenizer or start:
-        tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else start.tokenizer
+    tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else start and start.tokenizer
+    texts = read_captions(config, corpus)
+    if tokenizer:
         PartialState().print(complete_tokenizer(config, tokenizer, texts))
     else:
         tokenizer = train_word_tokenizer(texts, config.vocab_size, config.min_frequency)
