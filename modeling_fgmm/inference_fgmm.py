@@ -224,8 +224,8 @@ class FgmmInferenceMixin:
             [`Grounding`]: of each phrase its words, weight, similarity, attention, box and seconds.
 
         Raises:
-            ValueError: when not exactly one of video and audio is given, a text has no word or an audio no sound, the
-                model does not compare text with the modality, or there is no processor.
+            ValueError: when not exactly one of video and audio is given, a text has no word that the tokenizer knows,
+                an audio no sound, the model does not compare text with the modality, or there is no processor.
             MediaError: (a ValueError) for a file that cannot be decoded.
         """
         if (video is None) == (audio is None):
@@ -239,6 +239,7 @@ class FgmmInferenceMixin:
         texts = processor(text=[text]).to(self.device)
         if not texts["phrase_mask"].any():
             raise ValueError(f"The text {text!r} has no word to be grounded.")
+        processor.require_known_words([text])
         if modality == "video":
             num_frames = processor.video_processor.num_frames if num_frames is None else num_frames
             frames = processor.video_processor.load_frames(clip, num_frames, start, end)
@@ -300,8 +301,9 @@ class BatchReader:
         self.windows = {"start": start, "end": end}
         self.options = options
         if name == "text":
-            if not all(isinstance(item, str) for item in items):
-                raise ValueError("text must be a string or a list of strings.")
+            if not all(item is None or isinstance(item, str) for item in items):
+                raise ValueError("text must be a string, or a list of strings or None.")
+            self.items = [item or "" for item in items]
             self.options = {"verbose": False, **options}  # order_rows says once what is unknown
         for bound, values in self.windows.items():
             values = values.tolist() if hasattr(values, "tolist") else values
@@ -374,13 +376,7 @@ def make_zero_shot(
     for template in templates:
         if "{}" not in template:
             raise ValueError(f"The template {template!r} has no {{}}, where the label goes.")
-    _, unknown = processor.check_words(labels)
-    if unknown:
-        named = ", ".join(repr(labels[index]) for index in unknown)
-        raise ValueError(
-            f"The tokenizer knows no word of {named}, so that the model cannot tell such labels apart; give them in "
-            "other words, or train the model on captions that have theirs."
-        )
+    processor.require_known_words(labels)
     texts = processor(text=[template.replace("{}", label) for template in templates for label in labels])
     queries = as_queries(model.get_text_features(**texts.to(model.device)))
     encode = model.get_video_features if modality == "video" else model.get_audio_features

@@ -167,6 +167,19 @@ class FgmmProcessor(ProcessorMixin):
             logger.warning(message, name_words(words))
         return without_known
 
+    def require_known_words(self, texts: list[str]) -> None:
+        """Checks that each text has a word that the tokenizer knows; others are all the same to the model.
+
+        Raises:
+            ValueError: with the texts that have none.
+        """
+        _, without_known = self.check_words(texts)
+        if without_known:
+            raise ValueError(
+                f"The tokenizer knows no word of {name_words([texts[index] for index in without_known])}; give other "
+                "words, or train the model on captions that have these."
+            )
+
     def shown_window(self, item, start: float = 0.0, end: float | None = None) -> tuple[float, float] | None:
         """The window of a file that a call with these times shows, in seconds; None for what has no times.
 

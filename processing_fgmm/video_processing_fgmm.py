@@ -1,6 +1,8 @@
 """Videos and images to batches of normalised frames of one size, in torch."""
 
+import math
 import os
+from numbers import Real
 
 import numpy as np
 import torch
@@ -275,12 +277,15 @@ def list_windows(start, end, number: int) -> list[tuple[float, float | None]]:
         number: of items.
 
     Raises:
-        ValueError: for a list of another length.
+        ValueError: for a list of another length, or what is no number of seconds.
     """
     bounds = [bound if isinstance(bound, (list, tuple)) else [bound] * number for bound in (start, end)]
     for name, values in zip(("start", "end"), bounds, strict=True):
         if len(values) != number:
             raise ValueError(f"{name} has {len(values)} values for {number} items; give one, or one an item.")
+        for value in values:
+            if not (isinstance(value, Real) and math.isfinite(value)) and (name == "start" or value is not None):
+                raise ValueError(f"{name}={value!r} is no number of seconds{'' if name == 'start' else ', or None'}.")
     return list(zip(*bounds, strict=True))
 
 

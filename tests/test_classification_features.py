@@ -53,7 +53,7 @@ def test_unknown_words_of_class_names_are_named(model, processor, caplog):
 
 
 def test_class_names_without_a_known_word_are_refused(model, processor):
-    with pytest.raises(UserError, match="knows no word of 'zyzzyva', 'push ups', so that"):
+    with pytest.raises(UserError, match="knows no word of 'zyzzyva', 'push ups'; give other words"):
         features.make_zero_shot(model, processor, "audio", ["small dog", "Zyzzyva", "PushUps"], ["a {}", "loud {}"])
 
 

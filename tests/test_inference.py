@@ -114,7 +114,8 @@ def test_neither_order_nor_neighbours_change_a_vector(model, processor, files, b
 
 
 def test_what_is_absent_has_the_vector_0(model, processor, files):
-    assert not model.encode(text=["", "dog"], processor=processor)[0].any()
+    vectors = model.encode(text=["", "dog", None], processor=processor)
+    assert not vectors[[0, 2]].any() and vectors[1].any()
     vectors = model.encode(audio=[files["still"], files["low"], None], processor=processor)
     assert not vectors[[0, 2]].any() and vectors[1].any()
     vectors = model.encode(videos=[None, files["grey"]], processor=processor)
@@ -301,7 +302,7 @@ def test_without_a_processor(model, folder, tmp_path, monkeypatch):
     [
         ({}, "not none"),
         ({"text": "dog", "audio": "dog.wav"}, "not audio and text"),
-        ({"text": ["dog", None]}, "list of strings"),
+        ({"text": ["dog", 3]}, "list of strings"),
         ({"text": np.array([3, 4])}, "list of strings"),
         ({"text": "dog", "batch_size": 0}, "at least 1"),
         ({"text": "dog", "on_error": "ignore"}, "neither 'raise' nor 'skip'"),
@@ -310,6 +311,8 @@ def test_without_a_processor(model, folder, tmp_path, monkeypatch):
         ({"audio": {"a.wav", "b.wav"}}, "audio cannot be a set; give a list"),
         ({"text": map(str, [1, 2])}, "text cannot be a map; give a list"),
         ({"audio": ["nothing.wav"]}, "nothing.wav cannot be decoded"),
+        ({"videos": ["a.mp4"], "start": np.nan}, "start=nan is no number of seconds"),
+        ({"audio": ["a.wav"], "end": [np.inf]}, "end=inf is no number of seconds, or None"),
     ],
 )
 def test_bad_calls_are_explained(model, processor, given, message):

@@ -191,6 +191,9 @@ def test_words_and_texts_that_the_tokenizer_does_not_know(processor):
     texts = ["crack the Qwertz", "asdf", "a small dog", "", "asdf, qwertz qwertz!"]
     assert processor.check_words(texts) == (["Qwertz", "asdf", "qwertz"], [1, 3, 4])
     assert processor.check_words([]) == ([], [])
+    with pytest.raises(ValueError, match="knows no word of 'asdf', '', 'asdf, qwertz qwertz!'; give other"):
+        processor.require_known_words(texts)
+    processor.require_known_words(["crack the Qwertz"])
 
 
 def test_unknown_words_are_named_once_a_call(processor, caplog):
