@@ -70,7 +70,7 @@ def test_results_files_are_overwritten_and_nothing_else_is(tmp_path):
     with pytest.raises(UserError, match=r"is no results file"):
         records.claim_results(path)
     path.unlink()
-    with pytest.raises(UserError, match=r"results.png, which would be drawn beside .* exists already"):
+    with pytest.raises(UserError, match=r"results.png, which is drawn beside .* exists already"):
         records.claim_results(path, picture)
     assert picture.read_bytes() == b"png"
 
