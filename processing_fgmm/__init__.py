@@ -8,6 +8,7 @@ Modules, each of which imports only those above it:
     video_processing_fgmm    videos and images to normalised frames
     hf_processors_fgmm       the processors of transformers' encoders in the places of ours
     processing_fgmm          all modalities in one call
+    sources_fgmm             names of models and corpora: folders, or repositories on the Hub
     corpora_fgmm             what a corpus is: schema, opening, checking
     clips_fgmm               one row of a corpus to a decoded clip, clips to model inputs
     streams_fgmm             the order of clips in training and evaluation

@@ -155,6 +155,7 @@ def collate(
             audio=[clip.waveform for clip in clips] if with_audio else None,
             text=[clip.captions for clip in clips] if with_text else None,
             num_frames=max((len(clip.frames) for clip in clips if clip.frames is not None), default=1),
+            verbose=False,  # unknown words are named once a corpus, not in every batch
         )
     )
 

@@ -20,6 +20,8 @@ from datasets import (
     load_dataset,
 )
 
+from .sources_fgmm import explain_absence, find_data_files, is_pattern
+
 MEDIA_FEATURES = {"video": Video(decode=False), "image": Image(decode=False), "audio": Audio(decode=False)}
 MEDIA_COLUMNS = tuple(MEDIA_FEATURES)
 CAPTION_FIELDS = ("text", "start", "end")
@@ -43,13 +45,14 @@ def load_corpus(path_or_name: str, split: str, config_name: str | None = None) -
     """
     names = list_configs(path_or_name)
     if config_name is not None and config_name not in names:
-        raise CorpusError(f"{path_or_name} has no configuration {config_name!r}, only {', '.join(names)}.")
+        raise CorpusError(f"{path_or_name} has no configuration {config_name!r}, only {', '.join(sorted(names))}.")
     with corpus_errors(path_or_name):
-        config_name = config_name or get_dataset_default_config_name(path_or_name) or names[0]
-        splits = get_dataset_split_names(path_or_name, config_name)
+        source = builder_arguments(path_or_name, config_name or names[0])
+        splits = get_dataset_split_names(*source)
         if split not in splits:
             raise CorpusError(f"{path_or_name} has no split {split!r}, only {', '.join(splits)}.")
-        corpus = load_dataset(path_or_name, config_name, split=split, streaming=True)
+        path, name, data_files = source
+        corpus = load_dataset(path, name, data_files=data_files, split=split, streaming=True)
     check_schema(corpus, path_or_name)
     for column, feature in MEDIA_FEATURES.items():
         if column in corpus.column_names:
@@ -60,16 +63,32 @@ def load_corpus(path_or_name: str, split: str, config_name: str | None = None) -
 def list_configs(path_or_name: str) -> list[str]:
     """Names of the configurations of a corpus, one for each official split or fold; `["default"]` if it has only one.
 
+    The default is the first.
+
     Raises:
         CorpusError: when the corpus does not exist or cannot be opened.
     """
+    remedy = "give a folder that scripts/prepare_dataset.py or scripts/make_narrated_corpus.py made, or a Hub dataset"
+    if absence := explain_absence(path_or_name, "dataset", remedy):
+        raise CorpusError(f"The corpus {absence}")
     folder = Path(path_or_name)
     if (folder / "corpus.json").exists() and not (folder / "README.md").exists():
         raise CorpusError(f"The corpus {path_or_name!r} is incomplete; run the command that makes it again.")
     if folder.is_dir() and not any(folder.rglob("*.parquet")):
         raise CorpusError(f"The folder {path_or_name!r} holds no Parquet files; give the folder of a corpus.")
     with corpus_errors(path_or_name):
-        return get_dataset_config_names(path_or_name)
+        if is_pattern(path_or_name):
+            return list(find_data_files(path_or_name))
+        names = get_dataset_config_names(path_or_name)
+        default = get_dataset_default_config_name(path_or_name)
+        return sorted(names, key=lambda name: name != default)
+
+
+def builder_arguments(path_or_name: str, config_name: str) -> tuple[str, str | None, dict[str, list[str]] | None]:
+    """Path, name and data_files by which `datasets` opens a configuration of a corpus."""
+    if is_pattern(path_or_name):
+        return "parquet", None, find_data_files(path_or_name)[config_name]
+    return path_or_name, config_name, None
 
 
 @contextmanager

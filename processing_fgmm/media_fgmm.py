@@ -84,7 +84,9 @@ def open_container(source, name: str | None, requested: str) -> Iterator:
     elif not isinstance(source, (str, os.PathLike)):
         source.seek(0)
     try:
-        with av.open(source if hasattr(source, "read") else os.fspath(source), metadata_errors="ignore") as container:
+        # FFmpeg takes what is before a colon in a relative path for a protocol.
+        file = source if hasattr(source, "read") else os.path.abspath(source)
+        with av.open(file, metadata_errors="ignore") as container:
             yield container
     except (av.FFmpegError, OSError, EOFError, MediaError) as error:
         raise MediaError(f"{name} cannot be decoded at {requested}: {error}.") from error

@@ -41,13 +41,17 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from fgmm_tools.records import claim_results, describe_run, read_training_record, write_record
+
+    if args.output:
+        claim_results(args.output)  # before the imports, which take seconds
+
     import time
     from collections import Counter
 
     from accelerate import PartialState
 
     from fgmm_tools.models import load_model, with_random_weights
-    from fgmm_tools.records import claim_output, describe_run, read_training_record, write_record
     from fgmm_tools.retrieval.evaluation import describe_protocol, evaluate_retrieval, format_table
     from processing_fgmm.corpora_fgmm import load_corpus
 
@@ -55,8 +59,6 @@ def main(args: argparse.Namespace) -> None:
     if not state.is_main_process:
         return  # the whole evaluation is one process' work, and longer than others may wait for it
     started, seconds = time.monotonic(), Counter(encoding=0.0, coarse_scoring=0.0, fine_scoring=0.0)
-    if args.output:
-        claim_output(args.output)
     settings = RetrievalSettings(**{field.name: getattr(args, field.name) for field in fields(RetrievalSettings)})
     corpus = load_corpus(args.dataset, args.split, args.dataset_config)
     model, processor = load_model(args.model)

@@ -1,6 +1,7 @@
 """Options, errors and exit codes of the commands; real processes for what only they show."""
 
 import argparse
+import errno
 import fcntl
 import os
 import pty
@@ -226,40 +227,25 @@ def command(tmp_path):
     return str(tmp_path / "command.py")
 
 
-@pytest.mark.parametrize("place", ["main", "destructor", "converted", "fork", "spawn"])
-def test_ctrl_c_is_a_sentence_and_code_130(command, place):
-    code, written = press_ctrl_c([sys.executable, command, place], "READY", 0.1)
-    assert (code, written.strip()) == (130, "Stopped.")
+@pytest.mark.parametrize("place", ["home", "home/.cache/huggingface", "home/.cache/huggingface/datasets/parquet"])
+def test_a_cache_that_cannot_be_written_names_hf_home(tmp_path, monkeypatch, place):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home/.cache/huggingface"))
+
+    def explain(number, path):
+        error = cli.UserError("The corpus could not be opened.")
+        error.__cause__ = OSError(number, "No writing", str(path))
+        return cli.explain_cache(error)
+
+    for number in (errno.EROFS, errno.EACCES):
+        assert explain(number, tmp_path / place).startswith(
+            f"The Hub's libraries cannot write to {tmp_path / place} (No writing); set the environment variable HF_HOME"
+        )
+    assert explain(errno.EISDIR, tmp_path / place) is None and explain(errno.EROFS, tmp_path / "home/other") is None
+    assert cli.explain_cache(cli.UserError("else")) is None
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.4, 0.8])
-def test_ctrl_c_while_modules_are_imported(command, delay):
-    code, written = press_ctrl_c([sys.executable, command, "import"], "READY", delay)
-    assert (code, written.strip()) == (130, "Stopped.")
-
-
-def test_ctrl_c_under_the_launcher(command):
-    """The sentence is ours; the launcher has the same signal and adds its own traceback, which ends in its code."""
-    _, written = press_ctrl_c([*LAUNCH, command, "main"], "READY", 0.1)
-    assert written.count("Stopped.\n") == 1 and "command.py" not in written and "fgmm_tools" not in written
-
-
-def test_a_signal_that_was_ignored_stays_ignored(command):
-    """As that of Ctrl-C is by what shells run in the background."""
-    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        process = subprocess.Popen([sys.executable, command, "main"], stdout=subprocess.PIPE)
-        assert process.stdout.readline() == b"READY\n"
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    process.send_signal(signal.SIGINT)
-    with pytest.raises(subprocess.TimeoutExpired):
-        process.wait(0.5)
-    process.kill()
-    process.wait()
-
-
-def test_ctrl_c_in_training_with_workers(narrated, tmp_path):
-    words = training_arguments(narrated, tmp_path, max_steps=10_000, num_workers=2)
-    code, written = press_ctrl_c([sys.executable, str(ROOT / "scripts/pretrain.py"), *words], "loss=")
-    assert code == 130 and "Stopped.\n" in written and "Traceback" not in written and "Error" not in written
+def test_a_command_says_that_the_home_cannot_be_written(narrated):
+    words = ["scripts/push_dataset.py", "--dataset", str(narrated), "--record", "/dev/null"]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/proc/home"}
+    answer = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 2 and "cannot write to /proc/home (" in answer.stderr and "HF_HOME" in answer.stderr

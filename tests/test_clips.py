@@ -103,6 +103,11 @@ def test_inputs_of_clips_mask_what_is_missing(row, processor):
         assert [other for other in names.values() if other in inputs] == [name]
 
 
+def test_training_does_not_name_unknown_words_in_every_batch(processor, caplog):
+    collate(processor, [Clip("a", None, torch.zeros(100), ["qwertz asdf"])], with_video=False)
+    assert not caplog.messages
+
+
 def test_nearest_captions_are_candidates():
     captions = [make_caption(str(second), second, second + 1) for second in range(10)]
     nearest = candidate_captions(captions, 4.0, 6.0, 3, np.random.default_rng(0))

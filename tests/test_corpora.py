@@ -29,6 +29,40 @@ def test_rows_are_streamed_with_undecoded_media(folder):
     assert rows[0]["captions"] == [make_caption("stir", 0.0, 1.0)]
 
 
+@pytest.mark.parametrize("name", ["my [1] corpus", "[ab]", "a*c?", "[[x]", "plain"])
+def test_a_folder_may_have_any_name(tmp_path, name):
+    """datasets takes characters such as [ in a path for a pattern; `ab` is what some of them would match."""
+    write_rows(tmp_path / "a" / "data" / "train-00000-of-00001.parquet", names=("wrong",))
+    folder = tmp_path / "up [2]" / name
+    write_rows(folder / "data" / "train-00000-of-00001.parquet", names=("a", "b"))
+    write_rows(folder / "data" / "test-00000-of-00001.parquet", names=("c",))
+    assert list_configs(str(folder)) == ["default"]
+    assert [row["video_id"] for row in load_corpus(str(folder), "train")] == ["a", "b"]
+    assert [row["video_id"] for row in load_corpus(str(folder), "test")] == ["c"]
+    with pytest.raises(CorpusError, match="has no split 'dev', only train, test"):
+        load_corpus(str(folder), "dev")
+
+
+def test_a_folder_of_any_name_has_the_configurations_of_its_card(tmp_path, monkeypatch):
+    folder = tmp_path / "my[1]"
+    for number in (1, 2):
+        write_rows(folder / "data" / f"part{number}-00000.parquet", names=(f"part{number}",))
+    files = [{"split": "train", "path": ["data/part1-*", "data/part2-00000.parquet"]}]
+    swapped = [{"split": "train", "path": "data/part2-*"}, {"split": "test", "path": "data/part1-*"}]
+    configs = [
+        {"config_name": "all", "data_files": files},
+        {"config_name": "split1", "data_files": swapped, "default": True},
+    ]
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n")
+    monkeypatch.chdir(tmp_path)
+    for path in (str(folder), "my[1]", "./my[1]/"):
+        assert list_configs(path) == ["split1", "all"]
+        assert [row["video_id"] for row in load_corpus(path, "train", "all")] == ["part1", "part2"]
+        assert [row["video_id"] for row in load_corpus(path, "test")] == ["part1"]  # of the default
+        with pytest.raises(CorpusError, match="no configuration 'split2', only all, split1"):
+            load_corpus(path, "train", "split2")
+
+
 def test_media_stay_undecoded_where_the_columns_would_decode_them(tmp_path):
     features = Features(video_id=Value("string"), video=Video())
     write_shard(tmp_path / "train-00000-of-00001.parquet", [{"video_id": "a", "video": FILE}], features)

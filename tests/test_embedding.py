@@ -142,11 +142,12 @@ def test_one_modality(narrated_model, kitchen, modality):
     assert len(items) == (3 if modality == "video" else 2)
 
 
-def test_texts_are_encoded_as_alone(narrated_model, monkeypatch):
+def test_texts_are_encoded_as_alone(narrated_model, monkeypatch, caplog):
     _, model, processor = narrated_model
     texts = ["a small red star", "a sound", "a large blue circle moves over a black background", "", "a star"] * 2
     monkeypatch.setattr(embedding, "TEXT_BATCH_SIZE", 3)
     queries = encode_texts(model, processor, texts)
+    assert len(caplog.messages) == 1 and "'sound'." in caplog.text  # of all batches
     assert queries.embeds.shape == (10, 1, 16) and queries.present.tolist() == [True, True, True, False, True] * 2
     for row, text in enumerate(texts):
         with torch.no_grad():

@@ -65,10 +65,17 @@ def as_a_user(code, server, tmp_path):
 
 
 def test_publishing_a_corpus_imports_no_model():
-    code = "import sys, push_dataset, fgmm_tools.publishing.dataset_push; print(*sys.modules)"
+    code = "import sys, push_dataset, fgmm_tools.publishing.dataset_push, fgmm_tools.records; print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
     modules = set(answer.stdout.split())
     assert "datasets" in modules and not {"torch", "transformers", "evaluate", "matplotlib"} & modules
+
+
+def test_a_folder_may_have_any_name(hub_server, corpus, tmp_path, push):
+    push(corpus)
+    push(corpus.rename(tmp_path / "msrvtt[1]"), repo_id="org/renamed")
+    files, renamed = (hub_server.repositories[f"datasets/org/{name}"].files for name in ("corpus", "renamed"))
+    assert renamed == files
 
 
 def test_ids_and_times_are_the_default_of_a_benchmark(hub_server, corpus, tmp_path, capsys, push):
@@ -140,7 +147,7 @@ def test_a_push_that_broke_off_sends_only_what_lacks(hub_server, corpus, monkeyp
     hub_server.breaking = {oids[0]}
     with pytest.raises(UserError, match=r"org/corpus .*broke off .*the same command continues"):
         push(corpus, "--with_media")
-    assert len(hub_server.repositories["datasets/org/corpus"].commits) == 1
+    assert list(hub_server.repositories) == ["datasets/org/whole"]
     assert sorted(hub_server.store) == oids[1:]
     hub_server.breaking.clear()
     hub_server.requests.clear()
@@ -173,8 +180,13 @@ def test_ids_alone_are_the_same_bytes_each_time(hub_server, corpus, push):
 
 
 def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch, push):
+    with pytest.raises(UserError, match=r"nothing does not exist; give a folder that scripts/prepare_dataset.py"):
+        push(tmp_path / "nothing")
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match=r"nothing has no README.md"):
         push(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"msrvt does not exist; did you mean .*/msrvtt\?$"):
+        push(tmp_path / "msrvt")
     with pytest.raises(UserError, match="not of the form ORG/NAME"):
         push(corpus, repo_id="corpus")
     monkeypatch.setenv("HF_TOKEN", "hf_other")

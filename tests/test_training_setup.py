@@ -4,13 +4,13 @@ from accelerate import Accelerator
 from helpers import ROOT, TINY_RUN, training_arguments, write_corpus
 from safetensors.torch import load_file
 from tiny_encoders import make_model
-from transformers import AutoProcessor
+from transformers import AutoProcessor, AutoTokenizer
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.training import setup
 from fgmm_tools.training.checkpoints import Progress
 from fgmm_tools.training.configuration import parse_config
-from modeling_fgmm import FgmmConfig
+from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm.corpora_fgmm import load_corpus
 
 
@@ -77,8 +77,76 @@ def test_the_tokenizer_knows_the_words_of_the_corpus(tmp_path):
     processor = setup.make_processor(parse_config(training_arguments(folder, "out")), corpus)
     assert set(processor.tokenizer.get_vocab()) == {"[PAD]", "[UNK]", "a", "red", "ball"}
     config = parse_config(training_arguments(folder, "out", tokenizer="/nowhere"))
-    with pytest.raises(UserError, match="The tokenizer '/nowhere' could not be loaded"):
+    with pytest.raises(UserError, match="The tokenizer '/nowhere' does not exist"):
         setup.make_processor(config, corpus)
+
+
+WITHOUT_MODEL = {name: None for name in TINY_RUN if name.startswith("model.")}
+OTHER_WORDS = "a red ball does push ups"
+
+
+@pytest.mark.parametrize("given", ["init_from", "tokenizer"])
+def test_words_of_the_corpus_are_added_to_the_vocabulary(small_model, tmp_path, capsys, given):
+    folder = write_corpus(tmp_path, rows(8, OTHER_WORDS))
+    known = AutoProcessor.from_pretrained(small_model).tokenizer.get_vocab()
+    corpus, fields = load_corpus(str(folder), "train"), {**WITHOUT_MODEL, given: small_model}
+    processor = setup.make_processor(parse_config(training_arguments(folder, "out", **fields)), corpus)
+    added = {"does": len(known), "push": len(known) + 1, "ups": len(known) + 2}
+    assert processor.tokenizer.get_vocab() == known | added
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "does not know 50% of the words of the captions: 'push', 'ups'." in printed
+    assert printed.endswith(
+        f"Added 3 words and marks to its {len(known)}. The tokenizer knows all words of the captions."
+    )
+
+
+@pytest.mark.parametrize(
+    "fields,reason",
+    [
+        ({"add_words": False}, "as add_words is false"),
+        ({"model.frozen": "[text]"}, "as the text encoder is frozen"),
+        ({"vocab_size": 5}, "No word is added (vocab_size 5, min_frequency 1)"),
+        ({"min_frequency": 9}, "No word is added (vocab_size 20000, min_frequency 9)"),
+    ],
+)
+def test_words_are_not_added_where_they_are_not_wanted(small_model, tmp_path, capsys, fields, reason):
+    folder = write_corpus(tmp_path, rows(8, OTHER_WORDS))
+    config = parse_config(training_arguments(folder, "out", **WITHOUT_MODEL, init_from=small_model, **fields))
+    processor = setup.make_processor(config, load_corpus(str(folder), "train"))
+    assert processor.tokenizer.get_vocab() == AutoProcessor.from_pretrained(small_model).tokenizer.get_vocab()
+    printed = capsys.readouterr().out
+    assert "does not know 50% of the words" in printed and reason in printed
+
+
+def test_tokenizers_of_subwords_stay_as_they_are(encoders_at, tmp_path, capsys):
+    folder = write_corpus(tmp_path, rows(8, "a red ball and 蛋"))
+    config = parse_config(training_arguments(folder, "out", tokenizer=encoders_at / "bert"))
+    processor = setup.make_processor(config, load_corpus(str(folder), "train"))
+    assert processor.tokenizer.get_vocab() == AutoTokenizer.from_pretrained(encoders_at / "bert").get_vocab()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "33% of the words of the captions: '蛋'. Its tokens are parts of words, so that no words are added." in printed
+    )
+
+
+def test_a_new_tokenizer_says_what_it_does_not_know(tmp_path, capsys):
+    folder = write_corpus(tmp_path, [*rows(8, "a red ball"), *rows(1, "a rare word")])
+    config = parse_config(training_arguments(folder, "out", min_frequency=2))
+    setup.make_processor(config, load_corpus(str(folder), "train"))
+    assert "The tokenizer does not know 11% of the words of the captions: 'rare', 'word'." in capsys.readouterr().out
+
+
+def test_a_model_that_knows_other_words_is_trained_further(small_model, narrated, pretrain_here, tmp_path):
+    """On a corpus whose words its tokenizer does not know: they get vectors of their own, and are saved with it."""
+    fields = {**WITHOUT_MODEL, "init_from": small_model, "video_processor": None, "feature_extractor": None}
+    pretrain_here(narrated, tmp_path / "out", max_steps=2, clip_seconds=0.5, learning_rate=1e-9, **fields)
+    model, processor = FgmmModel.from_pretrained(tmp_path / "out"), AutoProcessor.from_pretrained(tmp_path / "out")
+    start, known = FgmmModel.from_pretrained(small_model), AutoProcessor.from_pretrained(small_model).tokenizer
+    weights, before = model.get_input_embeddings().weight, start.get_input_embeddings().weight
+    assert len(weights) == len(processor.tokenizer) == model.config.text_config.vocab_size > len(known) + 20
+    assert torch.allclose(weights[: len(known)], before, atol=1e-6)
+    assert processor.check_words(["a blue ring", "a green star"]) == ([], [])
+    assert not torch.equal(*torch.from_numpy(model.encode(text=["a blue ring", "a green star"], processor=processor)))
 
 
 def test_weights_of_one_dimension_do_not_decay(model):
@@ -105,9 +173,6 @@ def test_batches_start_where_the_progress_is(narrated, trained):
     assert not torch.equal(first.inputs["pixel_values_videos"], resumed.inputs["pixel_values_videos"])
 
 
-WITHOUT_MODEL = {name: None for name in TINY_RUN if name.startswith("model.")}
-
-
 def test_a_model_is_initialised_from_another_but_for_the_objective(trained, narrated, tmp_path):
     source, _ = trained
     fields = {**WITHOUT_MODEL, "init_from": source, "model.learnable_sharpness": False}
@@ -126,7 +191,7 @@ def test_a_model_is_initialised_from_another_but_for_the_objective(trained, narr
     "fields,named",
     [
         ({"model.projection_dim": 8}, r"projections\.video\.weight of the model .* has shape .* asks for"),
-        ({"init_from": "/nowhere"}, "'/nowhere' could not be loaded"),
+        ({"init_from": "/nowhere"}, "The model '/nowhere' does not exist"),
         ({"init_from": "bert"}, "is of type 'bert', not fgmm"),
         ({"model.objective": "clip"}, "objective='clip' is none of"),
         ({"model.video_config": "{depths: [9]}"}, "depths"),

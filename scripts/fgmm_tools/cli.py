@@ -5,10 +5,12 @@ take long stand in `main`, so that `--help` answers at once; nothing heavy is im
 """
 
 import argparse
+import errno
 import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
@@ -16,6 +18,8 @@ Arguments = TypeVar("Arguments")
 
 # Exit codes: of a mistake that the user can mend, as argparse's; of Ctrl-C, 128 + SIGINT as shells have it.
 USER_ERROR, INTERRUPTED = 2, 130
+# What the system answers where a file cannot be written.
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 class UserError(Exception):
@@ -30,7 +34,8 @@ def run_command(parse_arguments: Callable[[], Arguments], main: Callable[[Argume
         main: does the work.
 
     Raises:
-        SystemExit: with 2 after a UserError, CorpusError or MediaError, and with 130 after Ctrl-C.
+        SystemExit: with 2 after a UserError, CorpusError or MediaError, or where the Hub's libraries cannot write their
+            cache, and with 130 after Ctrl-C.
     """
     interrupt = Interrupt()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
@@ -41,6 +46,8 @@ def run_command(parse_arguments: Callable[[], Arguments], main: Callable[[Argume
     except BaseException as error:
         if interrupt.received:  # also where a library turned KeyboardInterrupt into an error of its own
             leave("Stopped.", INTERRUPTED)
+        if sentence := explain_cache(error):
+            leave(sentence, USER_ERROR)
         if isinstance(error, UserError) or is_package_error(error):
             leave(str(error), USER_ERROR)
         raise
@@ -102,6 +109,26 @@ def is_package_error(error: BaseException) -> bool:
     from processing_fgmm.media_fgmm import MediaError
 
     return isinstance(error, (CorpusError, MediaError))
+
+
+def explain_cache(error: BaseException | None) -> str | None:
+    """The sentence for an error that comes of the Hub's libraries not being able to write their cache; else None.
+
+    They write there even to open a folder, and the cache is below the home folder unless told otherwise.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and isinstance(error.filename, str):
+            from huggingface_hub.constants import HF_HOME  # not at the top: --help needs no such import
+
+            cache, place = Path(HF_HOME).absolute(), Path(error.filename).absolute()
+            not_made = cache.is_relative_to(place) and error.errno == errno.ENOENT
+            if not_made or (error.errno in UNWRITABLE and (cache.is_relative_to(place) or place.is_relative_to(cache))):
+                return (
+                    f"The Hub's libraries cannot write to {place} ({error.strerror}); set the environment variable "
+                    "HF_HOME to a folder that can be written."
+                )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def leave(sentence: str, code: int) -> None:

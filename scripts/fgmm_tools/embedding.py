@@ -124,9 +124,13 @@ def encode_keys(model: FgmmModel, inputs: dict[str, torch.Tensor]) -> list[dict[
 
 @torch.no_grad()
 def encode_texts(model: FgmmModel, processor: FgmmProcessor, texts: list[str]) -> Queries:
-    """B texts to [`Queries`] of one caption each, on the CPU: phrases (B, M, D), embeds (B, 1, D)."""
+    """B texts to [`Queries`] of one caption each, on the CPU: phrases (B, M, D), embeds (B, 1, D).
+
+    Words that the tokenizer does not know are named in one warning.
+    """
+    processor.warn_of_unknown_words(texts)
     pieces = []
     for first in range(0, len(texts), TEXT_BATCH_SIZE):
-        inputs = processor(text=texts[first : first + TEXT_BATCH_SIZE]).to(model.device)
+        inputs = processor(text=texts[first : first + TEXT_BATCH_SIZE], verbose=False).to(model.device)
         pieces.append(as_queries(model.get_text_features(**inputs)).to("cpu"))
     return Queries.concatenate(pieces)

@@ -40,7 +40,8 @@ class ClassificationResults:
         protocol: how, in one line.
         class_names: in the order of their labels.
         draws: of each configuration the metrics of each draw of training clips: several with few_shot, else one.
-        confusion: (true classes, predicted classes) clips, of all draws; None where a clip may be of several classes.
+        confusion: (true classes, predicted classes) clips, of all draws, ties shared; None where a clip may be of
+            several classes.
     """
 
     protocol: str
@@ -58,7 +59,7 @@ class ClassificationResults:
         return summarize_runs(list(self.runs.values()))
 
     def format_table(self) -> str:
-        """One line a configuration, their mean and their spread; of several draws how far they vary."""
+        """One line a configuration, their mean and their spread; of several draws how far they vary; ties."""
         means, spread = self.summarize()
         lines = [f"{'':24}" + "".join(f"{column:>14}" for column in spread)]
         for name, values in {**self.runs, "mean": means, "spread": spread}.items():
@@ -67,6 +68,12 @@ class ClassificationResults:
         if any(len(metrics) > 1 for metrics in self.draws.values()):
             deviation = np.mean([summarize_runs(metrics)[1]["top1"] for metrics in self.draws.values()])
             lines.append(f"Between draws of the same split top1 varies by {deviation:.1f}.")
+        tied, clips = (sum(run.get(name, 0) for run in self.runs.values()) for name in ("num_tied", "num_clips"))
+        if tied:
+            lines.append(
+                f"{tied:g} of {clips:g} clips have the same highest score for their class and others; each counts as "
+                "the chance of a random choice among these."
+            )
         return "\n".join(lines)
 
 
@@ -109,7 +116,7 @@ def evaluate_classification(
         encoder = make_encoder(choose_encode(model, processor, modality, classes, settings))
 
     draws = {}
-    confusion = None if classes.multi_label else np.zeros(2 * [len(classes.names)], dtype=np.int64)
+    confusion = None if classes.multi_label else np.zeros(2 * [len(classes.names)])
     for name, (train, evaluated) in folds.items():
         if settings.protocol == "finetune":
             classifier = train_classifier(model_name, accelerator, modality, processor, train, classes, settings)

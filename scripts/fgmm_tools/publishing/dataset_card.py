@@ -1,8 +1,9 @@
 """What the card of a published corpus says of it: columns, configurations and sizes, read from its Parquet files.
 
-Nothing here imports a model or a processor, so that publishing a corpus starts at once.
+Nothing here imports a model or a processor at once, so that publishing a corpus starts at once.
 """
 
+import glob
 from pathlib import Path
 
 import pyarrow
@@ -13,6 +14,7 @@ from huggingface_hub import DatasetCard
 
 from ..cli import UserError
 from ..corpora.parquet_shards import MEDIA
+from ..paths import check_folder
 from .results import read_json
 
 # What the columns of a corpus hold.
@@ -40,15 +42,13 @@ def describe_corpus(folder: Path) -> dict:
     Raises:
         UserError: when the folder has no card or holds no corpus, or a file is damaged.
     """
+    remedy = "give a folder that scripts/prepare_dataset.py or scripts/make_narrated_corpus.py completed"
+    check_folder(folder, remedy)
     if not (folder / "README.md").exists():
-        raise UserError(
-            f"{folder} has no README.md; give a folder that scripts/prepare_dataset.py or "
-            "scripts/make_narrated_corpus.py completed, or write one that names the licence."
-        )
+        raise UserError(f"{folder} has no README.md; {remedy}, or write one that names the licence.")
     folder, note = folder.resolve(), folder / "corpus.json"
     try:
-        names = get_dataset_config_names(str(folder))
-        files = {name: load_dataset_builder(str(folder), name).config.data_files for name in names}
+        files = list_data_files(str(folder))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no Parquet files that datasets can load: {error}") from error
     configs, schema = {}, None
@@ -62,6 +62,23 @@ def describe_corpus(folder: Path) -> dict:
         "made_of": read_json(note) if note.exists() else None,
         "features": Features.from_arrow_schema(schema)._to_yaml_list(),
         "configs": configs,
+    }
+
+
+def list_data_files(folder: str) -> dict[str, dict[str, list[str]]]:
+    """The files of each configuration and split.
+
+    Raises:
+        OSError, ValueError: when datasets finds none.
+    """
+    if not glob.has_magic(folder):
+        names = get_dataset_config_names(folder)
+        return {name: load_dataset_builder(folder, name).config.data_files for name in names}
+    from processing_fgmm.sources_fgmm import find_data_files  # not at the top: the package imports torch
+
+    patterns = find_data_files(folder)
+    return {
+        name: load_dataset_builder("parquet", data_files=files).config.data_files for name, files in patterns.items()
     }
 
 

@@ -72,10 +72,12 @@ class Text:
 
     tokenizer: str = ""
     """folder or Hub name of a fast tokenizer; empty: that of init_from, or else the words of the corpus"""
+    add_words: bool = True
+    """add the corpus' words to the vocabulary of tokenizer or init_from, if that has whole words; its own are kept"""
     vocab_size: PositiveInt = 20000
-    """most words of a tokenizer that is made from the corpus"""
+    """most words of a tokenizer that is made from the corpus, or that words of the corpus are added to"""
     min_frequency: PositiveInt = 1
-    """occurrences in the corpus that a word needs to be known"""
+    """occurrences in the corpus that a word needs to be known, or to be added"""
     max_phrase_words: PositiveInt = 4
     """most words of a phrase (W)"""
 

@@ -4,7 +4,7 @@ import inspect
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.tracking import get_available_trackers
 from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
@@ -14,12 +14,23 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
+from processing_fgmm.processing_fgmm import name_words
+from processing_fgmm.sources_fgmm import explain_absence
 from processing_fgmm.streams_fgmm import NarratedClips
 
 from ..cli import UserError
+from ..models import check_exists
 from .checkpoints import Progress
 from .configuration import PretrainConfig, check_names, field_names
-from .tokenizer import iterate_captions, train_word_tokenizer
+from .tokenizer import (
+    add_words,
+    find_unknown,
+    fit_word_embedding,
+    has_whole_words,
+    iterate_captions,
+    train_word_tokenizer,
+    vocabulary_size,
+)
 
 # Rows that are read, without their media, to check a corpus and to train a tokenizer.
 MAX_ROWS_CHECKED = 100_000
@@ -62,14 +73,14 @@ def make_processor(config: PretrainConfig, corpus: IterableDataset) -> FgmmProce
     Raises:
         UserError: when the corpus has too little to train on, or something named cannot be loaded.
     """
-    texts = read_captions(config, corpus)
     start = load_init_processor(config.init_from) if config.init_from else None
-    if config.tokenizer:
-        tokenizer = load_tokenizer(config.tokenizer)
-    elif start:
-        tokenizer = start.tokenizer
+    tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else start and start.tokenizer
+    texts = read_captions(config, corpus)
+    if tokenizer:
+        PartialState().print(complete_tokenizer(config, tokenizer, texts))
     else:
         tokenizer = train_word_tokenizer(texts, config.vocab_size, config.min_frequency)
+        PartialState().print(describe_unknown(tokenizer, texts))
     video_processor, feature_extractor = config.video_processor, config.feature_extractor
     return FgmmProcessor(
         start.video_processor if start and not video_processor else FgmmVideoProcessor(**video_processor),
@@ -99,12 +110,50 @@ def read_captions(config: PretrainConfig, corpus: IterableDataset) -> list[str]:
     return texts
 
 
+def complete_tokenizer(config: PretrainConfig, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str:
+    """Adds words of the captions that a tokenizer does not know, if it can be, and says what it knew and knows.
+
+    Args:
+        config: of the run, whose `add_words`, `vocab_size` and `min_frequency` hold.
+        tokenizer: changed.
+        texts: the captions.
+    """
+    told = describe_unknown(tokenizer, texts)
+    if not has_whole_words(tokenizer):
+        return f"{told} Its tokens are parts of words, so that no words are added."
+    if not config.add_words:
+        return f"{told} No words are added, as add_words is false."
+    if "text" in frozen_encoders(config):
+        return f"{told} No words are added, as the text encoder is frozen."
+    number = len(tokenizer)
+    added = add_words(tokenizer, texts, config.vocab_size, config.min_frequency)
+    if not added:
+        return f"{told} No word is added (vocab_size {config.vocab_size}, min_frequency {config.min_frequency})."
+    return f"{told} Added {added} words and marks to its {number}. {describe_unknown(tokenizer, texts)}"
+
+
+def describe_unknown(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> str:
+    """Which share of the words of the captions a tokenizer does not know, as a sentence."""
+    share, words = find_unknown(tokenizer, texts)
+    if not words:
+        return "The tokenizer knows all words of the captions."
+    return f"The tokenizer does not know {100 * share:.2g}% of the words of the captions: {name_words(words)}."
+
+
+def frozen_encoders(config: PretrainConfig) -> list[str]:
+    """The encoders that the run does not train."""
+    start = FgmmConfig.get_config_dict(config.init_from)[0] if config.init_from else {}
+    return config.model.get("frozen", start.get("frozen", []))
+
+
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     """A tokenizer by folder or name on the Hub.
 
     Raises:
         UserError: when it cannot be loaded.
     """
+    if absence := explain_absence(name, "model", "give a folder with a tokenizer, or a model's name on the Hub"):
+        raise UserError(f"The tokenizer {absence}")
     try:
         return AutoTokenizer.from_pretrained(name)
     except (OSError, ValueError) as error:
@@ -118,6 +167,8 @@ def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
         UserError: for values that FgmmConfig does not take, or a model that it cannot be initialised from.
     """
     start = load_init_model(config.init_from) if config.init_from else None
+    if start and "text" in start.encoders:
+        fit_word_embedding(start, load_init_processor(config.init_from).tokenizer.get_vocab(), processor.tokenizer)
     try:
         model = FgmmModel(make_model_config(config, processor, start))
     except (StrictDataclassError, ValueError, TypeError) as error:
@@ -146,7 +197,10 @@ def make_model_config(config: PretrainConfig, processor: FgmmProcessor, start: F
     taken_over = {name: start.config.to_dict()[name] for name in INIT_FIELDS} if start else {}
     sizes = {
         "video_config": {},
-        "text_config": {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id},
+        "text_config": {
+            "vocab_size": vocabulary_size(processor.tokenizer),
+            "pad_token_id": processor.tokenizer.pad_token_id,
+        },
         "audio_config": {"num_mel_bins": processor.feature_extractor.feature_size},
     }
     values = {**taken_over, **config.model}
@@ -191,6 +245,7 @@ def check_init_model(name: str) -> None:
     Raises:
         UserError: when it has no configuration, or that of another kind of model.
     """
+    check_exists(name)
     try:
         values, _ = FgmmConfig.get_config_dict(name)
     except OSError as error:
