@@ -22,6 +22,7 @@ from .clips_fgmm import (
     collate,
     drop_video,
     evenly_spaced_windows,
+    open_row,
     random_window,
     read_clip,
     row_duration,
@@ -188,8 +189,9 @@ class NarratedClips(TorchIterableDataset):
         """
         if not self.with_video:
             row = drop_video(row)
-        start, end = random_window(row_duration(row), self.processor.clip_seconds, generator)
-        clip = self.decode_window(row, start, end)
+        with open_row(row) as row:
+            start, end = random_window(row_duration(row), self.processor.clip_seconds, generator)
+            clip = self.decode_window(row, start, end)
         if clip.frames is not None:
             clip.frames = self.processor.video_processor.random_crop(
                 clip.frames, generator, self.min_crop_area, self.flip
@@ -264,13 +266,18 @@ class EvaluationClips(TorchIterableDataset):
         if not self.with_video:
             row = drop_video(row)
         captions = row.get("captions") or []
-        try:
-            duration = row_duration(row) or None  # an image has none
-        except MediaError as error:
-            return [str(error)]
-        if not self.each_caption:
-            return [self.decode_item(row, 0.0, duration, [caption["text"] for caption in captions])]
-        return [self.decode_item(row, *caption_window(caption, duration), [caption["text"]]) for caption in captions]
+        with open_row(row) as row:
+            try:
+                duration = row_duration(row) or None  # an image has none
+            except MediaError as error:
+                return [str(error)]
+            if not self.each_caption:
+                return [self.decode_item(row, 0.0, duration, [caption["text"] for caption in captions])]
+            windows = [caption_window(caption, duration) for caption in captions]
+            return [
+                self.decode_item(row, *window, [caption["text"]])
+                for window, caption in zip(windows, captions, strict=True)
+            ]
 
     def decode_item(self, row: dict, start: float, end: float | None, captions: list[str]) -> EvaluationItem | str:
         """The item between two times of a row, seconds (`end` None: its end); a message if it cannot be decoded."""
