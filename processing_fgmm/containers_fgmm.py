@@ -85,6 +85,22 @@ def open_binary(source) -> BinaryIO:
     return open(source, "rb") if isinstance(source, (str, os.PathLike)) else source
 
 
+class FFmpegFile:
+    """A binary file as FFmpeg expects it: it says that it cannot seek to a place, where Python would raise an error,
+    which PyAV prints with its traceback."""
+
+    def __init__(self, file: BinaryIO):
+        self.file = file
+        self.name = getattr(file, "name", "")
+        self.read, self.tell = file.read, file.tell
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return self.file.seek(offset, whence)
+        except (OSError, ValueError):
+            return -1
+
+
 class Container:
     """A media container that is open for reading.
 
@@ -102,7 +118,7 @@ class Container:
     """
 
     def __init__(self, file: BinaryIO, name: str, limits: MediaLimits):
-        self.file = file
+        self.file = FFmpegFile(file)
         self.name = name
         self.limits = limits
         self.problems: list[str] = []

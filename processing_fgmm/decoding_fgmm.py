@@ -10,9 +10,6 @@ from .containers_fgmm import TIME_TOLERANCE, Container, Kind, MediaError, check_
 def decode_from(container: Container, kind: Kind, start: float, end: float) -> Iterator[tuple[float, object]]:
     """Decodes a stream from the last frame presented at or before `start`; from its first if there is none.
 
-    Decoding begins at the keyframe before. Where the seek ends behind `start`, because the container has no index
-    (MPEG-TS, MPEG-PS) or the keyframe is damaged, earlier keyframes are tried, and at last the beginning.
-
     Args:
         container: that has the stream.
         kind: of the stream.
@@ -23,6 +20,26 @@ def decode_from(container: Container, kind: Kind, start: float, end: float) -> I
 
     Raises:
         MediaError: when nothing can be decoded, or the limits of the container are exceeded.
+    """
+    last = None
+    decoded = decode_from_keyframe(container, kind, start, end)
+    for time, frame in decoded:
+        if time > start + TIME_TOLERANCE:
+            if last is not None:
+                yield last
+            yield time, frame
+            yield from decoded
+            return
+        last = last if frame is None else (time, frame)
+    if last is not None:
+        yield last
+
+
+def decode_from_keyframe(container: Container, kind: Kind, start: float, end: float) -> Iterator[tuple[float, object]]:
+    """Decodes a stream from the keyframe before the frame with which [`decode_from`] begins.
+
+    Where the seek ends behind `start`, because the container has no index (MPEG-TS, MPEG-PS) or the keyframe is
+    damaged, earlier keyframes are tried, and at last the beginning.
     """
     earlier = 0.0
     while container.seek(container.find_stream(kind), start - earlier):

@@ -9,8 +9,8 @@ import numpy as np
 
 # Seconds by which an audio frame may miss the end of the one before; beyond that there is a gap in the sound.
 MAX_JITTER = 0.05
-# Seconds by which it may begin before that end; what goes back farther is left out. (In transport streams that were
-# put one behind the other the clock begins again.)
+# Seconds by which sound may go back in time; beyond that it is left out until it has caught up. (The clock of
+# transport streams that were put one behind the other begins again.)
 MAX_OVERLAP = 1.0
 # Frames that are resampled at once: a call costs more than the work for one frame.
 BLOCK_FRAMES = 1024
@@ -46,15 +46,17 @@ def split_runs(decoded: Iterator, end: float) -> Iterator[tuple[tuple[int, float
     Yields:
         ((number of the run, its first time in seconds), frame).
     """
-    run, following, run_format = (0, 0.0), None, None
+    run, following, run_format, overlap = (0, 0.0), None, None, MAX_OVERLAP
     for time, frame in decoded:
         if time >= end:
             return
         if frame is None:
             following = None
             continue
-        if following is not None and time < following - MAX_OVERLAP:
+        if following is not None and time < following - overlap:
+            overlap = MAX_JITTER  # until it has caught up
             continue
+        overlap = MAX_OVERLAP
         frame_format = (frame.format.name, frame.layout.name, frame.sample_rate)
         if following is None or abs(time - following) > MAX_JITTER or frame_format != run_format:
             run, run_format = (run[0] + 1, time), frame_format

@@ -4,13 +4,15 @@ import pytest
 import torch
 from media_files import BEEP, KINDS, RATE, SECONDS, Kind, flashes, heard, pitch_of, shown, whole_file
 
-from processing_fgmm.media_fgmm import probe_media, read_frames, read_waveform
+from processing_fgmm.media_fgmm import Media, probe_media, read_frames, read_waveform
 
 PICTURES = [kind for kind in KINDS if kind.video]
 SOUNDS = [kind for kind in KINDS if kind.audio]
 BOTH = [kind for kind in PICTURES if kind.audio]
 # Codecs that fill up their first packet put a sound later by that much, where the container cannot say so.
 LATE = 0.06  # seconds
+# Decoders whose samples depend, if ever so little, on all that came before.
+ENDLESS_MEMORY = {"libopus", "libopencore_amrnb"}
 # AVI and FLV count the delay of B-frames as time.
 SPARE = {".avi": 0.25, ".flv": 0.25}  # seconds of duration; 0.1 elsewhere
 
@@ -118,10 +120,13 @@ def test_windows_are_as_loud_as_the_whole_file(file_of, kind):
     whole = read_waveform(file_of(kind), RATE)
     for start in (0.55, 1.1, 2.1, 3.1, 4.05, 5.05):  # most begin within a beep
         window = read_waveform(file_of(kind), RATE, start, start + 0.9)
-        expected = whole[round(start * RATE) :][: len(window)]
-        # Within 10 ms, for containers that count in milliseconds; the first 10 ms may lack what was before the window.
-        quiet = loudness(window)[1:] - loudness(expected)[1:]
-        assert float(quiet.abs().max()) < 0.2 and float(quiet.abs().mean()) < 0.01, start
+        assert_as_loud(window, whole[round(start * RATE) :][: len(window)])
+
+
+def assert_as_loud(wave: torch.Tensor, expected: torch.Tensor) -> None:
+    """Within 10 ms, for containers that count in milliseconds; the first 10 ms may lack what was before the window."""
+    quiet = loudness(wave)[1:] - loudness(expected)[1:]
+    assert float(quiet.abs().max()) < 0.2 and float(quiet.abs().mean()) < 0.01
 
 
 def loudness(wave: torch.Tensor) -> torch.Tensor:
@@ -139,3 +144,20 @@ def test_the_beep_sounds_while_the_flash_shows(file_of, kind):
     beeping = [float(wave[centre - 80 : centre + 80].abs().max()) > 0.2 for centre in centres]
     assert flashes(frames) == beeping
     assert any(beeping) and not all(beeping)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_one_opening_gives_what_many_give(file_of, kind):
+    path = file_of(kind)
+    with Media(path) as media:
+        for window in ((0.0, 1.35), (2.35, 3.45), (0.0, None), (4.4, 5.1), (1.3, 2.05)):
+            if kind.audio:
+                wave, alone = media.read_waveform(RATE, *window), read_waveform(path, RATE, *window)
+                if kind.audio in ENDLESS_MEMORY:
+                    assert_as_loud(wave, alone)
+                else:
+                    assert torch.allclose(wave, alone, atol=1e-4), window
+            if kind.video:
+                assert torch.equal(media.read_frames(6, *window), read_frames(path, 6, *window)), window
+        assert media.info == probe_media(path) and media.duration == media.info.duration
+        assert media.problems == []

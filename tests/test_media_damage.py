@@ -20,7 +20,7 @@ from media_files import (
     write_media,
 )
 
-from processing_fgmm.media_fgmm import MediaError, probe_media, read_frames, read_waveform
+from processing_fgmm.media_fgmm import Media, MediaError, probe_media, read_frames, read_waveform
 
 INTRA = {"g": "1", "bf": "0", "crf": "18"}
 # Every frame is a key frame, so that one damaged packet costs one frame.
@@ -204,3 +204,30 @@ def test_damage_in_the_sound_does_not_touch_the_pictures():
     damaged = damage(BY_NAME["mp4-h264-aac"], "audio", 3.05)
     assert numbered(damaged, 58, problems=problems) == [*range(58)]
     assert problems == []
+
+
+@pytest.mark.parametrize("name", ["mp4-h264-aac", "mkv-h264-flac", "flv-h264-bframes-aac", "avi-h264-bframes-pcm"])
+def test_what_the_decoder_replaces_is_counted(name):
+    """Bits are flipped in the middle of a picture, of which the decoder gives the rest."""
+    data = bytearray(whole_file(BY_NAME[name]))
+    with av.open(io.BytesIO(data)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    packet = packets[len(packets) // 2]
+    middle = data.index(bytes(packet)) + packet.size // 2
+    data[middle : middle + 8] = bytes(byte ^ 0x55 for byte in data[middle : middle + 8])
+    problems = []
+    frames = numbered(bytes(data), 58, problems=problems, name="clip.x")
+    assert frames[:28] == [*range(28)] and frames[50:] == [*range(50, 58)]
+    assert_counted(problems, "clip.x")
+
+
+def test_problems_are_those_of_all_that_was_read():
+    damaged = damage(BY_NAME["mp4-h264-aac"], "audio", 3.05)
+    with Media(damaged, "clip.x") as media:
+        media.read_frames(4)
+        assert media.problems == []
+        media.read_waveform(RATE, 0.0, 2.0)
+        assert media.problems == []
+        media.read_waveform(RATE)
+        assert_counted(media.problems, "clip.x")
+        assert "audio" in media.problems[0] and "3.0" in media.problems[0]

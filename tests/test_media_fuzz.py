@@ -7,12 +7,12 @@ import zlib
 import numpy as np
 import pytest
 from media_files import KINDS, media_bytes, missing_of, picture_of
-from media_mutations import MUTATIONS, mutate
-from media_worker import faults, read_apart
 from PIL import Image
 
+from fgmm_tools.media_fuzzing import MUTATIONS, Reader, list_faults, mutate
+
 MUTATED = 8  # files of each kind
-GROWTH = 150  # MB that the process may take in the last two thirds of its work
+GROWTH = 150 << 20  # bytes that the process may take in the last two thirds of its work
 
 
 def photo_bytes(form: str, **options) -> bytes:
@@ -47,16 +47,17 @@ def results(tmp_path_factory) -> dict[str, dict]:
             files.append(folder / f"{name}.{number}{suffix}")
             files[-1].write_bytes(mutate(whole, zlib.crc32(files[-1].name.encode())))
     files.sort(key=lambda file: zlib.crc32(file.name.encode()))
-    return {file.name: result for file, result in zip(files, read_apart(files), strict=True)}
+    with Reader() as reader:
+        return {file.name: reader.read(file) for file in files}
 
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_only_media_errors_leave_for_damaged_files(results, name):
     if name in LACKING:
         pytest.skip(f"this build of FFmpeg lacks {LACKING[name]}")
-    of_kind = [result for file, result in results.items() if file.split(".")[0] == name]
+    of_kind = {file: result for file, result in results.items() if file.split(".")[0] == name}
     assert len(of_kind) == MUTATED
-    assert [fault for result in of_kind for fault in faults(result)] == []
+    assert {file: faults for file, result in of_kind.items() if (faults := list_faults(result))} == {}
 
 
 def test_some_damaged_files_are_read_and_some_refused(results):

@@ -7,6 +7,7 @@ from fractions import Fraction
 import media_headers
 import numpy as np
 import pytest
+import torch
 from media_files import (
     BY_NAME,
     H264,
@@ -123,6 +124,14 @@ def test_pixels_that_are_not_square_are_shown_at_their_aspect(suffix, aspect):
     assert min(small.shape[-2:]) == 24
     assert small.shape[-1] / small.shape[-2] == pytest.approx(float(shape), rel=0.03)
     assert read_frames(data, 1, size=(20, 30)).shape == (1, 3, 20, 30)
+
+
+@pytest.mark.parametrize("aspect", [Fraction(256, 255), Fraction(63, 64)], ids=str)
+def test_pixels_that_are_square_but_for_rounding_are_left(aspect):
+    """What encoders write that round a width to whole pixels and keep the shape of the whole."""
+    data = media_bytes(replace(SILENT, pixel_aspect=aspect), seconds=1)
+    assert read_frames(data, 1).shape == (1, 3, 48, 64)
+    assert torch.equal(read_frames(data, 2, size=33), read_frames(media_bytes(SILENT, seconds=1), 2, size=33))
 
 
 def test_mpeg_2_says_the_aspect_of_its_picture_at_each_group():

@@ -16,7 +16,6 @@ from media_files import (
     H264,
     RATE,
     SECONDS,
-    Kind,
     beeps,
     heard,
     media_bytes,
@@ -27,9 +26,9 @@ from media_files import (
     whole_file,
     write_media,
 )
-from media_worker import faults, read_apart
 from PIL import Image
 
+from fgmm_tools.media_fuzzing import Reader, list_faults
 from processing_fgmm.media_fgmm import (
     LIMITS,
     MediaError,
@@ -211,13 +210,14 @@ def excessive(tmp_path_factory):
     for name, make in BOMBS.items():
         files[name] = folder / name
         files[name].write_bytes(make())
-    return {name: (files[name], result) for name, result in zip(files, read_apart([*files.values()]), strict=True)}
+    with Reader() as reader:
+        return {name: (file, reader.read(file)) for name, file in files.items()}
 
 
 @pytest.mark.parametrize("name", YEARS)
 def test_a_duration_of_years_costs_neither_memory_nor_time(excessive, name):
     path, result = excessive[name]
-    assert faults(result) == []
+    assert list_faults(result) == []
     end, text = result["ends"]["read_waveform"]
     assert path.name in text if end == "MediaError" else int(text.strip("(,)")) <= 7 * RATE
 
@@ -234,7 +234,7 @@ def test_windows_of_a_file_that_claims_years_are_right(excessive, name):
 @pytest.mark.parametrize("name", BOMBS)
 def test_pictures_that_explode_cost_neither_memory_nor_time(excessive, name):
     path, result = excessive[name]
-    assert faults(result) == []
+    assert list_faults(result) == []
     for read in ("read_image", "read_frames") if name in ("wide.png", "claims.png") else ():
         end, text = result["ends"][read]
         assert end == "MediaError" and path.name in text
@@ -342,12 +342,51 @@ def test_file_names_that_look_like_something_else(tmp_path, monkeypatch, name):
     assert isinstance(read_waveform(name, RATE), torch.Tensor)
 
 
-def test_texts_and_lists_of_other_files_are_refused(tmp_path):
-    kind = Kind("other", ".mp4", "libx264", options=H264)
-    write_media(tmp_path / "other.mp4", kind, seconds=1)
-    for text in ("ffconcat version 1.0\nfile other.mp4\n", "#EXTM3U\n#EXTINF:1,\nother.mp4\n", "<html></html>", "\n"):
-        (tmp_path / "text.mp4").write_text(text)
-        only_media_error(lambda: read_frames(tmp_path / "text.mp4", 1))
-        only_media_error(lambda: read_waveform(tmp_path / "text.mp4", RATE))
-        with pytest.raises(MediaError, match=r"text\.mp4"):
-            read_image(tmp_path / "text.mp4")
+LISTS = {
+    "concat": "ffconcat version 1.0\nfile other.mp4\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nother.mp4\n#EXT-X-ENDLIST\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" mediaPresentationDuration='
+    '"PT1S"><Period><AdaptationSet><Representation id="0" bandwidth="1"><BaseURL>other.mp4</BaseURL></Representation>'
+    "</AdaptationSet></Period></MPD>",
+    "web-page": "<html></html>",
+    "blank": "\n",
+}
+
+
+@pytest.mark.parametrize("kind", LISTS)
+def test_texts_and_lists_of_other_files_are_refused(tmp_path, monkeypatch, kind):
+    """No file makes another one be read."""
+    monkeypatch.chdir(tmp_path)
+    write_media(tmp_path / "other.mp4", BY_NAME["mp4-h264-aac"], seconds=1)
+    (tmp_path / "text.mp4").write_text(LISTS[kind])
+    for source in ("text.mp4", LISTS[kind].encode()):
+        for read in (lambda: read_frames(source, 1), lambda: read_waveform(source, RATE), lambda: read_image(source)):  # noqa: B023
+            with pytest.raises(MediaError, match=r"text\.mp4|bytes"):
+                read()
+
+
+def test_errors_are_sentences_without_numbers(tmp_path):
+    (tmp_path / "noise.mp4").write_bytes(bytes(range(256)) * 40)
+    for name, cause in (
+        ("noise.mp4", "Invalid data found when processing input"),
+        ("no.mp4", "No such file or directory"),
+    ):
+        with pytest.raises(MediaError) as caught:
+            read_frames(tmp_path / name, 1)
+        assert str(caught.value) == f"{tmp_path / name} cannot be decoded at 0 s to its end: {cause}."
+
+
+@pytest.mark.parametrize("read", [lambda file: read_frames(file, 1), lambda file: read_waveform(file, RATE)])
+def test_files_are_closed_and_those_of_the_caller_left_open(tmp_path, monkeypatch, read):
+    path = write_media(tmp_path / "clip.mp4", BY_NAME["mp4-h264-aac"], seconds=1)
+    opened = []
+    monkeypatch.setattr(
+        "builtins.open", lambda *args, real=open, **kwargs: opened.append(real(*args, **kwargs)) or opened[-1]
+    )
+    read(path)
+    (tmp_path / "noise.mp4").write_bytes(bytes(1000))
+    only_media_error(lambda: read(tmp_path / "noise.mp4"))
+    assert len(opened) >= 2 and all(file.closed for file in opened)
+    with path.open("rb") as file:
+        read(file)
+        assert torch.equal(read(file), read(path)) and not file.closed

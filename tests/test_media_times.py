@@ -7,6 +7,9 @@ import av
 import av.logging
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from media_files import (
     B_FRAMES,
     BY_NAME,
@@ -17,6 +20,7 @@ from media_files import (
     beeps,
     heard,
     id3_tag,
+    media_bytes,
     pitch_of,
     remux,
     shown,
@@ -24,7 +28,8 @@ from media_files import (
     write_media,
 )
 
-from processing_fgmm.media_fgmm import MediaError, probe_media, read_frames, read_waveform
+from processing_fgmm.decoding_fgmm import decode_from, decode_from_keyframe
+from processing_fgmm.media_fgmm import Media, MediaError, probe_media, read_frames, read_waveform
 
 MATROSKA = BY_NAME["mkv-h264-flac"]
 BEGIN_LATE = ["mkv-h264-flac", "mkv-h264-bframes-opus", "webm-vp9-opus", "ts-h264-bframes-aac", "flv-h264-bframes-aac"]
@@ -203,3 +208,49 @@ def test_a_recording_that_begins_within_a_group_of_pictures(tmp_path):
     frames = numbered(path, 52)  # of which the first two, 8 and 9, cannot be decoded
     assert frames[2:] == [*range(10, 60)]
     assert set(frames[:2]) <= {8, 9, 10}
+
+
+LONG_GROUPS = [
+    Kind("mp4", ".mp4", "libx264", options={**B_FRAMES, "g": "60", "sc_threshold": "0"}),
+    Kind("hevc", ".mkv", "libx265", options={"x265-params": "keyint=60:bframes=4:log-level=none"}),
+    Kind("mpeg2", ".ts", "mpeg2video", rate=25, options={"g": "60", "bf": "2", "b": "2M"}),
+    Kind("avi", ".avi", "libx264", options={**B_FRAMES, "g": "60", "sc_threshold": "0"}),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data())
+def test_any_window_has_the_frames_of_the_file_decoded_from_its_beginning(data):
+    kind = data.draw(st.sampled_from(LONG_GROUPS))
+    source = whole_file(kind)
+    start = data.draw(st.floats(0, SECONDS - 0.5))
+    end = data.draw(st.floats(start + 0.01, SECONDS))
+    count = data.draw(st.integers(1, 12))
+    with Media(source) as media:
+        decoded = [*decode_from(media.container, "video", 0.0, SECONDS)]
+    expected = []
+    for part in range(count):
+        time = start + (part + 0.5) * (end - start) / count
+        presented = [frame for presented, frame in decoded if presented <= time + 1e-6] or [decoded[0][1]]
+        expected.append(torch.from_numpy(presented[-1].to_ndarray(format="rgb24")).permute(2, 0, 1))
+    assert shown(read_frames(source, count, start, end)) == shown(expected)
+
+
+@pytest.mark.parametrize("kind", LONG_GROUPS[:3], ids=str)
+def test_pictures_that_no_other_needs_are_skipped_before_a_window(kind):
+    source = whole_file(kind)
+    start = 5.55
+    with Media(source) as media:
+        times = [time for time, _ in decode_from_keyframe(media.container, "video", start, SECONDS) if time < start]
+        everything = [time for time, _ in decode_from_keyframe(media.container, "video", 0.0, SECONDS)]
+    needed = sum(times[0] <= time < start for time in everything)
+    assert len(times) < 0.75 * needed
+    assert shown(read_frames(source, 1, start, start + 0.01)) == [int(start * kind.rate)]
+
+
+def test_transport_streams_one_behind_the_other_are_read_as_the_first(tmp_path):
+    """Their clock begins again, which leaves no time for the second: frames and sound agree on that."""
+    first = whole_file(BY_NAME["ts-h264-bframes-aac"])
+    second = media_bytes(BY_NAME["ts-h264-bframes-aac"], sound=np.zeros(SECONDS * 44100))
+    assert_beeps(first + second, {second: second for second in range(1, SECONDS)})
+    assert numbered(first + second, 58) == [*range(58)]

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
-from processing_fgmm import streams_fgmm
+from processing_fgmm import containers_fgmm, streams_fgmm
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 from processing_fgmm.streams_fgmm import EvaluationClips, NarratedClips, in_order
 
@@ -202,6 +202,18 @@ def test_a_clip_of_unknown_duration_is_decoded_to_its_end(row, processor, monkey
     row["captions"] = [make_caption("at once", 0.0, 0.0), make_caption("end", 2.0, 3.0)]
     at_once, end = EvaluationClips([], processor, each_caption=True).decode_row(row)
     assert "clip-0 cannot be decoded at 0 s to 0 s" in at_once and end.windows[0].waveform.shape == (16000,)
+
+
+def test_each_row_is_opened_once(corpus, row, processor, monkeypatch):
+    opened, really_open = [], containers_fgmm.av.open
+    monkeypatch.setattr(containers_fgmm.av, "open", lambda *args, **kw: opened.append(args) or really_open(*args, **kw))
+    processor.clip_seconds = 1.0
+    stream(corpus, processor).sample_clip(row, np.random.default_rng(0))
+    assert len(opened) == 1
+    EvaluationClips([], processor, num_windows=3).decode_row(row)
+    assert len(opened) == 2
+    EvaluationClips([], processor, each_caption=True).decode_row(row)
+    assert len(opened) == 3
 
 
 def test_an_image_is_one_window_with_its_label(processor):
