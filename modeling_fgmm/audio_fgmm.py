@@ -1,4 +1,4 @@
-"""A ResNet over the log-mel picture: sound to a feature map of regions (frequency x time)."""
+"""The audio encoder: a ResNet over the log-mel spectrogram, to a feature map of regions (frequency x time)."""
 
 import torch
 from torch import nn
@@ -10,13 +10,13 @@ from .configuration_fgmm import FgmmAudioConfig
 
 
 def downsample_padding(padding: torch.Tensor, layer: nn.Conv2d | nn.MaxPool2d) -> torch.Tensor:
-    """Which frames are padding (B, 1, 1, t), before a layer -> the same behind it (B, 1, 1, t')."""
+    """Which frames are padding, before a layer (B, 1, 1, t) -> after it (B, 1, 1, t')."""
     stride = layer.stride if isinstance(layer.stride, int) else layer.stride[1]
     return padding[..., ::stride]
 
 
 class AudioStage(GradientCheckpointingLayer, ResNetStage):
-    """A stage that keeps padding 0, and whose activations can be computed again in the backward pass."""
+    """A stage of transformers' ResNet that keeps padding at 0, with gradient checkpointing."""
 
     def forward(self, hidden_states: torch.Tensor, padding: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, C, f, t) and its padding (B, 1, 1, t) -> (B, C', f', t') and its padding (B, 1, 1, t')."""
@@ -32,12 +32,12 @@ class AudioStage(GradientCheckpointingLayer, ResNetStage):
 class AudioBackbone(ResNetBackbone):
     """transformers' ResNet, with padding in time, hidden states after each stage and gradient checkpointing.
 
-    What enters a convolution is 0 behind a sound's end, as it is behind the last frame of a sound that stands alone:
+    The input of every convolution is 0 after a sound's end, as it is after the last frame of an unpadded sound, so that
     features do not depend on the length to which a batch is padded.
     """
 
     _can_record_outputs = {"hidden_states": AudioStage}
-    # Without attention, whatever implementation the joint model is given will do.
+    # It has no attention: any implementation that the joint model is given will do.
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
@@ -45,14 +45,14 @@ class AudioBackbone(ResNetBackbone):
     def __init__(self, config: ResNetConfig):
         super().__init__(config)
         for stage in self.encoder.stages:
-            stage.__class__ = AudioStage  # the same layers; ResNet's encoder takes no class of its stages
+            stage.__class__ = AudioStage  # the same layers; ResNet's encoder cannot be given a class for its stages
 
-    def forward(self, picture: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
+    def forward(self, spectrogram: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
         """(B, 1, mel, time) and its padding (B, 1, 1, time) -> the feature map (B, C, frequency, time')."""
         stem, pooler = self.embedder.embedder, self.embedder.pooler
-        hidden_states = stem(picture.masked_fill(padding, 0.0))
+        hidden_states = stem(spectrogram.masked_fill(padding, 0.0))
         padding = downsample_padding(padding, stem.convolution)
-        # 0 is below every output of a ReLU, so that the maximum is that of the sound.
+        # No output of a ReLU is below 0, so that the maximum is that of the sound.
         hidden_states = pooler(hidden_states.masked_fill(padding, 0.0))
         padding = downsample_padding(padding, pooler)
         hidden_states = hidden_states.masked_fill(padding, 0.0)
@@ -62,7 +62,7 @@ class AudioBackbone(ResNetBackbone):
 
 
 class FgmmAudioEncoder(nn.Module):
-    """transformers' ResNet backbone with one input channel; `out_channels` are the channels of its feature map."""
+    """transformers' ResNet with one input channel; `out_channels` is the number of channels of its feature map (C)."""
 
     def __init__(self, config: FgmmAudioConfig):
         super().__init__()
@@ -78,7 +78,7 @@ class FgmmAudioEncoder(nn.Module):
             )
         )
         self.out_channels = config.hidden_sizes[-1]
-        # Frames under a region: the stem, its pooling and every stage but the first halve the time.
+        # Frames a region: the stem, its pooling and every stage but the first halve the time.
         self.frames_per_region = 2 ** (1 + len(config.hidden_sizes))
 
     def forward(
@@ -87,11 +87,10 @@ class FgmmAudioEncoder(nn.Module):
         """
         Args:
             input_features: (B, time, mel) log-mel frames.
-            input_features_mask: (B, time) bool, False for padding, whose features have no influence.
+            input_features_mask: (B, time) bool, False for padding, which has no influence.
 
         Returns:
-            The features of the regions (B, N, C) with N = frequency·time, 0 in the padding, and the grid (frequency,
-            time).
+            Features of the regions (B, N, C) with N = frequency·time, 0 in the padding, and the grid (frequency, time).
 
         Raises:
             ValueError: when the shape is not (B, time, mel).
@@ -101,19 +100,19 @@ class FgmmAudioEncoder(nn.Module):
                 f"input_features has shape {tuple(input_features.shape)}, but (batch, time, "
                 f"{self.config.num_mel_bins}) is needed; make it with the model's own feature extractor."
             )
-        picture = input_features.transpose(1, 2).unsqueeze(1)
-        features = self.backbone(picture, ~input_features_mask[:, None, None])
+        spectrogram = input_features.transpose(1, 2).unsqueeze(1)
+        features = self.backbone(spectrogram, ~input_features_mask[:, None, None])
         return features.flatten(2).transpose(1, 2), tuple(features.shape[2:])
 
     def region_mask(self, input_features_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """Which regions of each sound are not padding: as many as it has when it stands alone.
+        """The mask of the regions; a sound has as many as it has without padding.
 
         Args:
-            input_features_mask: (B, time) True where a frame is sound, False where it is padding.
+            input_features_mask: (B, time) bool, False for padding.
             grid: (frequency, time) of the feature map.
 
         Returns:
-            (B, N) bool.
+            (B, N) bool, False for padding.
         """
         in_time = input_features_mask[:, :: self.frames_per_region]
         return in_time.unsqueeze(1).expand(-1, *grid).flatten(1)

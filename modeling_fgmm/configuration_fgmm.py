@@ -2,14 +2,16 @@
 
 import copy
 import math
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING
 from transformers.configuration_utils import PreTrainedConfig
 
-# Of transformers' encoders: no layer or input is left out at random in training. A contrast is noisy enough, and layers
-# without gradient or a second pass that differs from the first would break distributed training and gradient caching.
-# Heads and poolers that regions have no part in are left out as well.
+# Set in every encoder of transformers. No layer is dropped and no input masked at random in training: a layer without a
+# gradient breaks DistributedDataParallel, a second pass that differs from the first breaks gradient caching. Heads that
+# pool the regions are not built, because the projections pool them.
 ENCODER_SETTINGS = {
     "layerdrop": 0.0,
     "encoder_layerdrop": 0.0,
@@ -17,25 +19,67 @@ ENCODER_SETTINGS = {
     "mask_feature_prob": 0.0,
     "vision_use_head": False,
 }
+# What transformers takes beyond the attributes of its base class.
+TRANSFORMERS_OPTIONS = ("attn_implementation", "auto_map", "experts_implementation", "quantization_config")
+# Of earlier versions: options with one value left, which a saved model may have, and options with a new name.
+REMOVED_OPTIONS = {
+    "attention_direction": "text_to_regions",
+    "contrast_unit": "caption",
+    "contrast_bag": True,
+    "posterior_weights": False,
+}
+RENAMED_OPTIONS = {"robustness": "gce_q"}
+# The objectives with which an option has an effect, where it is not all of them. (The sharpness is also that of the
+# fine scores by which evaluation may compare a model that was trained on pooled embeddings.)
+WITH_SOFTMAX = ("fine", "coarse", "mil_nce", "filip")
+OBJECTIVES_OF_OPTION = {
+    "logit_scale_init_value": WITH_SOFTMAX,
+    "gce_q": WITH_SOFTMAX,
+    "sharpness_init_value": ("fine", "coarse", "mil_nce", "siglip"),
+    "learnable_sharpness": ("fine",),
+    "phrase_sharpness_init_value": ("fine",),
+    "learnable_phrase_sharpness": ("fine",),
+    "phrase_gates": ("fine",),
+    "whole_captions": ("fine",),
+    "coarse_loss_weight": ("fine",),
+}
+
+
+class FgmmBaseConfig(PreTrainedConfig):
+    """A configuration that refuses unknown options; transformers would silently store them as attributes."""
+
+    def __post_init__(self, **kwargs):
+        check_options(type(self).__name__, self.unknown_options(kwargs), self.own_options())
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def own_options(cls) -> set[str]:
+        """The options that the class adds to transformers' own."""
+        return set(cls.__dataclass_fields__) - set(PreTrainedConfig.__dataclass_fields__)
+
+    @classmethod
+    def unknown_options(cls, names: Iterable[str]) -> list[str]:
+        """Those of the names that neither this class nor transformers knows."""
+        known = {*cls.__dataclass_fields__, *TRANSFORMERS_OPTIONS}
+        return [name for name in names if not (name in known or name[0] == "_" or hasattr(PreTrainedConfig, name))]
 
 
 @strict
-class FgmmVideoConfig(PreTrainedConfig):
+class FgmmVideoConfig(FgmmBaseConfig):
     r"""
-    Configuration of the S3D-G video encoder. At its defaults the layout is that of the network of MIL-NCE
-    (Miech et al., CVPR 2020).
+    Configuration of the S3D-G video encoder. At its defaults it is the network of MIL-NCE (Miech et al., CVPR 2020).
 
     Args:
         num_channels (`int`): channels of a frame.
         width_multiplier (`float`): factor on the channels of every block; 1.0 is the published network.
-        depths (`list[int]`): inception blocks in stages 3, 4 and 5 (at most 2, 5, 2). Leaving out stage 5 doubles the
-            resolution of the feature map, from 1/32 to 1/16 of the frame.
+        depths (`list[int]`): inception blocks in stages 3, 4 and 5 (at most 2, 5, 2). Without stage 5 the feature map
+            has twice the resolution, 1/16 of the frame in place of 1/32.
         self_gating (`bool`): scale each branch's channels by a sigmoid of their mean (the G of S3D-G).
-        space_to_depth (`bool`): fold 2x2x2 neighbourhoods into channels before a stem of stride 1.
+        space_to_depth (`bool`): move 2x2x2 neighbourhoods into the channels before a stem of stride 1.
         temporal_padding (`str`): `"replicate"` repeats the first and last frame, so that an image and a static clip
-            have the same features; `"zeros"` is what converted MIL-NCE weights were trained with, and an image then
-            stands still for the 32 frames of their clips.
-        frame_by_frame (`bool`): encode every frame on its own (I2D of Xie et al., ECCV 2018): t is then the number of
+            have the same features; `"zeros"` is what converted MIL-NCE weights were trained with, and an image is then
+            repeated for the 32 frames of their clips.
+        frame_by_frame (`bool`): encode each frame on its own (I2D of Xie et al., ECCV 2018), so that t is the number of
             frames. For slide shows and clips of a few distant frames.
     """
 
@@ -66,12 +110,12 @@ class FgmmVideoConfig(PreTrainedConfig):
 
 
 @strict
-class FgmmAudioConfig(PreTrainedConfig):
+class FgmmAudioConfig(FgmmBaseConfig):
     r"""
-    Configuration of the audio encoder: a ResNet backbone over the log-mel picture, one input channel.
+    Configuration of the audio encoder: a ResNet backbone over the log-mel spectrogram, one input channel.
 
     Args:
-        num_mel_bins (`int`): rows of the log-mel picture.
+        num_mel_bins (`int`): mel bands of the spectrogram.
         embedding_size (`int`): channels of the stem.
         hidden_sizes (`list[int]`): channels of each stage; every stage after the first halves the resolution.
         depths (`list[int]`): layers in each stage.
@@ -98,21 +142,21 @@ class FgmmAudioConfig(PreTrainedConfig):
 
 
 @strict
-class FgmmTextConfig(PreTrainedConfig):
+class FgmmTextConfig(FgmmBaseConfig):
     r"""
-    Configuration of the phrase encoder: word embedding, linear, ReLU, maximum over the words of a phrase, linear.
-    With the whole sentence as one phrase this is the text tower of MIL-NCE (Miech et al., CVPR 2020).
+    Configuration of the text encoder: word embedding, linear, ReLU, maximum over the words of a phrase; the projection
+    follows. With the whole sentence as one phrase this is the text tower of MIL-NCE (Miech et al., CVPR 2020).
 
     Args:
         vocab_size (`int`): size of the tokenizer's vocabulary.
         hidden_size (`int`): dimensions of the word embedding.
-        intermediate_size (`int`): dimensions in which the maximum over words is taken.
-        num_hidden_layers (`int`): transformer layers between the embedding and the pooling; 0 means that a word's
-            vector does not depend on its neighbours.
+        intermediate_size (`int`): dimensions in which words are pooled to phrases.
+        num_hidden_layers (`int`): transformer layers between the embedding and the pooling; with 0 a word's vector does
+            not depend on its neighbours.
         num_attention_heads (`int`): heads of each transformer layer.
         max_position_embeddings (`int`): longest input of the transformer layers, in tokens.
-        dropout (`float`): probability of dropping a component of a word embedding in training.
-        pad_token_id (`int`): id of the padding token; None: every id is a word.
+        dropout (`float`): dropout probability of the word embeddings.
+        pad_token_id (`int`): id of the padding token; None where every id is a word.
     """
 
     model_type = "fgmm_text"
@@ -136,39 +180,45 @@ class FgmmTextConfig(PreTrainedConfig):
 
 
 @strict
-class FgmmConfig(PreTrainedConfig):
+class FgmmConfig(FgmmBaseConfig):
     r"""
     Configuration of [`FgmmModel`].
 
     Args:
-        video_config, audio_config, text_config (`dict` or a configuration): the encoders: ours, or with another
-            `model_type` one of transformers' (see `hf_encoders_fgmm`). Of a model of pictures and text, such as CLIP,
-            it is the part for this modality.
-        frozen (`list[str]`): which of the encoders an [`FgmmModel`] does not train; classifiers train them all.
-        audio_padding_value (`float`): what stands in the frames after a sound's end: 0 but for encoders whose feature
-            extractor normalises its padding (the Audio Spectrogram Transformer's).
-        modalities (`list[str]`): which encoders the model has, out of `"video"`, `"audio"`, `"text"`.
+        video_config, audio_config, text_config (`dict` or a configuration): the encoders: ours, or with the
+            `model_type` of one of transformers' (see `hf_encoders_fgmm`). Of a dual encoder's configuration, such as
+            CLIP's, the part of this modality is taken.
+        frozen (`list[str]`): the encoders that an [`FgmmModel`] does not train; classifiers train theirs all the same.
+        audio_padding_value (`float`): value of padded spectrogram frames: 0, unless the encoder's feature extractor
+            normalises its padding (the Audio Spectrogram Transformer's).
+        modalities (`list[str]`): the encoders that the model has, at least two of `"video"`, `"audio"`, `"text"`.
         projection_dim (`int`): dimensions of the shared space (D).
         objective (`str`): `"fine"` (regions against phrases), or a baseline: `"coarse"`, `"mil_nce"`, `"filip"`,
-            `"siglip"`; see `loss_fgmm.OBJECTIVES`.
-        logit_scale_init_value (`float`): logarithm of the scale of the contrast at the start.
-        sharpness_init_value (`float`): sharpness of the attention over regions at the start (γ, on cosines).
-        learnable_sharpness (`bool`): train γ, else it stays.
-        phrase_sharpness_init_value (`float`): sharpness of the attention over phrases at the start (δ); 0: mean.
-        learnable_phrase_sharpness (`bool`): train δ, else it stays.
-        phrase_gates (`bool`): add to the attention over phrases a logit predicted from the phrase alone, so that one
-            that says little ("the background") weighs little whatever is shown.
-        whole_caption_weight (`float`): share of a caption's score that its pooled embedding gives as one more phrase,
-            beside its phrases; 0 to 1.
-        gce_q (`float`): q of generalised cross entropy, 0 to 1, in every objective but `"siglip"`: pairs in which
-            the model does not believe weigh less the larger it is; 0 is cross entropy.
-        coarse_loss_weight (`float`): weight of the contrast on pooled embeddings beside that on regions and phrases.
+            `"siglip"`; see `loss_fgmm.OBJECTIVES`. An option that has no effect with the objective is refused.
+        logit_scale_init_value (`float`): initial logarithm of the logit scale. Not with `"siglip"`, which starts at its
+            paper's.
+        sharpness_init_value (`float`): initial sharpness γ of the attention over regions, above 0. Not with `"filip"`,
+            whose attention is the maximum.
+        learnable_sharpness (`bool`): train γ. With `"fine"` alone; so are the next five.
+        phrase_sharpness_init_value (`float`): initial sharpness δ of the attention over phrases; 0 is the mean.
+        learnable_phrase_sharpness (`bool`): train δ.
+        phrase_gates (`bool`): add to a phrase's attention logit a term predicted from the phrase alone, so that one
+            that says little ("the background") weighs little whatever the clip shows.
+        whole_captions (`bool`): compare each caption as a whole, too, as one more phrase with a gate of its own.
+        coarse_loss_weight (`float`): weight of the contrast of pooled embeddings beside that of regions and phrases.
+        gce_q (`float`): q of generalised cross entropy, 0 to 1: the larger it is, the less a pair weighs that the model
+            thinks wrong; 0 is cross entropy. Not with `"siglip"`, which has no softmax.
         scoring_implementation (`str`): `"auto"`, `"reference"`, `"tiled"` or `"triton"`, see
             `scoring_fgmm.attended_similarity`.
-        classifier_dropout (`float`): probability of dropping a component of the mean region before the linear layer of
-            [`FgmmForVideoClassification`] and [`FgmmForAudioClassification`].
-        num_frames (`int`): frames of a video that transformers' video-classification pipeline shows; None: as many as
-            the video processor takes.
+        classifier_dropout (`float`): dropout probability before the linear layer of [`FgmmForVideoClassification`] and
+            [`FgmmForAudioClassification`].
+        num_frames (`int`): frames that transformers' video-classification pipeline samples from a video; None: as many
+            as the video processor.
+
+    Raises:
+        ValueError: for an unknown or removed option.
+        StrictDataclassError: (of huggingface_hub) for a value of the wrong type or outside of its range, or an option
+            that has no effect with the objective.
     """
 
     model_type = "fgmm"
@@ -177,7 +227,7 @@ class FgmmConfig(PreTrainedConfig):
         "audio_config": FgmmAudioConfig,
         "text_config": FgmmTextConfig,
     }
-    # What the Trainer leaves out of predictions, for the embeddings, regions and phrases in them are given beside them.
+    # Left out of the Trainer's predictions: what they hold is among the outputs already.
     keys_to_ignore_at_inference = ["video_output", "audio_output", "text_output"]
 
     video_config: dict | PreTrainedConfig | None = None
@@ -194,9 +244,9 @@ class FgmmConfig(PreTrainedConfig):
     phrase_sharpness_init_value: float | int = 0.0
     learnable_phrase_sharpness: bool = True
     phrase_gates: bool = True
-    whole_caption_weight: float | int = 0.5
-    gce_q: float | int = 0.0
+    whole_captions: bool = True
     coarse_loss_weight: float | int = 0.2
+    gce_q: float | int = 0.0
     scoring_implementation: str = "auto"
     classifier_dropout: float | int = 0.5
     num_frames: int | None = None
@@ -208,15 +258,28 @@ class FgmmConfig(PreTrainedConfig):
             setattr(self, name, encoder_config(modality, getattr(self, name), type(self).sub_configs[name].model_type))
         super().__post_init__(**kwargs)
 
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """As in transformers, of a saved configuration, which may be an earlier version's or have attributes of others.
+
+        Raises:
+            ValueError: for a model that was trained with an option that is no longer there.
+        """
+        config_dict = upgrade_options(config_dict)
+        foreign = {name: config_dict.pop(name) for name in cls.unknown_options(config_dict)}
+        loaded = super().from_dict(config_dict, **kwargs)
+        vars(loaded[0] if isinstance(loaded, tuple) else loaded).update(foreign)
+        return loaded
+
     def validate_modalities(self):
-        """Check that the model has at least one pair of known modalities to compare."""
+        """Check that the model has at least two known modalities, and that what is frozen is among them."""
         if not set(self.frozen) <= set(self.modalities):
             raise ValueError(f"frozen={self.frozen} must be among modalities={self.modalities}.")
         if len(set(self.modalities)) < 2 or not set(self.modalities) <= {"video", "audio", "text"}:
             raise ValueError(f"modalities={self.modalities} must be at least two of 'video', 'audio', 'text'.")
 
     def validate_objective(self):
-        """Check that every choice of the objective is a known one."""
+        """Check that the objective and its options exist and are within their ranges."""
         for name, choices in {
             "objective": ("fine", "coarse", "mil_nce", "filip", "siglip"),
             "scoring_implementation": ("auto", "reference", "tiled", "triton"),
@@ -225,12 +288,17 @@ class FgmmConfig(PreTrainedConfig):
                 raise ValueError(f"{name}={getattr(self, name)!r} is none of {', '.join(map(repr, choices))}.")
         if self.sharpness_init_value <= 0:
             raise ValueError(f"sharpness_init_value={self.sharpness_init_value} must be positive.")
-        if not 0 <= self.whole_caption_weight <= 1:
-            raise ValueError(f"whole_caption_weight={self.whole_caption_weight} must be between 0 and 1.")
         if not 0 <= self.gce_q <= 1:
             raise ValueError(f"gce_q={self.gce_q} must be between 0 and 1.")
-        if self.gce_q and self.objective == "siglip":
-            raise ValueError("gce_q needs an objective with a softmax; 'siglip' has none.")
+
+    def validate_options_of_objective(self):
+        """Check that no option is set that has no effect with the objective."""
+        for name in ineffective_options(self.objective, vars(self)):
+            objectives = ", ".join(map(repr, OBJECTIVES_OF_OPTION[name]))
+            raise ValueError(
+                f"{name}={getattr(self, name)!r} has no effect with objective={self.objective!r}, only with "
+                f"{objectives}; leave it out."
+            )
 
     def validate_classifier(self):
         """Check that the dropout is a probability."""
@@ -238,15 +306,79 @@ class FgmmConfig(PreTrainedConfig):
             raise ValueError(f"classifier_dropout={self.classifier_dropout} must be at least 0 and below 1.")
 
 
-def encoder_config(modality: str, config: dict | PreTrainedConfig | None, own_type: str):
+def check_options(owner: str, unknown: list[str], known: Iterable[str]) -> None:
+    """Refuses unknown options.
+
+    Args:
+        owner: whose options they are, for the message.
+        unknown: names of the unknown options.
+        known: names of the options that there are.
+
+    Raises:
+        ValueError: for the first unknown name, saying what was meant.
     """
+    for name in unknown:
+        if name in RENAMED_OPTIONS:
+            raise ValueError(f"{owner} has no option {name!r} any more; it is now {RENAMED_OPTIONS[name]!r}.")
+        if name in REMOVED_OPTIONS:
+            raise ValueError(
+                f"{owner} has no option {name!r} any more; what it always does is {name}={REMOVED_OPTIONS[name]!r}."
+            )
+        nearest = get_close_matches(name, known, 1)
+        hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(sorted(known))}."
+        raise ValueError(f"{owner} has no option {name!r}; {hint}")
+
+
+def upgrade_options(config_dict: dict) -> dict:
+    """A saved configuration in the words of this version.
+
+    Args:
+        config_dict: of this or an earlier version; it is not changed.
+
+    Returns:
+        A copy with new names for renamed options, and without removed and ineffective ones.
+
+    Raises:
+        ValueError: for a removed option with another value than the one that is left.
+    """
+    options = {RENAMED_OPTIONS.get(name, name): value for name, value in config_dict.items()}
+    objective = options.get("objective", FgmmConfig.objective)
+    removed = dict(REMOVED_OPTIONS)
+    if "whole_caption_weight" in options:  # the fixed share that captions as wholes had before they had a gate
+        removed["whole_caption_weight"] = 0.0 if objective == "fine" else options["whole_caption_weight"]
+        options["whole_captions"] = objective != "fine"
+    for name, left in removed.items():
+        if (value := options.pop(name, left)) != left:
+            raise ValueError(
+                f"The model was trained with {name}={value!r}, which this version of fgmm lacks; load it with its own "
+                "code (trust_remote_code=True, without importing modeling_fgmm)."
+            )
+    for name in ineffective_options(objective, options):
+        del options[name]
+    return options
+
+
+def ineffective_options(objective: str, options: dict) -> list[str]:
+    """The options that have no effect with an objective, and have another value than their default."""
+    return [
+        name
+        for name, objectives in OBJECTIVES_OF_OPTION.items()
+        if objective not in objectives and options.get(name, getattr(FgmmConfig, name)) != getattr(FgmmConfig, name)
+    ]
+
+
+def encoder_config(
+    modality: str, config: dict | PreTrainedConfig | None, own_type: str
+) -> dict | PreTrainedConfig | None:
+    """The configuration of one modality's encoder.
+
     Args:
         modality: `"video"`, `"audio"` or `"text"`.
         config: of any encoder; a dict without `model_type`, or None, is one of ours.
         own_type: the model type of our encoder.
 
     Returns:
-        The same where it is one of ours, else transformers' configuration of this modality's encoder.
+        One of ours as it was given; of transformers', a copy with `ENCODER_SETTINGS`, of the modality's part alone.
 
     Raises:
         ValueError: for a model type that transformers does not know.
@@ -258,7 +390,7 @@ def encoder_config(modality: str, config: dict | PreTrainedConfig | None, own_ty
     if not isinstance(config, PreTrainedConfig) or config.model_type == own_type:
         return config
     config = copy.deepcopy(getattr(config, {"video": "vision_config", "text": "text_config"}.get(modality, ""), config))
-    config.dtype = None  # that of the whole model
+    config.dtype = None  # it is the joint model's
     for name, value in ENCODER_SETTINGS.items():
         if hasattr(config, name):
             setattr(config, name, value)

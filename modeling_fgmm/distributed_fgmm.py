@@ -1,4 +1,4 @@
-"""Gathers and means across the processes that train together, of uneven sizes too; gradients flow back to each."""
+"""Communication between the processes that train together: gathers with gradients, of uneven sizes, and means."""
 
 from dataclasses import replace
 
@@ -11,24 +11,26 @@ from .scoring_fgmm import Queries
 
 
 def num_processes() -> int:
-    """Processes that train together."""
+    """The number of processes that train together, 1 without torch.distributed."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def gather_stacked(tensor: torch.Tensor) -> torch.Tensor:
-    """(processes, ...) the same-shaped tensors of all processes; the gradient is summed over all processes."""
+    """The tensors of all processes, which have one shape: (...) -> (processes, ...).
+
+    In the backward pass each process's tensor gets the sum of the gradients that all processes have for it.
+    """
     if num_processes() == 1:
         return tensor.unsqueeze(0)
-    gather = collectives.all_gather_single_autograd if tensor.requires_grad else collectives.all_gather_single
-    return gather(tensor.unsqueeze(0).contiguous(), 0, dist.group.WORLD)
+    return collectives.all_gather_single(tensor.unsqueeze(0).contiguous(), 0, dist.group.WORLD)
 
 
 def gather_items(tensor: torch.Tensor, counts: list[int]) -> torch.Tensor:
-    """(sum of counts, ...) the items of all processes, end to end; gradients flow back to each.
+    """The items of all processes, end to end: (B, ...) -> (sum of counts, ...). Gradients flow back to each process.
 
     Args:
-        tensor: (B, ...) this process's items, of the same shape elsewhere but for B.
-        counts: items of each process.
+        tensor: this process's items; only B may differ between processes.
+        counts: B of each process.
     """
     padding = [0, 0] * (tensor.ndim - 1) + [0, max(counts) - len(tensor)]
     stacked = gather_stacked(F.pad(tensor, padding))
@@ -36,9 +38,12 @@ def gather_items(tensor: torch.Tensor, counts: list[int]) -> torch.Tensor:
 
 
 def gather_queries(queries: Queries) -> tuple[Queries, int]:
-    """The queries of all processes in the order of their ranks, and the index of this process's first one.
+    """Gathers the queries of all processes.
 
-    Processes may hold different numbers of items (B), phrases (M) and captions (K); shorter ones are padded.
+    Processes may hold different numbers of items (B), phrases (M) and captions (K); they are padded to the largest.
+
+    Returns:
+        All queries in the order of the ranks, and the index of this process's first one.
     """
     if num_processes() == 1:
         return queries, 0
@@ -59,5 +64,5 @@ def gather_queries(queries: Queries) -> tuple[Queries, int]:
 
 
 def mean_over_processes(count: torch.Tensor) -> torch.Tensor:
-    """Mean of a number over processes, without gradient."""
+    """The mean of a count over the processes, element by element, without gradient: (...) -> (...)."""
     return gather_stacked(count.detach().to(torch.promote_types(count.dtype, torch.float32))).mean(0)

@@ -1,17 +1,13 @@
-"""Encoders of the transformers library in the places of ours: the same inputs, and regions or words out."""
+"""Encoders of transformers in place of ours: they take the same inputs and return regions or phrases."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import (
     MODEL_MAPPING,
-    ASTFeatureExtractor,
-    AutoConfig,
     AutoModel,
     PreTrainedConfig,
     PreTrainedModel,
@@ -19,21 +15,23 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from .configuration_fgmm import FgmmConfig
 from .text_fgmm import encode_each_caption, max_over_spans
 
-# Whisper's log-mel values end this far below the loudest of a sound, and never lie below the second, which is digital
-# silence (its feature extractor's decades of power, divided by 4).
+# Whisper's feature extractor clips log-mel values so far below the loudest of a sound; the second is digital silence.
+# The units are its own, (decades of power + 4) / 4.
 WHISPER_RANGE, WHISPER_SILENCE = 2.0, -1.5
 
 
 @dataclass(frozen=True)
 class VideoFamily:
-    """What tells one kind of vision encoder from another.
+    """How one kind of vision encoder differs from others.
 
-    per_frame: takes single pictures. any_size: height and width may be other than the configuration's. any_length:
-    takes any multiple of its tubelet's frames, else as many as the configuration says. time_last: its tokens go through
-    time before they go through space. arguments: of its call.
+    Args:
+        per_frame: it takes images, not clips.
+        any_size: it takes frames of other sizes than the configuration's.
+        any_length: it takes any multiple of its tubelet's frames, else as many as the configuration says.
+        time_last: time varies fastest in the order of its tokens, else space.
+        arguments: of its forward call.
     """
 
     per_frame: bool = False
@@ -58,100 +56,34 @@ SPECTROGRAM_FAMILIES = ("audio-spectrogram-transformer", "whisper")
 WAVEFORM_FAMILIES = ("wav2vec2", "hubert", "wavlm")
 
 
-def validate_encoders(encoders: dict, frozen: list[str], options: dict) -> None:
-    """Looks at what `FgmmModel.from_encoders` was given, before anything is loaded.
-
-    Raises:
-        ValueError: for fewer than two encoders, one that is neither named nor a configuration, or names in `frozen` or
-            `options` that there are not.
-    """
-    if len(encoders) < 2:
-        raise ValueError(f"Give at least two of video, audio and text, not {', '.join(encoders) or 'none'}.")
-    for name, encoder in encoders.items():
-        if not isinstance(encoder, (str, os.PathLike, PreTrainedConfig)):
-            raise ValueError(
-                f"{name} cannot be a {type(encoder).__name__}; give a name on the Hub, a folder or a configuration."
-            )
-    for name in frozen:
-        if name not in encoders:
-            raise ValueError(f"frozen has {name!r}, which is none of the given encoders {', '.join(encoders)}.")
-    known = set(FgmmConfig.__annotations__) - {"video_config", "audio_config", "text_config", "modalities", "frozen"}
-    for name in options:
-        if name not in known:
-            nearest = get_close_matches(name, known) or sorted(known)
-            raise ValueError(f"from_encoders has no option {name!r}; FgmmConfig has {', '.join(nearest)}.")
-
-
-def load_config(encoder: str | os.PathLike | PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of a named encoder or fgmm model; a configuration is taken as it is."""
-    if isinstance(encoder, PreTrainedConfig):
-        return encoder
-    values, _ = PreTrainedConfig.get_config_dict(encoder)
-    kind = FgmmConfig if values.get("model_type") == FgmmConfig.model_type else AutoConfig
-    return kind.from_pretrained(encoder)
-
-
-def is_fgmm_config(config: PreTrainedConfig) -> bool:
-    """Whether it is an fgmm model's, with encoders in it."""
-    return config.model_type == FgmmConfig.model_type
-
-
-def select_encoder_config(modality: str, config: PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of this modality's encoder, which an fgmm model's holds.
-
-    Raises:
-        ValueError: when the fgmm model has no such encoder.
-    """
-    if not is_fgmm_config(config):
-        return config
-    if modality not in config.modalities:
-        raise ValueError(
-            f"The fgmm model given as {modality} has no {modality} encoder, only {', '.join(config.modalities)}."
-        )
-    return getattr(config, f"{modality}_config")
-
-
-def find_padding_value(encoder: str | os.PathLike | PreTrainedConfig, config: PreTrainedConfig) -> float:
-    """What stands after a sound's end: an fgmm model's own value, 0 normalised as the Audio Spectrogram Transformer's
-    feature extractor does, or 0."""
-    if is_fgmm_config(config):
-        return config.audio_padding_value
-    if config.model_type != "audio-spectrogram-transformer":
-        return 0.0
-    extractor = ASTFeatureExtractor()
-    if not isinstance(encoder, PreTrainedConfig):
-        extractor = ASTFeatureExtractor.from_pretrained(encoder)
-    return float(extractor.normalize(0.0)) if extractor.do_normalize else 0.0
-
-
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """An encoder with random weights."""
+    """An encoder of transformers with random weights."""
     return remove_unused_modules(
         WhisperEncoder._from_config(config) if is_whisper(config) else AutoModel.from_config(config)
     )
 
 
 def load_encoder(name: str, config: PreTrainedConfig) -> PreTrainedModel:
-    """An encoder with the weights of a folder or of the Hub, in float32."""
+    """An encoder of transformers with the weights of a folder or of the Hub, in float32."""
     if is_whisper(config):
         return remove_unused_modules(WhisperModel.from_pretrained(name, config=config, dtype=torch.float32).encoder)
     return remove_unused_modules(AutoModel.from_pretrained(name, config=config, dtype=torch.float32))
 
 
 def is_whisper(config: PreTrainedConfig) -> bool:
-    """Whisper has an encoder and a decoder, of which only the first is wanted."""
+    """Whether it is Whisper, of whose encoder and decoder only the first is used."""
     return config.model_type == "whisper"
 
 
 def remove_unused_modules(model: PreTrainedModel) -> PreTrainedModel:
-    """Takes away what regions and words have no part in: its weights would wait for a gradient that never comes.
+    """Removes modules that are not used for regions and words: their weights would never get a gradient.
 
-    Constants become buffers, for a weight that is loaded is given a gradient.
+    Constant parameters become buffers, because loading weights turns their gradients on.
     """
     for name in ("pooler", "predictor"):
         if isinstance(getattr(model, name, None), nn.Module):
             setattr(model, name, None)
-    for name in ("post_layernorm", "head"):  # of the pooled picture or text alone, and always called
+    for name in ("post_layernorm", "head"):  # only of the pooled output, but always called
         pooled_only = model.config.model_type in ("clip_vision_model", "siglip_text_model")
         if pooled_only and isinstance(getattr(model, name, None), nn.Module):
             setattr(model, name, nn.Identity())
@@ -164,7 +96,7 @@ def remove_unused_modules(model: PreTrainedModel) -> PreTrainedModel:
 
 
 class TransformersVideoEncoder(nn.Module):
-    """A vision transformer over clips, or over each frame of a clip; `out_channels` are its hidden dimensions."""
+    """A vision transformer over clips, or over each frame of a clip; `out_channels` is its hidden size (C)."""
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
@@ -179,16 +111,17 @@ class TransformersVideoEncoder(nn.Module):
     def forward(self, pixel_values_videos: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int]]:
         """
         Args:
-            pixel_values_videos: (B, T, 3, H, W) normalised pixels; a single frame is repeated for as long as the
-                encoder needs.
+            pixel_values_videos: (B, T, 3, H, W) normalised pixels; a single frame is repeated as often as the encoder
+                needs.
 
         Returns:
-            The features of the regions (B, N, C) with N = t·h·w, and the grid (t, h, w).
+            Features of the regions (B, N, C) with N = t·h·w, and the grid (t, h, w).
 
         Raises:
             ValueError: for a shape that the encoder does not take.
         """
-        clips = self.repeat_image(self.check(pixel_values_videos))
+        self.check_size(pixel_values_videos)
+        clips = self.repeat_image(pixel_values_videos)
         grid = tuple(size // part for size, part in zip((clips.shape[1], *clips.shape[3:]), self.tubelet, strict=True))
         time, height, width = grid
         arguments = dict(self.family.arguments)
@@ -200,11 +133,11 @@ class TransformersVideoEncoder(nn.Module):
             tokens = tokens.unflatten(1, (height * width, time)).transpose(1, 2).flatten(1, 2)
         return tokens, grid
 
-    def check(self, clips: torch.Tensor) -> torch.Tensor:
-        """The same clips.
+    def check_size(self, clips: torch.Tensor) -> None:
+        """Checks that clips are (B, T, 3, H, W), with frames of a size that the encoder takes.
 
         Raises:
-            ValueError: when they are none, or not of the encoder's size.
+            ValueError: when they are not.
         """
         if clips.ndim != 5:
             raise ValueError(
@@ -219,13 +152,12 @@ class TransformersVideoEncoder(nn.Module):
                 f"{self.config.model_type} takes frames of {wanted} pixels, not {tuple(clips.shape[3:])}; make them "
                 "with its own processor, FgmmProcessor.from_encoders."
             )
-        return clips
 
     def repeat_image(self, clips: torch.Tensor) -> torch.Tensor:
-        """Clips of one frame stand still for as long as the encoder needs.
+        """Repeats the frame of clips of one frame as often as the encoder needs: (B, T, 3, H, W) -> (B, T', 3, H, W).
 
         Raises:
-            ValueError: for another number of frames than it takes.
+            ValueError: for a number of frames that the encoder does not take.
         """
         if self.family.per_frame:
             return clips
@@ -240,7 +172,7 @@ class TransformersVideoEncoder(nn.Module):
 
 
 class TransformersAudioEncoder(nn.Module):
-    """A transformer over a spectrogram or a waveform; `out_channels` are its hidden dimensions."""
+    """A transformer over a spectrogram or a waveform; `out_channels` is the size of its features (C)."""
 
     def __init__(self, config: PreTrainedConfig, padding_value: float = 0.0):
         super().__init__()
@@ -248,20 +180,19 @@ class TransformersAudioEncoder(nn.Module):
         find_family("audio", config, dict.fromkeys((*SPECTROGRAM_FAMILIES, *WAVEFORM_FAMILIES)))
         self.padding_value = padding_value
         self.model = build_encoder(config)
-        self.out_channels = getattr(config, "output_hidden_size", config.hidden_size)
-        if not getattr(config, "add_adapter", False):
-            self.out_channels = config.hidden_size
+        has_adapter = getattr(config, "add_adapter", False)
+        self.out_channels = config.output_hidden_size if has_adapter else config.hidden_size
 
     def forward(
         self, input_features: torch.Tensor, input_features_mask: torch.Tensor
     ) -> tuple[torch.Tensor, tuple[int, int]]:
         """
         Args:
-            input_features: (B, time, mel) log-mel frames, or (B, samples) for encoders of waveforms.
-            input_features_mask: (B, time) or (B, samples), True up to a sound's end.
+            input_features: (B, time, mel) log-mel frames, or (B, S) samples for encoders of waveforms.
+            input_features_mask: (B, time) or (B, S) bool, False for padding, which is at the end.
 
         Returns:
-            The features of the regions (B, N, C), and the grid (frequency, time), N its product.
+            Features of the regions (B, N, C) with N = frequency·time, and the grid (frequency, time).
 
         Raises:
             ValueError: for a shape that the encoder does not take.
@@ -287,7 +218,15 @@ class TransformersAudioEncoder(nn.Module):
         return self.model(filled).last_hidden_state[:, -grid[0] * grid[1] :], grid  # two class tokens go first
 
     def encode_waveforms(self, waveforms: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
-        """Sounds of one length together, and without padding: some of these encoders normalise over time."""
+        """Encodes sounds of one length together and without padding, for some of these encoders normalise over time.
+
+        Args:
+            waveforms: (B, S) samples.
+            mask: (B, S) bool, False for padding, which is at the end.
+
+        Returns:
+            Features (B, N, C), 0 in the padding, and the grid (1, N).
+        """
         if waveforms.ndim != 2:
             raise ValueError(
                 f"input_features has shape {tuple(waveforms.shape)}, but {self.config.model_type} takes waveforms, "
@@ -306,18 +245,21 @@ class TransformersAudioEncoder(nn.Module):
         return features, (1, features.shape[1])
 
     def sound_lengths(self, mask: torch.Tensor) -> torch.Tensor:
-        """(B,) samples of each sound, at least what the first region sees."""
+        """Samples of each sound, at least as many as the first region needs: mask (B, S) -> (B,)."""
         shortest = 1
         for kernel, stride in zip(self.config.conv_kernel[::-1], self.config.conv_stride[::-1], strict=True):
             shortest = (shortest - 1) * stride + kernel
         return mask.sum(1).clamp(min=shortest)
 
     def region_mask(self, input_features_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """(B, time) or (B, samples) to (B, N): a region counts when any frame under it is sound.
+        """The mask of the regions; a region is padding when all of its frames are.
 
         Args:
-            input_features_mask: True up to a sound's end.
+            input_features_mask: (B, time) or (B, S) bool, False for padding.
             grid: (frequency, time) of the feature map.
+
+        Returns:
+            (B, N) bool, False for padding.
         """
         if self.config.model_type in WAVEFORM_FAMILIES:
             number = self.model._get_feat_extract_output_lengths(self.sound_lengths(input_features_mask))
@@ -329,7 +271,7 @@ class TransformersAudioEncoder(nn.Module):
 
 
 class TransformersTextEncoder(nn.Module):
-    """A contextual text encoder; phrases are maxima over its word vectors, `out_channels` its hidden dimensions."""
+    """A text transformer; phrases are maxima over its word vectors; `out_channels` is its hidden size (C)."""
 
     def __init__(self, config: PreTrainedConfig):
         super().__init__()
@@ -357,7 +299,7 @@ class TransformersTextEncoder(nn.Module):
     ) -> torch.Tensor:
         """
         Args:
-            input_ids, attention_mask, phrase_spans, caption_lengths: as of `FgmmTextEncoder`.
+            input_ids, attention_mask, phrase_spans, caption_lengths: as in `FgmmTextEncoder`.
 
         Returns:
             (B, M, C) the maximum over each phrase's words, 0 for padding.
@@ -369,7 +311,7 @@ class TransformersTextEncoder(nn.Module):
         return max_over_spans(words, phrase_spans)
 
     def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(S, l) ids and mask, 1 for tokens, to word vectors (S, l, C)."""
+        """Token ids and their mask, 1 for tokens, (B, L) each -> word vectors (B, L, C)."""
         longest = getattr(self.config, "max_position_embeddings", None)
         if longest is not None and input_ids.shape[1] > longest:
             raise ValueError(
@@ -381,10 +323,10 @@ class TransformersTextEncoder(nn.Module):
 
 
 def find_family(modality: str, config: PreTrainedConfig, families: dict):
-    """What is known of an encoder's kind.
+    """The entry of an encoder's model type in a table of supported types.
 
     Raises:
-        ValueError: when nothing is, naming the kinds that are known.
+        ValueError: for a type that is not in it, naming those that are.
     """
     if config.model_type not in families:
         raise ValueError(
@@ -394,5 +336,5 @@ def find_family(modality: str, config: PreTrainedConfig, families: dict):
 
 
 def as_tuple(value: int | Iterable[int], length: int) -> tuple[int, ...]:
-    """One number for every side, or one for each."""
+    """A size as a tuple: one number stands for each of `length` sides."""
     return tuple(value) if isinstance(value, Iterable) else (value,) * length

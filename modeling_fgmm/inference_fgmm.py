@@ -1,4 +1,4 @@
-"""What one calls without training: files and texts to vectors, and classification by names alone."""
+"""What one calls without training: embeddings of files and texts, zero-shot classification, grounding of phrases."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -6,21 +6,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from tqdm.auto import tqdm
 from transformers import AutoProcessor
 
+from .grounding_fgmm import Grounding, find_words, ground_phrases
 from .layers_fgmm import FgmmPreTrainedModel, evaluation_mode
 from .outputs_fgmm import as_keys, as_queries
 
 logger = logging.getLogger(__name__)
 
-# What says where on the Hub, or in a folder, a model was loaded from, beside its name and a token.
+# Arguments of `from_pretrained` that say, beside name and token, from where a model is loaded.
 SOURCE_OPTIONS = ("revision", "subfolder", "cache_dir", "local_files_only")
 
 
 class FgmmInferenceMixin:
-    """`encode` and `zero_shot_video_classification`, and the processor that they need."""
+    """`encode`, `zero_shot_video_classification` and `ground`, and the processor that they need."""
 
     _source_options: dict = {}
     _token: str | bool | None = None
@@ -28,7 +28,7 @@ class FgmmInferenceMixin:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As in transformers; remembers revision and token, so that the processor is of the same one."""
+        """As in transformers; remembers revision and token, with which the processor is loaded, too."""
         loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model._source_options = {name: kwargs[name] for name in SOURCE_OPTIONS if kwargs.get(name) is not None}
@@ -36,11 +36,11 @@ class FgmmInferenceMixin:
         return loaded
 
     def __getstate__(self) -> dict:
-        """What is pickled or copied: all but the token, which is for nobody else to see."""
+        """The state for pickling and copying, without the token, which is secret."""
         return {**self.__dict__, "_token": None}
 
     def load_processor(self):
-        """The processor that was saved beside this model; it is loaded once.
+        """The processor that was saved with this model; it is loaded once.
 
         Raises:
             ValueError: when the model was not loaded from anywhere, or there is no processor there.
@@ -78,17 +78,17 @@ class FgmmInferenceMixin:
         **kwargs,
     ) -> np.ndarray | torch.Tensor:
         """
-        One vector an item, L2-normalised: the `pooler_output` of the features. Cosines between vectors of any
-        modalities are their dot products.
+        Embeds items: one L2-normalised vector an item, the `pooler_output` of its features. Dot products of the vectors
+        of any modalities are cosine similarities.
 
         Args:
-            videos, images, audio, text: one of them: an item as the processor takes it, or a list or column of
-                items; of videos, a picture in the list is an item of its own, and a clip of frames is a list within the
-                list. None in a list, a silent file for audio and a text without words have the vector 0.
-            processor: the model's. None: the one saved where the model was loaded from.
+            videos, images, audio, text: one of them: an item as the processor takes it, or a list or column of items.
+                In a list of videos a picture is an item (an image), a list of pictures is a clip. An item without
+                the modality (None, a silent file for audio, a text without words) gets the vector 0.
+            processor: the model's. None: the one that was saved with it.
             batch_size: items that are read and encoded at once.
-            show_progress_bar: None: where this module's logger shows what is informative (INFO).
-            convert_to_numpy: give an array, else a tensor on the model's device.
+            show_progress_bar: None: where this module's logger has the level INFO.
+            convert_to_numpy: return an array, else a tensor on the model's device.
             **kwargs: of the processor's call: `start` and `end` of a window in seconds, `sampling_rate` of arrays in
                 Hz, `num_frames`.
 
@@ -96,7 +96,7 @@ class FgmmInferenceMixin:
             (D,) for one item, (B, D) in the order of a list; float32.
 
         Raises:
-            ValueError: when not exactly one of them is given, its items cannot be counted (a generator), the model
+            ValueError: when not exactly one modality is given, its items cannot be counted (a generator), the model
                 lacks its encoder, or there is no processor.
             MediaError: (a ValueError) for a file that cannot be decoded.
         """
@@ -108,7 +108,7 @@ class FgmmInferenceMixin:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
         name, items = given.popitem()
         modality = "video" if name == "images" else name.removesuffix("s")
-        self._encoder(modality)  # it says so where the model has none
+        self._encoder(modality)  # raises where the model has none
         items, single = list_items(name, items)
         order = list(range(len(items)))
         if name == "text":
@@ -124,7 +124,10 @@ class FgmmInferenceMixin:
         with evaluation_mode(self):
             for first in tqdm(range(0, len(items), batch_size), desc="Batches", disable=not show_progress_bar):
                 rows = order[first : first + batch_size]
-                inputs = processor(**{name: as_batch(name, [items[row] for row in rows])}, **kwargs)
+                batch = [items[row] for row in rows]
+                if name == "videos":
+                    batch = as_clips(processor, batch)
+                inputs = processor(**{name: batch}, **kwargs)
                 pooled = get_features(**inputs.to(self.device, self.dtype)).pooler_output
                 if len(pooled) != len(rows):
                     raise ValueError(f"The processor made {len(pooled)} items out of {len(rows)} {name}.")
@@ -144,19 +147,19 @@ class FgmmInferenceMixin:
         **kwargs,
     ) -> list[dict] | list[list[dict]]:
         """
-        Which of some labels a video shows, in the form in which transformers' zero-shot pipelines answer.
+        Classifies videos by labels alone; the results have the form of transformers' zero-shot pipelines.
 
         Args:
             videos: a video or image, or a list or column of them, as [`~FgmmModel.encode`] takes them.
             candidate_labels: one label or more.
-            hypothesis_template: a sentence with {} for the label; of several the mean of the logits counts.
-            processor: the model's. None: the one saved where the model was loaded from.
+            hypothesis_template: a sentence with {} for the label; the logits of several are averaged.
+            processor: the model's. None: the one that was saved with it.
             batch_size: videos that are read and encoded at once.
-            **kwargs: of the processor's call, `start` and `end` of a window in seconds, `num_frames`.
+            **kwargs: of the processor's call: `start` and `end` of a window in seconds, `num_frames`.
 
         Returns:
-            `{"score", "label"}` of every label, the highest score first, for a list of videos a list of such lists.
-            Scores are probabilities: the softmax over the labels of the model's logits.
+            `{"score", "label"}` of every label, the highest score first; for a list of videos a list of such lists.
+            Scores are probabilities: the softmax of the model's logits over the labels.
 
         Raises:
             ValueError: for labels that are not a list of strings, a template without {}, a model that does not compare
@@ -173,19 +176,81 @@ class FgmmInferenceMixin:
         with evaluation_mode(self):
             score = make_zero_shot(self, processor, "video", candidate_labels, templates)
             for first in range(0, len(videos), batch_size):
-                inputs = processor(videos=as_batch("videos", list(videos[first : first + batch_size])), **kwargs)
+                inputs = processor(videos=as_clips(processor, videos[first : first + batch_size]), **kwargs)
                 for scores in score(inputs.to(self.device, self.dtype)).softmax(-1).tolist():
                     ranked = sorted(zip(scores, candidate_labels, strict=True), key=lambda pair: -pair[0])
                     answers.append([{"score": score, "label": label} for score, label in ranked])
         return answers[0] if single else answers
 
+    @torch.no_grad()
+    def ground(
+        self,
+        text: str,
+        *,
+        video=None,
+        audio=None,
+        start: float = 0.0,
+        end: float | None = None,
+        num_frames: int | None = None,
+        processor=None,
+    ) -> Grounding:
+        """
+        Where and when a clip shows, or sounds like, each phrase of a text: the attention that the model's objective
+        gives it. Objectives of pooled embeddings (`"coarse"`, `"mil_nce"`, `"siglip"`) have none: their phrases mean
+        all of the clip.
+
+        Args:
+            text: one text.
+            video, audio: one of them: a video or image, or a sound or the sound of a video, as the processor takes it.
+            start, end: the window that the model is shown, in seconds; end None is the end of the file.
+            num_frames: frames of a video that the model is shown; None: as many as the video processor takes.
+            processor: the model's. None: the one that was saved with it.
+
+        Returns:
+            [`Grounding`]: of each phrase its words, weight, similarity, attention, box and seconds.
+
+        Raises:
+            ValueError: when not exactly one of video and audio is given, a text has no word or an audio no sound, the
+                model does not compare text with the modality, or there is no processor.
+            MediaError: (a ValueError) for a file that cannot be decoded.
+        """
+        if (video is None) == (audio is None):
+            raise ValueError("Give either video or audio.")
+        if not isinstance(text, str):
+            raise ValueError(f"text must be one string, not a {type(text).__name__}.")
+        modality, clip = ("audio", audio) if video is None else ("video", video)
+        objective = self.get_objective("text", modality)
+        if processor is None:
+            processor = self.load_processor()
+        texts = processor(text=[text]).to(self.device)
+        if not texts["phrase_mask"].any():
+            raise ValueError(f"The text {text!r} has no word to be grounded.")
+        if modality == "video":
+            num_frames = processor.video_processor.num_frames if num_frames is None else num_frames
+            frames = processor.video_processor.load_frames(clip, num_frames, start, end)
+            area = processor.video_processor.cropped_area(*frames.shape[-2:])
+            inputs = processor(videos=[frames], num_frames=len(frames))
+        else:
+            area, inputs = None, processor(audio=[clip], start=start, end=end)
+            if not inputs["input_features_mask"].any():
+                raise ValueError("The audio has no sound in which a text could be grounded.")
+        with evaluation_mode(self):
+            queries = as_queries(self.get_text_features(**texts))
+            output = getattr(self, f"get_{modality}_features")(**inputs.to(self.device, self.dtype))
+            attention = objective(queries, as_keys(output), output="attention")
+        maps = attention.regions[0, 0].cpu().unflatten(-1, output.grid)
+        if modality == "audio":  # an encoder that takes sounds of one length has a grid with padding at its end
+            maps = maps[..., : int(output.region_mask.view(output.grid).any(0).sum())]
+        names = [*find_words(processor.tokenizer, text, texts["phrase_spans"][0]), text]
+        return ground_phrases(attention, names, maps, area, processor.shown_window(clip, start, end))
+
 
 def list_items(name: str, items) -> tuple[Sequence, bool]:
-    """An item, or a list or column of items, to a sequence of them, and whether it was one item.
+    """A sequence of the items of an argument, and whether it was one item alone.
 
     Args:
-        name: of the argument, in messages.
-        items: a column of NumPy or pandas holds strings or objects; what holds numbers is an item.
+        name: of the argument, for messages.
+        items: one item, or a list or column; arrays of numbers are items, arrays of strings or objects are columns.
 
     Raises:
         ValueError: for an iterator, a set or anything else whose items have no number or order.
@@ -200,37 +265,31 @@ def list_items(name: str, items) -> tuple[Sequence, bool]:
     return [items], True
 
 
-def as_batch(name: str, items: list) -> list:
-    """Items for one call of the processor, which takes a list of pictures for the frames of one video."""
-    return [[item] if name == "videos" and is_picture(item) else item for item in items]
-
-
-def is_picture(item) -> bool:
-    """PIL images, and arrays or tensors of three axes."""
-    return isinstance(item, Image.Image) or getattr(item, "ndim", None) == 3
+def as_clips(processor, videos: Sequence) -> list:
+    """Videos for one call of the processor, which takes a list of nothing but pictures as the frames of one clip."""
+    return [[video] if processor.video_processor.is_frame(video) else video for video in videos]
 
 
 @torch.no_grad()
 def make_zero_shot(
     model: FgmmPreTrainedModel, processor, modality: str, labels: list[str], templates: list[str]
 ) -> Callable[[dict], torch.Tensor]:
-    """Encodes labels, and makes the function that compares with them.
+    """Encodes labels once, for the zero-shot classification of many clips.
 
     Args:
-        model, processor: an [`FgmmModel`] and its own.
+        model, processor: an [`FgmmModel`] and its processor.
         modality: "video" or "audio".
         labels: of the classes.
         templates: sentences with {} for the label.
 
     Returns:
-        Model inputs of that modality to (B, labels) logits, the mean over the templates.
+        A function of the model inputs of B clips that gives (B, labels) logits, the mean over the templates.
 
     Raises:
         ValueError: for labels that are not a list of strings, a template without {}, or a model that does not compare
             text with this modality.
     """
-    if f"text_{modality}" not in model.objectives:
-        raise ValueError(f"The model does not compare text with {modality}, which zero-shot classification needs.")
+    objective = model.get_objective("text", modality)
     if isinstance(labels, str) or not labels or not all(isinstance(label, str) for label in labels):
         raise ValueError(f"The labels must be a list of at least one string, not {labels!r}.")
     for template in templates:
@@ -241,7 +300,7 @@ def make_zero_shot(
     encode = model.get_video_features if modality == "video" else model.get_audio_features
 
     def score(inputs: dict) -> torch.Tensor:
-        logits = model.objectives[f"text_{modality}"](queries, as_keys(encode(**inputs)), return_loss=False)
+        logits = objective(queries, as_keys(encode(**inputs)), output="logits")
         return logits.T.unflatten(1, (len(templates), len(labels))).mean(1)
 
     return score

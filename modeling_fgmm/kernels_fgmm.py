@@ -1,9 +1,9 @@
-"""Attended similarity in Triton: no cosine ever leaves the chip.
+"""Attended similarity in Triton: cosines stay in on-chip memory.
 
-The forward kernel holds a block of queries and walks over one item's keys with an online softmax; it writes the result
-and the softmax's maximum and total. The two backward kernels recompute the cosines: one holds queries and walks over
-all items' keys, the other holds a block of keys and walks over all queries. Products take the inputs' dtype and
-accumulate in float32. There are no atomic additions, so that the same inputs give the same bits.
+The forward kernel holds a block of queries and iterates over the keys of one item with an online softmax; it writes the
+result and the softmax's maximum and total. The two backward kernels recompute the cosines: one holds queries and
+iterates over the keys of all items, the other holds a block of keys and iterates over all queries. Products are in the
+inputs' dtype and accumulate in float32. Without atomic additions the results are deterministic.
 """
 
 import torch
@@ -15,19 +15,19 @@ try:
 except ImportError:
     triton = None
 
-# The largest D whose gradient fits the registers of one program.
+# The largest D for which a block's gradient fits the registers of one program.
 MAX_DIM = 512
-# Shared memory that a program takes beside its blocks of queries and keys, bytes at the most.
+# Bytes of shared memory that a program needs at most beside its blocks of queries and keys.
 SHARED_MARGIN = 10 * 1024
 
 
 def is_supported(queries: torch.Tensor, dtype: torch.dtype) -> bool:
-    """Whether the kernels can take queries like these in this dtype: Triton and CUDA (or Triton's interpreter) are
+    """Whether the kernels can take queries (Bq, M, D) in this dtype: Triton and CUDA (or Triton's interpreter) are
     there, D is at most `MAX_DIM`, and it is not float64."""
     if triton is None or not (queries.is_cuda or triton.knobs.runtime.interpret):
         return False
     dtypes = (torch.float32, torch.float16)
-    if queries.is_cuda:  # Numpy, on which the interpreter stands, has no bfloat16
+    if queries.is_cuda:  # NumPy, which the interpreter uses, has no bfloat16
         dtypes += (torch.bfloat16,)
     return dtype in dtypes and queries.shape[-1] <= MAX_DIM
 
@@ -36,13 +36,14 @@ if triton is not None:
 
     @triton.jit
     def load_rows(pointer, rows, num_rows, D: tl.constexpr, BLOCK_D: tl.constexpr):
-        """(len(rows), BLOCK_D) rows of a contiguous (num_rows, D) matrix; 0 outside of it."""
+        """Rows of a contiguous (num_rows, D) matrix: (rows, BLOCK_D), 0 outside of it."""
         columns = tl.arange(0, BLOCK_D)
         inside = (rows < num_rows)[:, None] & (columns < D)[None, :]
         return tl.load(pointer + rows.to(tl.int64)[:, None] * D + columns[None, :], mask=inside, other=0.0)
 
     @triton.jit
     def store_rows(pointer, rows, values, num_rows, D: tl.constexpr, BLOCK_D: tl.constexpr):
+        """Writes values (rows, BLOCK_D) into rows of a contiguous (num_rows, D) matrix."""
         columns = tl.arange(0, BLOCK_D)
         inside = (rows < num_rows)[:, None] & (columns < D)[None, :]
         tl.store(pointer + rows.to(tl.int64)[:, None] * D + columns[None, :], values, mask=inside)
@@ -53,7 +54,7 @@ if triton is not None:
         num_rows, N, D: tl.constexpr, PRECISION: tl.constexpr,
         BLOCK_ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     ):  # fmt: skip
-        """A block of rows (queries of any item) against item `j`'s keys, by an online softmax."""
+        """Attended similarity of a block of rows (queries of any item) with the keys of item `j`: an online softmax."""
         j = tl.program_id(0).to(tl.int64)
         rows = tl.program_id(1) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         q = load_rows(queries, rows, num_rows, D, BLOCK_D)
@@ -68,14 +69,14 @@ if triton is not None:
             cosines = tl.dot(q, tl.trans(k), input_precision=PRECISION)
             logits = tl.where(kept[None, :], gamma * cosines, -float("inf"))
             new_highest = tl.maximum(highest, tl.max(logits, 1))
-            # While no key is kept the maximum is -inf, and the difference of two of them no number.
+            # The maximum is -inf until a key is kept, and -inf - -inf is NaN.
             shift = tl.where(new_highest == -float("inf"), 0.0, new_highest)
             rescale = tl.exp(highest - shift)
             weights = tl.exp(logits - shift[:, None])
             total = total * rescale + tl.sum(weights, 1)
             weighted = weighted * rescale + tl.sum(weights * cosines, 1)
             highest = new_highest
-        # An item without keys: its attention is 0, and so are its result and its gradient.
+        # An item without keys has an attention, a result and a gradient of 0.
         empty = total == 0.0
         inverse = tl.where(empty, 0.0, 1.0 / tl.where(empty, 1.0, total))
         place = j * num_rows + rows
@@ -86,14 +87,14 @@ if triton is not None:
 
     @triton.jit
     def attend(q, k, kept, gamma, result, highest, inverse, PRECISION: tl.constexpr):
-        """Attention (rows, N) and the cosines' deviation from their weighted mean, recomputed."""
+        """The attention and the deviation of the cosines from their weighted mean, recomputed: (rows, BLOCK_N) each."""
         cosines = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         weights = tl.where(kept[None, :], tl.exp(gamma * cosines - highest[:, None]), 0.0)
         return weights * inverse[:, None], cosines - result[:, None]
 
     @triton.jit
     def load_results(similarity, maximum, inverse_total, gradient, place, inside):
-        """Of a block of rows: the result, the softmax's maximum and inverse total, and the upstream gradient."""
+        """Result, maximum and inverse total of the softmax, and upstream gradient of a block of rows: (rows,) each."""
         result = tl.load(similarity + place, mask=inside, other=0.0)
         highest = tl.load(maximum + place, mask=inside, other=0.0)
         inverse = tl.load(inverse_total + place, mask=inside, other=0.0)
@@ -106,7 +107,7 @@ if triton is not None:
         num_rows, num_items, N, D: tl.constexpr, PRECISION: tl.constexpr,
         BLOCK_ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     ):  # fmt: skip
-        """A block of rows over all items' keys: their gradient, and their share of the sharpness'."""
+        """The gradient of a block of rows over the keys of all items, and its share of the sharpness' gradient."""
         program = tl.program_id(0)
         rows = program * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
         inside = rows < num_rows
@@ -138,7 +139,7 @@ if triton is not None:
         num_rows, N, D: tl.constexpr, PRECISION: tl.constexpr,
         BLOCK_ROWS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_D: tl.constexpr,
     ):  # fmt: skip
-        """A block of one item's keys over all rows."""
+        """The gradient of a block of one item's keys over all rows."""
         j = tl.program_id(0).to(tl.int64)
         columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
         k = load_rows(keys + j * N * D, columns, N, D, BLOCK_D)
@@ -160,10 +161,10 @@ if triton is not None:
 
 
 def block_sizes(queries: torch.Tensor) -> dict[str, int]:
-    """Rows, keys and dimensions of a block, warps and stages, so that a program fits registers and shared memory.
+    """Block sizes, warps and stages for queries (Bq, M, D), so that a program fits registers and shared memory.
 
-    At D = 512 the gradient of 64 rows alone takes 128 KB of registers: eight warps' share of 255 a thread. Where a
-    device has less shared memory than an H100, blocks have fewer rows.
+    At D = 512 the gradient of 64 rows takes 128 KB of registers, half of what eight warps have at 255 a thread. Blocks
+    have fewer rows on devices with less shared memory than an H100.
     """
     block_d = max(16, triton.next_power_of_2(queries.shape[-1]))
     row_bytes = block_d * queries.element_size()
@@ -180,14 +181,14 @@ def block_sizes(queries: torch.Tensor) -> dict[str, int]:
 
 
 def shared_memory(queries: torch.Tensor) -> int:
-    """Bytes of shared memory that one program can have on the queries' device."""
+    """Bytes of shared memory that one program can have on the device of queries (of any shape)."""
     if not queries.is_cuda:  # the interpreter
         return 2**30
     return torch.cuda.get_device_properties(queries.device).shared_memory_per_block_optin
 
 
 class TritonAttendedSimilarity(torch.autograd.Function):
-    """The kernels under autograd: see [`scoring_fgmm.attended_similarity`] for the formula and its gradients."""
+    """The kernels under autograd; see [`scoring_fgmm.attended_similarity`] for the formula."""
 
     @staticmethod
     def forward(ctx, queries, keys, key_mask, gamma):
@@ -203,7 +204,7 @@ class TritonAttendedSimilarity(torch.autograd.Function):
         """
         queries, keys, key_mask = queries.contiguous(), keys.contiguous(), key_mask.contiguous()
         num_rows, (num_items, num_keys, dim) = queries.shape[0] * queries.shape[1], keys.shape
-        # Item by item, so that a block of rows reads and writes one stretch of memory.
+        # Item by item, so that a block of rows is contiguous in memory.
         similarity = queries.new_empty(num_items, num_rows, dtype=torch.float32)
         maximum, inverse_total = torch.empty_like(similarity), torch.empty_like(similarity)
         blocks = block_sizes(queries)
@@ -240,5 +241,5 @@ class TritonAttendedSimilarity(torch.autograd.Function):
 
 
 def precision(queries: torch.Tensor) -> str:
-    """Products of float32 inputs are made in float32, not in the tensor cores' 19 bits."""
+    """The precision of products: float32 inputs are multiplied in float32, not in the 19 bits of TF32."""
     return "ieee" if queries.dtype == torch.float32 else "tf32"

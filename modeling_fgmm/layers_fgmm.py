@@ -1,4 +1,4 @@
-"""What all models share: the base class, the initialisation, means over masks, evaluation mode."""
+"""What all models share: the base class with loading, saving and initialisation; masked means; evaluation mode."""
 
 import math
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_fgmm import FgmmConfig
 
-# Where the Auto classes find each kind of model in a saved folder.
+# The class of each Auto class, which a saved folder names.
 AUTO_MAP = {
     "AutoConfig": "configuration_fgmm.FgmmConfig",
     "AutoModel": "modeling_fgmm.FgmmModel",
@@ -22,23 +22,23 @@ AUTO_MAP = {
 
 
 class FgmmPreTrainedModel(PreTrainedModel):
-    """Base class of all fgmm models: loading, saving and initialisation."""
+    """The base class of all fgmm models: loading, saving and initialisation."""
 
     config_class = FgmmConfig
     base_model_prefix = "fgmm"
     main_input_name = "pixel_values_videos"
     input_modalities = ("video", "audio", "text")
     supports_gradient_checkpointing = True
-    # What a device map keeps together.
+    # A device map keeps each of these on one device.
     _no_split_modules = ["Stem", "InceptionBlock", "AudioStage", "TextLayer"]
-    # Of the text encoder's transformer layers.
+    # The text encoder's transformer layers support these.
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
 
     def save_pretrained(self, save_directory, **kwargs):
-        """As in transformers; a classifier can start from the folder of an [`FgmmModel`] by its Auto class, too."""
+        """As in transformers; the Auto classes of classifiers find theirs in the folder of an [`FgmmModel`], too."""
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, **kwargs)
 
@@ -49,7 +49,7 @@ class FgmmPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Linear):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
         elif isinstance(module, nn.Embedding):
-            # Large enough that the first linear layer's bias does not drown the words.
+            # Larger than usual, so that words are not small beside the bias of the first linear layer.
             init.normal_(module.weight, std=0.3)
             if module.padding_idx is not None:
                 init.zeros_(module.weight[module.padding_idx])
@@ -65,19 +65,19 @@ class FgmmPreTrainedModel(PreTrainedModel):
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor, dim: int) -> torch.Tensor:
-    """Mean over one axis, of the entries where the mask is True; 0 where it is nowhere.
+    """The mean over one axis of the values where the mask is True; 0 where it is True nowhere.
 
     Args:
-        values: any shape.
+        values: of any shape.
         mask: bool, broadcast to the values.
-        dim: the axis.
+        dim: the axis, which the result lacks.
     """
     return (values * mask).sum(dim) / mask.sum(dim).clamp(min=1)
 
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
-    """The module in evaluation mode; afterwards every submodule is in the mode in which it was."""
+    """Puts a module into evaluation mode; afterwards every submodule is in its former mode again."""
     training = [submodule for submodule in module.modules() if submodule.training]
     module.eval()
     try:

@@ -1,11 +1,12 @@
 """The objectives: the scores of a pair of modalities, and their contrast with negatives from every process.
 
-Queries are texts (or, for audio over video, sounds), keys are videos or sounds with their regions. Queries are the
-smaller side: they are gathered from all processes, while keys stay where they were computed.
+Queries are texts (or, over videos, sounds), keys are videos or sounds with their regions. Queries are smaller: they are
+gathered from all processes, while keys stay where they were computed.
 """
 
 import math
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import nn
 from .configuration_fgmm import FgmmConfig
 from .distributed_fgmm import gather_queries, gather_stacked, mean_over_processes
 from .layers_fgmm import masked_mean
-from .scoring_fgmm import Keys, Queries, attended_similarity, caption_scores
+from .scoring_fgmm import Keys, Queries, attended_similarity, caption_scores, phrase_attention, region_attention
 
 # exp(MAX_LOGIT_SCALE) = 100, the bound of CLIP (Radford et al., 2021, section 2.5).
 MAX_LOGIT_SCALE = 4.6052
@@ -22,13 +23,44 @@ MAX_LOGIT_SCALE = 4.6052
 # A gate is the product of a phrase's unit vector and a parameter that the optimiser moves by its learning rate a step:
 # without a factor no phrase could be silenced before training ends.
 GATE_SCALE = 10.0
+# The gate of captions as wholes starts nearly shut, at a fifth of a phrase's weight: where it opens before the phrases
+# have learned anything they never do, though a whole sentence tells new ones apart less well than its words.
+WHOLE_GATE_START = -1.5
+
+
+@dataclass
+class Attention:
+    """How an objective weighs regions, phrases and captions, for each query item with each key item.
+
+    The score of a caption is the sum over its phrases of weight times similarity. A caption as a whole is one more
+    phrase of itself where the objective compares it with regions, too: of the P phrases the first M are the queries'
+    own, and the others, if any, are the K captions as wholes.
+
+    Args:
+        queries: the queries with their P phrases, each of which belongs to a caption.
+        regions: (Bq, Bk, P, N) attention of each phrase over the regions; sums to 1 over N.
+        phrases: (Bq, Bk, P) weight of each phrase in its caption's score; sums to 1 over the phrases of a caption.
+        captions: (Bq, Bk, K) weight of each caption in the pair's logit; sums to 1 over K.
+        similarity: (Bq, Bk, P) of each phrase with the attended regions, between -1 and 1.
+        num_phrases: M.
+
+    Weights are 0 for padding, and over the regions of an item without any.
+    """
+
+    queries: Queries
+    regions: torch.Tensor
+    phrases: torch.Tensor
+    captions: torch.Tensor
+    similarity: torch.Tensor
+    num_phrases: int
 
 
 class PairObjective(nn.Module, ABC):
-    """The objective of one pair of modalities: its scores and its loss. `config.objective` names the subclass.
+    """The objective of one pair of modalities: scores, loss and attention. `config.objective` names the subclass.
 
     A subclass says which scores it trains (`scores`), which logit they make of a pair of items (`pair_logits`), the
-    contrast of these logits (`loss`), whether it needs phrases, and where its parameters start.
+    contrast of these logits (`loss`), whether it compares phrases with regions (`needs_phrases`; else pooled
+    embeddings), how it weighs phrases and captions, and where its parameters start.
     """
 
     needs_phrases = False
@@ -39,11 +71,11 @@ class PairObjective(nn.Module, ABC):
         self.logit_scale = nn.Parameter(torch.empty(()))
 
     def initial_values(self) -> dict[str, float]:
-        """The value at which each parameter and buffer starts."""
+        """The initial value of each parameter and buffer, by its name."""
         return {"logit_scale": self.config.logit_scale_init_value}
 
     def sharpness(self) -> torch.Tensor | float:
-        """γ of the attention over regions."""
+        """γ of the attention over regions in fine scores; `math.inf` is the maximum."""
         return self.config.sharpness_init_value
 
     def fine_scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
@@ -72,13 +104,59 @@ class PairObjective(nn.Module, ABC):
         """The scores that this objective trains, between -1 and 1: (Bq, Bk, K)."""
         return self.coarse_scores(queries, keys)
 
+    def attention(self, queries: Queries, keys: Keys) -> Attention:
+        """How this objective weighs regions, phrases and captions; it holds Bq·Bk·P·N numbers, so give it few items.
+
+        With pooled embeddings nothing is weighed: a clip's embedding is the normalised mean over the projections of all
+        of its regions, therefore all regions have the same weight; so have the phrases of a caption, and the similarity
+        of each is that of the caption's embedding with the clip's.
+
+        Args:
+            queries: with phrases.
+            keys: with regions.
+        """
+        compared = self.compared_queries(queries)
+        if self.needs_phrases:
+            similarity = self.phrase_similarity(compared, keys)
+        else:
+            index = compared.captions.unsqueeze(1).expand(-1, len(keys.mask), -1)
+            similarity = self.scores(compared, keys).gather(2, index)
+        return Attention(
+            queries=compared,
+            regions=region_attention(
+                compared.phrases, keys.regions, compared.mask, keys.mask, self.attention_sharpness()
+            ),
+            phrases=self.phrase_weights(compared, similarity),
+            captions=self.caption_weights(queries, keys),
+            similarity=similarity,
+            num_phrases=queries.mask.shape[1],
+        )
+
+    def attention_sharpness(self) -> torch.Tensor | float:
+        """γ of the attention behind the trained scores: 0, which is the mean, with pooled embeddings."""
+        return self.sharpness() if self.needs_phrases else 0.0
+
+    def compared_queries(self, queries: Queries) -> Queries:
+        """The queries with the P phrases that are compared: their own, and captions as wholes where these are, too."""
+        return queries
+
+    def phrase_weights(self, compared: Queries, similarity: torch.Tensor) -> torch.Tensor:
+        """The weight of each phrase in its caption's score, here the same for all: (Bq, Bk, P) -> (Bq, Bk, P)."""
+        return phrase_attention(similarity, compared.captions, compared.mask, compared.embeds.shape[1])
+
+    def caption_weights(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        """The weight of each caption in the pair's logit, that is its gradient by the scaled score: (Bq, Bk, K)."""
+        mask = queries.caption_mask.unsqueeze(1)
+        logits = self.scores(queries, keys) * exp_logit_scale(self.logit_scale)
+        return logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(-1) * mask
+
     def logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """One logit for each pair of items, (Bq, Bk); the minimum where either modality is missing."""
         present = queries.present.unsqueeze(1) & keys.present
         return torch.where(present, self.pair_logits(queries, keys), self.min_logit())
 
     def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """Scores times the logit scale, (Bq, Bk); of several captions the log of the mean of their exponentials."""
+        """Scores times the logit scale, (Bq, Bk); for several captions the logarithm of the mean exponential."""
         mask = queries.caption_mask.unsqueeze(1)
         logits = self.scores(queries, keys) * exp_logit_scale(self.logit_scale)
         return masked_logsumexp(logits, mask, -1) - mask.sum(-1).clamp(min=1).to(logits.dtype).log()
@@ -87,23 +165,25 @@ class PairObjective(nn.Module, ABC):
         """The logit of a score of -1."""
         return -exp_logit_scale(self.logit_scale)
 
-    def forward(self, queries: Queries, keys: Keys, return_loss: bool = True) -> torch.Tensor:
-        """Loss of the B items of this process, contrasted with all items of all processes.
+    def forward(self, queries: Queries, keys: Keys, output: str = "loss") -> torch.Tensor | Attention:
+        """Loss of the B items of this process, contrasted with all items of all processes; or logits, or attention.
+
+        All three go through a call of the module, because a device map brings parameters to the right device only then.
 
         Args:
             queries, keys: of this process; item i of the queries belongs to item i of the keys.
-            return_loss: False gives the logits in place of the loss. (They go through a call of the module, because a
-                device map brings parameters to the right device only then.)
+            output: `"loss"`, `"logits"` or `"attention"`.
 
         Returns:
-            A number, 0 if no item has both modalities. Its mean over processes, which is what DistributedDataParallel
-            makes of gradients, is the loss of the whole batch. Without `return_loss`, (Bq, Bk) logits.
+            The loss, a number, 0 if no item has both modalities; its mean over processes, which is what
+            DistributedDataParallel makes of gradients, is the loss of the whole batch. Or logits (Bq, Bk), or what
+            [`~PairObjective.attention`] gives.
         """
-        if not return_loss:
-            return self.logits(queries, keys)
+        if output != "loss":
+            return {"logits": self.logits, "attention": self.attention}[output](queries, keys)
         present = queries.present & keys.present
         if not self.needs_phrases:
-            queries = queries.without_phrases()  # they need not travel
+            queries = queries.without_phrases()  # they need not be gathered
         gathered, offset = gather_queries(queries)
         return self.loss(gathered, keys, present, offset)
 
@@ -154,10 +234,12 @@ class FineObjective(PairObjective):
         self.add_number("log_sharpness", config.learnable_sharpness)
         self.add_number("phrase_sharpness", config.learnable_phrase_sharpness)
         self.phrase_gate = nn.Parameter(torch.empty(config.projection_dim)) if config.phrase_gates else None
+        has_whole_gate = config.phrase_gates and config.whole_captions
+        self.whole_gate = nn.Parameter(torch.empty(config.projection_dim)) if has_whole_gate else None
         self.coarse_logit_scale = nn.Parameter(torch.empty(()))
 
     def add_number(self, name: str, learnable: bool) -> None:
-        """Adds a parameter, or else a buffer: loading weights would make a frozen parameter learnable again."""
+        """Adds a number: a parameter, or a buffer (loading weights would make a frozen parameter learnable again)."""
         if learnable:
             setattr(self, name, nn.Parameter(torch.empty(())))
         else:
@@ -170,30 +252,50 @@ class FineObjective(PairObjective):
             "log_sharpness": math.log(self.config.sharpness_init_value),
             "phrase_sharpness": self.config.phrase_sharpness_init_value,
             **({} if self.phrase_gate is None else {"phrase_gate": 0.0}),
+            **({} if self.whole_gate is None else {"whole_gate": 0.0}),
         }
 
     def sharpness(self) -> torch.Tensor:
         return self.log_sharpness.exp()
 
-    def phrase_gates(self, queries: Queries) -> torch.Tensor | None:
-        """(Bq, M) the part of each phrase's attention logit that depends on the phrase alone; None without gates."""
+    def compared_queries(self, queries: Queries) -> Queries:
+        return queries.with_whole_captions() if self.config.whole_captions else queries
+
+    def gates(self, compared: Queries) -> torch.Tensor | None:
+        """(Bq, P) the part of each phrase's attention logit that depends on the phrase alone; None without gates.
+
+        Captions as wholes have a gate of their own, by which a corpus whose captions are one thing learns to read them
+        as one, and a corpus of independent words not to.
+        """
         if self.phrase_gate is None:
             return None
-        phrases = queries.phrases.masked_fill(~queries.mask.unsqueeze(-1), 0.0)
+        phrases = compared.phrases.masked_fill(~compared.mask.unsqueeze(-1), 0.0)
         dtype = torch.promote_types(phrases.dtype, torch.float32)
+        num_phrases = phrases.shape[1] - (compared.embeds.shape[1] if self.config.whole_captions else 0)
         with torch.autocast(phrases.device.type, enabled=False):
-            return GATE_SCALE * phrases.to(dtype) @ self.phrase_gate.to(dtype)
+            gates = phrases[:, :num_phrases].to(dtype) @ self.phrase_gate.to(dtype)
+            if self.whole_gate is not None:
+                wholes = phrases[:, num_phrases:].to(dtype) @ self.whole_gate.to(dtype)
+                gates = torch.cat([gates, wholes + WHOLE_GATE_START / GATE_SCALE], dim=1)
+            return GATE_SCALE * gates
+
+    def phrase_weights(self, compared: Queries, similarity: torch.Tensor) -> torch.Tensor:
+        num_captions = compared.embeds.shape[1]
+        return phrase_attention(
+            similarity, compared.captions, compared.mask, num_captions, self.phrase_sharpness, self.gates(compared)
+        )
 
     def fine_scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """Each caption's score, (Bq, Bk, K): the weighted mean over its phrases and, by the share of
-        `whole_caption_weight`, the caption as a whole, all of which attend to regions."""
-        num_phrases, num_captions = queries.captions.shape[1], queries.embeds.shape[1]
-        similarity = self.phrase_similarity(queries.with_whole_captions(), keys)
-        phrases, captions = similarity.split([num_phrases, num_captions], dim=-1)
-        scores = caption_scores(
-            phrases, queries.captions, queries.mask, num_captions, self.phrase_sharpness, self.phrase_gates(queries)
+        """Scores (Bq, Bk, K): the mean over a caption's phrases and the caption as a whole, weighted by attention."""
+        compared = self.compared_queries(queries)
+        return caption_scores(
+            self.phrase_similarity(compared, keys),
+            compared.captions,
+            compared.mask,
+            compared.embeds.shape[1],
+            self.phrase_sharpness,
+            self.gates(compared),
         )
-        return torch.lerp(scores, captions, self.config.whole_caption_weight)
 
     def scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
         return self.fine_scores(queries, keys)
@@ -218,6 +320,10 @@ class CoarseObjective(PairObjective):
 
     The score of an item with several captions is the mean of their cosines.
     """
+
+    def caption_weights(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        weights = queries.caption_mask / queries.caption_mask.sum(1, keepdim=True).clamp(min=1)
+        return weights.unsqueeze(1).expand(-1, len(keys.mask), -1)
 
     def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
         scores = masked_mean(self.coarse_scores(queries, keys), queries.caption_mask.unsqueeze(1), -1)
@@ -249,7 +355,7 @@ class FilipObjective(PairObjective):
     """Token-wise maximum similarity (FILIP: Yao et al., ICLR 2022, equations 1 to 4).
 
     From clip to text the score is the mean over regions of the best phrase, from text to clip the mean over phrases of
-    the best region. All phrases of an item are one text.
+    the best region. All phrases of an item are one text. The attention is that from text to clip.
     """
 
     needs_phrases = True
@@ -259,6 +365,12 @@ class FilipObjective(PairObjective):
 
     def scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
         return self.fine_scores(queries, keys)
+
+    def caption_weights(self, queries: Queries, keys: Keys) -> torch.Tensor:
+        """A caption's share of the item's phrases: (Bq, Bk, K)."""
+        belongs = F.one_hot(queries.captions, queries.embeds.shape[1]) * queries.mask.unsqueeze(-1)
+        weights = belongs.sum(1) / queries.mask.sum(1, keepdim=True).clamp(min=1)
+        return weights.unsqueeze(1).expand(-1, len(keys.mask), -1)
 
     def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """Those from text to clip, (Bq, Bk); the other direction is in the loss alone."""

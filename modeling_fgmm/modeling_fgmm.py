@@ -1,4 +1,4 @@
-"""The joint model: encoders, one shared space, scores and the loss; and classifiers, on one encoder each."""
+"""The joint model: encoders, projections into one space, scores and loss; and the classifiers, on one encoder each."""
 
 import torch
 import torch.nn.functional as F
@@ -7,41 +7,38 @@ from transformers import PreTrainedConfig
 from transformers import initialization as init
 from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_fgmm import FgmmConfig
 from .distributed_fgmm import mean_over_processes
-from .encoders_fgmm import encode_audio, encode_video, make_encoder
-from .hf_encoders_fgmm import (
-    find_padding_value,
-    is_fgmm_config,
-    load_config,
-    load_encoder,
-    select_encoder_config,
-    validate_encoders,
-)
+from .encoders_fgmm import encode_audio, encode_video, is_fgmm_config, load_config, make_encoder, make_joint_config
+from .hf_encoders_fgmm import load_encoder
 from .inference_fgmm import FgmmInferenceMixin
 from .layers_fgmm import FgmmPreTrainedModel, masked_mean
 from .loss_fgmm import OBJECTIVES, PairObjective
-from .outputs_fgmm import FgmmOutput, FgmmRegionOutput, FgmmTextOutput, as_keys, as_queries
-from .text_fgmm import TextLayer, max_over_captions, span_of_text
+from .outputs_fgmm import PAIRS, FgmmOutput, FgmmRegionOutput, FgmmTextOutput, iterate_pairs
+from .text_fgmm import TextLayer, complete_phrases, max_over_captions
 from .video_fgmm import VideoStage
 
-# The modalities of queries and keys in each pair.
-PAIRS = (("text", "video"), ("text", "audio"), ("audio", "video"))
+# The model inputs of each modality; the first of them is there where the modality is.
+INPUTS = {
+    "video": ("pixel_values_videos", "video_mask"),
+    "audio": ("input_features", "input_features_mask"),
+    "text": ("input_ids", "attention_mask", "phrase_spans", "phrase_captions", "phrase_mask", "caption_lengths"),
+}
 
 
 class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
-    """Small video, audio and text encoders in one space, compared region by phrase.
+    """Video, audio and text encoders with one shared space, in which phrases are compared with regions.
 
-    Each encoder's features are projected into D dimensions and L2-normalised; see [`PairObjective`] for how two
-    modalities are scored. Adapters of PEFT are trained in frozen encoders, too; leave `task_type` out of their
-    configuration, for its wrappers pass arguments that this model does not take.
+    Each encoder's features are projected into D dimensions and L2-normalised; [`PairObjective`] scores two modalities.
+    Adapters of PEFT are trained in frozen encoders, too; leave `task_type` out of their configuration, because its
+    wrappers pass arguments that this model does not take.
     """
 
-    # The text encoder and the audio encoder's backbone record their own.
+    # The text encoder and the audio encoder's backbone record theirs.
     _can_record_outputs = {"hidden_states": VideoStage, "attentions": TextLayer}
 
     def __init__(self, config: FgmmConfig):
@@ -67,7 +64,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, *args, **kwargs):
-        """As in transformers, which lets every weight that it loads be trained; frozen encoders are frozen again."""
+        """As in transformers, which makes all weights that it loads trainable; frozen encoders are frozen again."""
         loaded = super().from_pretrained(*args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded
         model.freeze()
@@ -80,40 +77,35 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         """A model of given encoders, with new projections and objectives.
 
         Args:
-            video, audio, text: a name on the Hub, a folder, or a configuration (then its weights are random); None: no
-                such encoder. The encoders of an fgmm model can be taken, and transformers' (see `hf_encoders_fgmm`);
-                of a model of pictures and text, such as CLIP, its part for this modality.
-            frozen: which of them training leaves as they are, one or several of `"video"`, `"audio"`, `"text"`.
+            video, audio, text: a name on the Hub, a folder, or a configuration (for random weights); None: no encoder
+                of this modality. They may be of an fgmm model or of transformers (see `hf_encoders_fgmm`); of a dual
+                encoder such as CLIP the part of this modality is taken.
+            frozen: the encoders that are not trained, one or several of `"video"`, `"audio"`, `"text"`.
             **config_kwargs: of [`FgmmConfig`], for example `projection_dim`.
 
         Raises:
-            ValueError: for a kind of encoder that cannot stand in its place, fewer than two encoders, or a name in
-                `frozen` or `config_kwargs` that is unknown.
+            ValueError: for a kind of encoder that the modality cannot have, fewer than two encoders, or an unknown
+                name in `frozen` or `config_kwargs`.
             OSError: for a name that cannot be loaded.
             StrictDataclassError: (of huggingface_hub) for a value that [`FgmmConfig`] refuses.
         """
         given = {"video": video, "audio": audio, "text": text}
         given = {name: encoder for name, encoder in given.items() if encoder is not None}
         frozen = [frozen] if isinstance(frozen, str) else list(frozen)
-        validate_encoders(given, frozen, config_kwargs)
-        sources = {name: load_config(encoder) for name, encoder in given.items()}
-        parts = {f"{name}_config": select_encoder_config(name, source) for name, source in sources.items()}
-        if audio is not None and "audio_padding_value" not in config_kwargs:
-            config_kwargs["audio_padding_value"] = find_padding_value(audio, sources["audio"])
-        model = cls(FgmmConfig(**parts, modalities=list(given), frozen=frozen, **config_kwargs))
+        model = cls(make_joint_config(given, frozen, config_kwargs))
         for name, encoder in given.items():
             if isinstance(encoder, PreTrainedConfig):
                 continue
-            if is_fgmm_config(sources[name]):
-                start = cls.from_pretrained(encoder, dtype=torch.float32).encoders[name]
-                model.encoders[name].load_state_dict(start.state_dict())
+            if is_fgmm_config(load_config(encoder)):
+                loaded = cls.from_pretrained(encoder, dtype=torch.float32).encoders[name]
+                model.encoders[name].load_state_dict(loaded.state_dict())
             else:
-                start = load_encoder(encoder, getattr(model.config, f"{name}_config"))
-                model.encoders[name].model.load_state_dict(start.state_dict())
+                loaded = load_encoder(encoder, getattr(model.config, f"{name}_config"))
+                model.encoders[name].model.load_state_dict(loaded.state_dict())
         return model.eval()
 
     def freeze(self) -> None:
-        """Frozen encoders' weights get no gradient from now on."""
+        """Turns the gradients of frozen encoders off."""
         for name in self.config.frozen:
             self.encoders[name].requires_grad_(False)
 
@@ -125,7 +117,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         return self
 
     def get_input_embeddings(self) -> nn.Module:
-        """The word embedding; without a text encoder transformers' own answer, which its callers know how to take."""
+        """The word embedding; without a text encoder what transformers raises, for its callers expect it."""
         if "text" not in self.encoders:
             return super().get_input_embeddings()
         return self.encoders["text"].get_input_embeddings()
@@ -137,6 +129,16 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         if modality not in self.encoders:
             raise ValueError(f"This model has no {modality} encoder, only {', '.join(self.encoders)}.")
         return self.encoders[modality]
+
+    def get_objective(self, query: str, key: str) -> PairObjective:
+        """The objective of two modalities, those of its queries and of its keys.
+
+        Raises:
+            ValueError: when the model does not compare them.
+        """
+        if f"{query}_{key}" not in self.objectives:
+            raise ValueError(f"This model does not compare {query} with {key}, only {', '.join(self.objectives)}.")
+        return self.objectives[f"{query}_{key}"]
 
     @capture_outputs(tie_last_hidden_states=False)
     def get_video_features(
@@ -150,11 +152,11 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         Args:
             pixel_values_videos: (B, T, 3, H, W) normalised pixels.
             video_mask: (B,) False for items without video, or None.
-            output_hidden_states: give them too; left out, what the configuration says.
-            output_attentions: none are given; of an encoder of transformers, `encoders["video"].model` gives its own.
+            output_hidden_states: return them, too; None: as the configuration says.
+            output_attentions: has no effect; an encoder of transformers, `encoders["video"].model`, returns its own.
 
         Returns:
-            [`FgmmRegionOutput`], with a grid of (t, h, w).
+            [`FgmmRegionOutput`], whose grid is (t, h, w).
 
         Raises:
             ValueError: for a wrong shape, or when the model has no video encoder.
@@ -168,8 +170,8 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             **kwargs: see [`~FgmmModel.get_video_features`].
 
         Returns:
-            [`FgmmRegionOutput`], with a grid of (1, h, w); of encoders that need a whole clip (our own, too, with
-            `temporal_padding="zeros"`), (t, h, w) of one that stands still.
+            [`FgmmRegionOutput`], whose grid is (1, h, w). Encoders that need several frames (ours, too, with
+            `temporal_padding="zeros"`) repeat the image; their grid is (t, h, w).
         """
         return self.get_video_features(pixel_values.unsqueeze(1), **kwargs)
 
@@ -183,14 +185,13 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
     ) -> FgmmRegionOutput:
         """
         Args:
-            input_features: (B, time, mel) log-mel frames, or (B, samples) for encoders of waveforms.
-            input_features_mask: (B, time) or (B, samples) False for padding; an item without audio is all padding.
-                None: all sound.
-            output_hidden_states: give them too; left out, what the configuration says.
-            output_attentions: as in [`~FgmmModel.get_video_features`].
+            input_features: (B, time, mel) log-mel frames, or (B, S) samples for encoders of waveforms.
+            input_features_mask: (B, time) or (B, S) False for padding; an item without audio is all padding. None:
+                nothing is padding.
+            output_hidden_states, output_attentions: as in [`~FgmmModel.get_video_features`].
 
         Returns:
-            [`FgmmRegionOutput`], with a grid of (frequency, time).
+            [`FgmmRegionOutput`], whose grid is (frequency, time).
 
         Raises:
             ValueError: for a wrong shape, or when the model has no audio encoder.
@@ -214,13 +215,13 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         """
         Args:
             input_ids: (B, L) token ids; an item's candidate captions end to end.
-            attention_mask: (B, L) 0 for padding. None: everything but the padding id.
+            attention_mask: (B, L) 0 for padding. None: what is the padding id.
             phrase_spans: (B, M, 2) first token and one past the last of each phrase. None: each item is one phrase.
-            phrase_captions: (B, M) the candidate caption that a phrase belongs to. None: one caption an item.
-            phrase_mask: (B, M) False for padding. None: every span that is not empty.
+            phrase_captions: (B, M) index of the candidate caption of a phrase, in 0..K-1. None: one caption an item.
+            phrase_mask: (B, M) False for padding. None: empty spans are padding.
             caption_lengths: (B, K) tokens of each candidate caption, 0 for padding: words attend within their own
                 caption. None: an item is one text.
-            output_hidden_states, output_attentions: give them too; left out, what the configuration says.
+            output_hidden_states, output_attentions: return them, too; None: as the configuration says.
 
         Returns:
             [`FgmmTextOutput`].
@@ -232,17 +233,9 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         if attention_mask is None:
             padding = self.config.text_config.pad_token_id
             attention_mask = torch.ones_like(input_ids) if padding is None else (input_ids != padding).long()
-        if phrase_spans is None:
-            phrase_spans = span_of_text(attention_mask)
-        if phrase_mask is None:
-            phrase_mask = phrase_spans[..., 1] > phrase_spans[..., 0]
-        phrase_mask = phrase_mask.bool()
-        phrase_spans = phrase_spans.masked_fill(~phrase_mask.unsqueeze(-1), 0)
-        if phrase_captions is None:
-            phrase_captions, num_captions = torch.zeros_like(phrase_mask, dtype=torch.long), 1
-        else:
-            phrase_captions = phrase_captions.masked_fill(~phrase_mask, 0)
-            num_captions = int(phrase_captions.max()) + 1 if phrase_captions.numel() else 1
+        phrase_spans, phrase_captions, phrase_mask, num_captions = complete_phrases(
+            attention_mask, phrase_spans, phrase_captions, phrase_mask
+        )
         features = encoder(input_ids, attention_mask, phrase_spans, caption_lengths)
 
         items, captions, caption_mask = max_over_captions(features, phrase_mask, phrase_captions, num_captions)
@@ -260,8 +253,9 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
     def _project_regions(
         self, modality: str, features: torch.Tensor, mask: torch.Tensor, grid: tuple[int, ...]
     ) -> FgmmRegionOutput:
+        """Features (B, N, C) and mask (B, N) of regions to an output."""
         projected = self.projections[modality](features)
-        # A row an item, for transformers' pipelines and Trainer take outputs apart by items and put them together.
+        # One row an item, because transformers' pipelines and Trainer split and concatenate outputs by items.
         sizes = [mask.new_full(mask.shape[:1], size, dtype=torch.long) for size in grid]
         return FgmmRegionOutput(
             last_hidden_state=features,
@@ -289,17 +283,17 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         output_attentions: bool | None = None,
     ) -> FgmmOutput:
         """
-        Scores every given item against every other, for each pair of modalities given.
+        Scores all given items of one modality with all of another, for each pair of modalities that is given.
 
         Args:
             pixel_values_videos, video_mask: see [`~FgmmModel.get_video_features`].
             input_features, input_features_mask: see [`~FgmmModel.get_audio_features`].
             input_ids, attention_mask, phrase_spans, phrase_captions, phrase_mask, caption_lengths: see
                 [`~FgmmModel.get_text_features`].
-            return_loss: give the loss (item i of one modality belongs to item i of the others) in place of the
-                logits; across processes the negatives come from all of them.
-            output_hidden_states, output_attentions: give them in `video_output`, `audio_output` and `text_output`;
-                None: what the configuration says.
+            return_loss: compute the loss in place of the logits; item i of one modality belongs to item i of the
+                others, negatives come from all processes.
+            output_hidden_states, output_attentions: return them in `video_output`, `audio_output` and `text_output`;
+                None: as the configuration says.
 
         Returns:
             [`FgmmOutput`].
@@ -308,23 +302,22 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             ValueError: when nothing is given, a shape is wrong, or for a loss fewer than two modalities or different
                 numbers of items are given.
         """
-        recorded = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         outputs = self.encode_inputs(
-            pixel_values_videos,
-            input_features,
-            input_ids,
-            attention_mask,
-            video_mask,
-            input_features_mask,
-            phrase_spans,
-            phrase_captions,
-            phrase_mask,
-            caption_lengths,
-            **{name: value for name, value in recorded.items() if value is not None},
+            pixel_values_videos=pixel_values_videos,
+            video_mask=video_mask,
+            input_features=input_features,
+            input_features_mask=input_features_mask,
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            phrase_spans=phrase_spans,
+            phrase_captions=phrase_captions,
+            phrase_mask=phrase_mask,
+            caption_lengths=caption_lengths,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
         )
-        scored = {"loss": self.contrast(outputs)} if return_loss else self._logits(outputs)
         return FgmmOutput(
-            **scored,
+            **({"loss": self.contrast(outputs)} if return_loss else self._logits(outputs)),
             **{f"{name}_embeds": output.pooler_output for name, output in outputs.items()},
             **{f"{name}_regions": outputs[name].regions for name in ("video", "audio") if name in outputs},
             phrases=outputs["text"].phrases if "text" in outputs else None,
@@ -333,53 +326,41 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
 
     def encode_inputs(
         self,
-        pixel_values_videos: torch.Tensor | None = None,
-        input_features: torch.Tensor | None = None,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        video_mask: torch.Tensor | None = None,
-        input_features_mask: torch.Tensor | None = None,
-        phrase_spans: torch.Tensor | None = None,
-        phrase_captions: torch.Tensor | None = None,
-        phrase_mask: torch.Tensor | None = None,
-        caption_lengths: torch.Tensor | None = None,
-        **kwargs: Unpack[TransformersKwargs],
+        *,
+        output_hidden_states: bool | None = None,
+        output_attentions: bool | None = None,
+        **inputs: torch.Tensor | None,
     ) -> dict[str, FgmmRegionOutput | FgmmTextOutput]:
         """
-        Encodes every given modality; the arguments are those of [`~FgmmModel.forward`].
+        Encodes each given modality.
+
+        Args:
+            output_hidden_states, output_attentions, **inputs: as in [`~FgmmModel.forward`].
 
         Returns:
-            The output of each modality under its name, "video", "audio" or "text".
+            The output of each modality by its name, "video", "audio" or "text".
 
         Raises:
-            ValueError: when nothing is given, or a shape is wrong.
+            TypeError: for an unknown input. ValueError: when nothing is given, or a shape is wrong.
         """
-        kwargs["return_dict"] = True
+        if unknown := inputs.keys() - {name for names in INPUTS.values() for name in names}:
+            raise TypeError(f"{', '.join(sorted(unknown))} is no input of this model.")
+        options = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        options = {name: value for name, value in options.items() if value is not None}
         outputs = {}
-        if pixel_values_videos is not None:
-            outputs["video"] = self.get_video_features(pixel_values_videos, video_mask, **kwargs)
-        if input_features is not None:
-            outputs["audio"] = self.get_audio_features(input_features, input_features_mask, **kwargs)
-        if input_ids is not None:
-            outputs["text"] = self.get_text_features(
-                input_ids,
-                attention_mask,
-                phrase_spans,
-                phrase_captions,
-                phrase_mask,
-                caption_lengths,
-                **kwargs,
-            )
+        for modality, names in INPUTS.items():
+            if inputs.get(names[0]) is not None:
+                given = {name: inputs[name] for name in names if name in inputs}
+                outputs[modality] = getattr(self, f"get_{modality}_features")(**given, **options, return_dict=True)
         if not outputs:
             raise ValueError("Give at least one of pixel_values_videos, input_features and input_ids.")
         return outputs
 
-    def _logits(self, outputs: dict[str, ModelOutput]) -> dict[str, torch.Tensor | None]:
+    def _logits(self, outputs: dict[str, FgmmRegionOutput | FgmmTextOutput]) -> dict[str, torch.Tensor | None]:
+        """The fields `logits_per_...` of [`FgmmOutput`]."""
         logits = {
-            (query, key): self.objectives[f"{query}_{key}"](
-                as_queries(outputs[query]), as_keys(outputs[key]), return_loss=False
-            )
-            for query, key in given_pairs(outputs)
+            pair: self.get_objective(*pair)(queries, keys, output="logits")
+            for pair, queries, keys in iterate_pairs(outputs)
         }
         per_video, per_audio = logits.get(("text", "video")), logits.get(("text", "audio"))
         return {
@@ -391,39 +372,33 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
 
     def contrast(self, outputs: dict[str, FgmmRegionOutput | FgmmTextOutput]) -> torch.Tensor:
         """
-        The loss of encoded items, item i of one modality belonging to item i of the others.
+        The loss of encoded items; item i of one modality belongs to item i of the others.
 
         Args:
             outputs: from [`~FgmmModel.encode_inputs`].
 
         Returns:
-            A number: the mean over the pairs of modalities that any item, on any process, has.
+            A number: the mean over the pairs of modalities that any item of any process has.
 
         Raises:
             ValueError: when fewer than two modalities or different numbers of items are given.
         """
-        pairs = given_pairs(outputs)
-        sizes = {name: len(output[0]) for name, output in outputs.items()}
-        if not pairs or len(set(sizes.values())) > 1:
-            raise ValueError(f"A loss needs at least two modalities of as many items each, but was given {sizes}.")
         losses, present = [], []
-        for query, key in pairs:
-            queries, keys = as_queries(outputs[query]), as_keys(outputs[key])
-            losses.append(self.objectives[f"{query}_{key}"](queries, keys))
-            present.append((queries.present & keys.present).any())
+        sizes = {name: len(output[0]) for name, output in outputs.items()}
+        if len(set(sizes.values())) == 1:
+            for pair, queries, keys in iterate_pairs(outputs):
+                losses.append(self.get_objective(*pair)(queries, keys))
+                present.append((queries.present & keys.present).any())
+        if not losses:
+            raise ValueError(f"A loss needs at least two modalities of as many items each, but was given {sizes}.")
         number = (mean_over_processes(torch.stack(present)) > 0).sum()
         return torch.stack(losses).sum() / number.clamp(min=1)
-
-
-def given_pairs(outputs: dict[str, ModelOutput]) -> list[tuple[str, str]]:
-    """The pairs of modalities, of queries and of keys, of which both are given."""
-    return [(query, key) for query, key in PAIRS if query in outputs and key in outputs]
 
 
 class RegionClassifier(FgmmPreTrainedModel):
     """The encoder of one modality, the mean over its regions, dropout and a linear layer.
 
-    Loaded from an [`FgmmModel`], it takes that encoder's weights alone; the linear layer begins anew.
+    Loaded from an [`FgmmModel`] it takes the weights of that encoder; the linear layer is newly initialised.
     """
 
     modality: str
@@ -445,7 +420,7 @@ class RegionClassifier(FgmmPreTrainedModel):
         Args:
             features: (B, N, C) of the regions.
             mask: (B, N) False for padding.
-            labels: (B,) classes, (B, num_labels) 0 or 1 where an item may be of several, or None.
+            labels: (B,) classes, (B, num_labels) 0 or 1 where an item may have several, or None.
 
         Returns:
             The fields of the output.
@@ -455,7 +430,7 @@ class RegionClassifier(FgmmPreTrainedModel):
 
 
 class FgmmForVideoClassification(RegionClassifier):
-    """Classes of videos, and of images as clips of one frame."""
+    """A classifier of videos, and of images as clips of one frame."""
 
     modality = "video"
     input_modalities = ("video",)
@@ -473,9 +448,9 @@ class FgmmForVideoClassification(RegionClassifier):
         Args:
             pixel_values_videos: (B, T, 3, H, W) normalised pixels; T = 1 for images.
             video_mask: (B,) False for items without video, or None.
-            labels: (B,) class indices, or (B, num_labels) floats 0 or 1 where an item may be of several classes; which
-                of them is `config.problem_type`, taken from the first labels where it is not set.
-            output_hidden_states: give them too, see [`FgmmRegionOutput`]; left out, what the configuration says.
+            labels: (B,) class indices, or (B, num_labels) floats 0 or 1 where an item may have several classes, as
+                `config.problem_type` says; where it is not set, the first labels set it.
+            output_hidden_states: return them, too, see [`FgmmRegionOutput`]; None: as the configuration says.
 
         Returns:
             transformers' `ImageClassifierOutput`: loss (with labels), logits (B, num_labels), hidden_states.
@@ -488,7 +463,7 @@ class FgmmForVideoClassification(RegionClassifier):
 
 
 class FgmmForAudioClassification(RegionClassifier):
-    """Classes of sounds."""
+    """A classifier of sounds."""
 
     modality = "audio"
     main_input_name = "input_features"
@@ -506,7 +481,7 @@ class FgmmForAudioClassification(RegionClassifier):
         """
         Args:
             input_features: (B, time, mel) log-mel frames.
-            input_features_mask: (B, time) False for padding. None: all sound.
+            input_features_mask: (B, time) False for padding. None: nothing is padding.
             labels, output_hidden_states: see [`~FgmmForVideoClassification.forward`].
 
         Returns:
@@ -519,12 +494,4 @@ class FgmmForAudioClassification(RegionClassifier):
         return SequenceClassifierOutput(**self.classify(features, mask, labels))
 
 
-__all__ = [
-    "FgmmForAudioClassification",
-    "FgmmForVideoClassification",
-    "FgmmModel",
-    "FgmmOutput",
-    "FgmmPreTrainedModel",
-    "FgmmRegionOutput",
-    "FgmmTextOutput",
-]
+__all__ = ["FgmmForAudioClassification", "FgmmForVideoClassification", "FgmmModel"]

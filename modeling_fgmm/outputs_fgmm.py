@@ -1,5 +1,6 @@
-"""What the models return, and the queries and keys that it makes."""
+"""The output classes of the models, and their conversion to queries and keys."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -7,21 +8,25 @@ from transformers.utils import ModelOutput
 
 from .scoring_fgmm import Keys, Queries
 
+# The pairs of modalities that are compared: of the queries, of the keys.
+PAIRS = (("text", "video"), ("text", "audio"), ("audio", "video"))
+
 
 @dataclass
 class FgmmRegionOutput(ModelOutput):
-    """What a video or audio encoder found.
+    """Features of videos or sounds.
 
     Args:
         last_hidden_state: (B, N, C) features of the regions.
-        pooler_output: (B, D) one L2-normalised embedding an item; 0 for an item without the modality.
+        pooler_output: (B, D) one L2-normalised embedding an item, the mean over its regions; 0 for an item without the
+            modality.
         regions: (B, N, D) L2-normalised regions in the shared space.
         region_mask: (B, N) bool, False for padding.
-        region_grid: (B, 3) t, h, w for video, (B, 2) frequency, time for audio, the same in every row; N is their
-            product. `grid` gives it as a tuple of numbers.
-        hidden_states: with `output_hidden_states`, the feature map that enters the first stage and those that leave
-            each stage, (B, C, t, h, w) or (B, C, frequency, time), of the items that have the modality. Of an encoder
-            of transformers, empty: `encoders[modality].model` gives its own.
+        region_grid: (B, 3) t, h, w of a video, (B, 2) frequency, time of a sound, the same in every row; N is their
+            product. See `grid`.
+        hidden_states: with `output_hidden_states`, the feature maps before the first and after each stage, (B, C, t, h,
+            w) or (B, C, frequency, time), of the items that have the modality. Empty for an encoder of transformers;
+            `encoders[modality].model` returns its own.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -33,25 +38,25 @@ class FgmmRegionOutput(ModelOutput):
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """(t, h, w) or (frequency, time)."""
+        """The sizes of the feature map, (t, h, w) or (frequency, time)."""
         return tuple(self.region_grid[0].tolist())
 
 
 @dataclass
 class FgmmTextOutput(ModelOutput):
-    """What the text encoder found.
+    """Features of texts.
 
     Args:
         last_hidden_state: (B, M, C) features of the phrases.
-        pooler_output: (B, D) one L2-normalised embedding an item, over all its words in phrases.
+        pooler_output: (B, D) one L2-normalised embedding an item, pooled over the words of all its phrases.
         phrases: (B, M, D) L2-normalised phrases in the shared space.
         phrase_mask: (B, M) bool, False for padding.
-        phrase_captions: (B, M) index of each phrase's candidate caption.
-        caption_embeds: (B, K, D) one L2-normalised embedding a candidate caption.
+        phrase_captions: (B, M) index of each phrase's candidate caption, in 0..K-1.
+        caption_embeds: (B, K, D) one L2-normalised embedding a candidate caption, pooled over the words of its phrases.
         caption_mask: (B, K) bool, False where an item has no such caption or it has no phrase.
         hidden_states: with `output_hidden_states`, (B, L, C) before the first and after each transformer layer; with
-            `caption_lengths`, of every caption alone. Of an encoder of transformers, empty: `encoders["text"].model`
-            gives its own; so are the attentions.
+            `caption_lengths`, a row for each caption. Empty for an encoder of transformers, as are the attentions;
+            `encoders["text"].model` returns its own.
         attentions: with `output_attentions` and eager attention, (B, heads, L, L) weights of each transformer layer.
     """
 
@@ -68,16 +73,16 @@ class FgmmTextOutput(ModelOutput):
 
 @dataclass
 class FgmmOutput(ModelOutput):
-    """What the joint model returns; a field is None where its modality was not given.
+    """The output of the joint model; a field is None where its modality was not given.
 
     Args:
         loss: a number, with `return_loss=True`, see [`~FgmmModel.contrast`].
         logits_per_video: (Bv, Bt) the objective's scores times the logit scale.
-        logits_per_text: (Bt, Bv) its transpose; (Bt, Ba) where no video was given.
-        logits_per_audio: (Ba, Bt).
-        logits_per_audio_video: (Ba, Bv) audio over video.
-        video_embeds, audio_embeds, text_embeds: (B, D) one vector an item, for indexes.
-        video_regions, audio_regions: (B, N, D); phrases: (B, M, D).
+        logits_per_text: (Bt, Bv) the transpose; (Bt, Ba) where no video was given.
+        logits_per_audio: (Ba, Bt) those of audio and text, as for video.
+        logits_per_audio_video: (Ba, Bv) those of sounds as queries and videos as keys.
+        video_embeds, audio_embeds, text_embeds: (B, D) one L2-normalised embedding an item, for search indexes.
+        video_regions, audio_regions: (B, N, D) L2-normalised; phrases: (B, M, D) L2-normalised.
         video_output, audio_output: [`FgmmRegionOutput`], with masks and grids; text_output: [`FgmmTextOutput`].
     """
 
@@ -98,12 +103,12 @@ class FgmmOutput(ModelOutput):
 
     @property
     def logits_per_image(self) -> torch.FloatTensor | None:
-        """`logits_per_video`, by the name that transformers' pipelines ask for: an image is a clip of one frame."""
+        """`logits_per_video` by the name that transformers' pipelines use; an image is a clip of one frame."""
         return self.logits_per_video
 
 
 def as_queries(output: FgmmTextOutput | FgmmRegionOutput) -> Queries:
-    """Texts with their phrases; sounds with their regions, each as one caption."""
+    """Queries of texts with their phrases; or of sounds, each as one caption whose phrases are its regions."""
     if not isinstance(output, FgmmTextOutput):
         return Queries.from_keys(as_keys(output))
     return Queries(
@@ -112,8 +117,21 @@ def as_queries(output: FgmmTextOutput | FgmmRegionOutput) -> Queries:
 
 
 def as_keys(output: FgmmRegionOutput) -> Keys:
-    """Videos or sounds with their regions."""
+    """Keys of videos or sounds: their regions (B, N, D), masks and pooled embeddings."""
     return Keys(output.regions, output.region_mask, output.pooler_output)
+
+
+def iterate_pairs(
+    outputs: dict[str, FgmmTextOutput | FgmmRegionOutput],
+) -> Iterator[tuple[tuple[str, str], Queries, Keys]]:
+    """Each of `PAIRS` of which both modalities are given, with its queries and keys.
+
+    Args:
+        outputs: by modality, "video", "audio" or "text".
+    """
+    for query, key in PAIRS:
+        if query in outputs and key in outputs:
+            yield (query, key), as_queries(outputs[query]), as_keys(outputs[key])
 
 
 __all__ = ["FgmmOutput", "FgmmRegionOutput", "FgmmTextOutput", "as_keys", "as_queries"]

@@ -1,8 +1,8 @@
-"""Queries and keys, and their scores: attended similarity of phrases with regions, caption scores, pair scores.
+"""Queries and keys, attended similarity of phrases with regions, and the scores of captions and pairs made of it.
 
-The plain tensor of all cosines is (Bq·M) x (Bk·N). `reference` makes it; `tiled` never holds more than a tile of it
-and recomputes tiles in the backward pass; `triton` (kernels_fgmm) keeps tiles on a GPU's chip. All give the same values
-and the same gradients.
+The plain tensor of all cosines is (Bq·M) x (Bk·N). `reference` builds it; `tiled` never holds more than a tile of it
+and recomputes tiles in the backward pass; `triton` (kernels_fgmm) keeps tiles in a GPU's on-chip memory. All give the
+same values and gradients.
 """
 
 import math
@@ -16,35 +16,39 @@ from torch.nn.utils.rnn import pad_sequence
 
 from .kernels_fgmm import TritonAttendedSimilarity, is_supported
 
-# Cosines in one tile (float32: 1 MB, so that the passes over a tile stay in a core's cache).
+# Cosines in one tile (1 MB of float32, so that a tile stays in a core's cache).
 TILE_SIZE = 2**18
 
 
 class PairInputs:
-    """Tensors of one side of a pair of modalities, each with the items (B) as its first axis."""
+    """What queries and keys have in common: tensors that all have the items (B) as their first axis."""
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "PairInputs":
-        """The same with a function applied to each tensor."""
+        """A copy with a function applied to each tensor."""
         return type(self)(**{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
     def to(self, *args, **kwargs) -> "PairInputs":
-        """As of a tensor; accelerate calls it to move inputs to the objective's device."""
+        """As `torch.Tensor.to`; accelerate calls it to move inputs to the objective's device."""
         return self.map(lambda tensor: tensor.to(*args, **kwargs))
 
     def select(self, rows: torch.Tensor | slice) -> "PairInputs":
-        """Some of the items."""
+        """The items of some rows: (B,) bool, (rows,) indices, or a slice."""
         return self.map(lambda tensor: tensor[rows])
 
     @classmethod
     def concatenate(cls, pieces: list["PairInputs"]) -> "PairInputs":
-        """Batches end to end; where their phrases, regions or captions are fewer, they are padded."""
+        """One batch of several, padded to the largest number of phrases, regions or captions."""
         rows = {field.name: [row for piece in pieces for row in getattr(piece, field.name)] for field in fields(cls)}
         return cls(**{name: pad_sequence(tensors, batch_first=True) for name, tensors in rows.items()})
 
 
 @dataclass
 class Keys(PairInputs):
-    """Videos or sounds: regions (B, N, D), their mask (B, N), False for padding, and pooled embeddings (B, D)."""
+    """Videos or sounds.
+
+    regions (B, N, D), L2-normalised, and their mask (B, N), False for padding; embeds (B, D), one pooled, L2-normalised
+    embedding an item.
+    """
 
     regions: torch.Tensor
     mask: torch.Tensor
@@ -56,10 +60,10 @@ class Keys(PairInputs):
         return self.mask.any(1)
 
     def join_windows(self, counts: list[int]) -> "Keys":
-        """Windows to the items that they show: their regions end to end, padded, and the normalised mean of `embeds`.
+        """Merges the windows of each item: their regions end to end, padded, and the normalised mean of `embeds`.
 
         Args:
-            counts: windows of each item; the windows of all items stand end to end.
+            counts: number of windows of each item, in the order of the rows.
         """
         if max(counts) == 1:
             return self
@@ -72,11 +76,11 @@ class Keys(PairInputs):
 
 @dataclass
 class Queries(PairInputs):
-    """Texts, or sounds over videos.
+    """Texts; or sounds, as queries over videos.
 
-    phrases (B, M, D) and their mask (B, M), False for padding; captions (B, M), the index of each phrase's candidate
-    caption in 0..K-1; embeds (B, K, D), one pooled embedding a caption, and caption_mask (B, K), False where an item
-    has no such caption.
+    phrases (B, M, D), L2-normalised, and their mask (B, M), False for padding; captions (B, M), the index of each
+    phrase's candidate caption in 0..K-1; embeds (B, K, D), one pooled, L2-normalised embedding a caption, and
+    caption_mask (B, K), False where an item has no such caption.
     """
 
     phrases: torch.Tensor
@@ -87,7 +91,7 @@ class Queries(PairInputs):
 
     @classmethod
     def from_keys(cls, keys: Keys) -> "Queries":
-        """Sounds as queries: each is one caption whose phrases are its regions."""
+        """Sounds as queries: each sound is one caption, its regions are the phrases."""
         return cls(
             phrases=keys.regions,
             mask=keys.mask,
@@ -102,7 +106,7 @@ class Queries(PairInputs):
         return self.caption_mask.any(1)
 
     def with_whole_captions(self) -> "Queries":
-        """The K captions' pooled embeddings as further phrases, behind the M others; each belongs to its caption."""
+        """With each caption as a whole as one more phrase of it: the K pooled embeddings follow the M phrases."""
         indices = torch.arange(self.embeds.shape[1], device=self.captions.device).expand(len(self.captions), -1)
         return replace(
             self,
@@ -112,11 +116,11 @@ class Queries(PairInputs):
         )
 
     def without_phrases(self) -> "Queries":
-        """The captions' pooled embeddings alone (M = 0)."""
+        """The pooled embeddings of the captions alone (M = 0)."""
         return replace(self, phrases=self.phrases[:, :0], mask=self.mask[:, :0], captions=self.captions[:, :0])
 
     def without_padding(self) -> "Queries":
-        """The same without the places at which no item has a phrase."""
+        """Without the columns of (B, M) in which all items have padding."""
         used = self.mask.any(0)
         return replace(self, phrases=self.phrases[:, used], mask=self.mask[:, used], captions=self.captions[:, used])
 
@@ -140,14 +144,14 @@ def attended_similarity(
         keys: (Bk, N, D), L2-normalised.
         query_mask: (Bq, M) False for padding, or None.
         key_mask: (Bk, N) False for padding, or None.
-        sharpness: γ, not negative: a number, or a finite tensor of one element, which then gets its gradient.
-        implementation: `"reference"` (one einsum, any size of memory), `"tiled"` (any device), `"triton"` (CUDA,
-            products in the inputs' dtype, under autocast in its dtype), or `"auto"`: triton where it can be used,
-            reference where all cosines fit one tile, else tiled.
+        sharpness: γ, at least 0: a number, or a finite tensor of one element, which then gets its gradient.
+        implementation: `"reference"` (holds all cosines), `"tiled"` (any device), `"triton"` (CUDA; products in the
+            inputs' dtype, under autocast in its dtype), or `"auto"`: triton where it can be used, reference where all
+            cosines fit one tile, else tiled.
 
     Returns:
-        (Bq, Bk, M) float32 (float64 for float64 inputs). Masked queries and items without any key give 0, and what
-        stands under a mask has no influence on values or gradients.
+        (Bq, Bk, M) float32 (float64 for float64 inputs); 0 for masked queries and for items without any key. Masked
+        vectors change neither values nor gradients.
 
     Raises:
         ValueError: for an unknown implementation, or one that cannot take these inputs.
@@ -161,14 +165,7 @@ def attended_similarity(
     if implementation != "triton":
         dtype = torch.promote_types(torch.promote_types(queries.dtype, keys.dtype), torch.float32)
     with torch.autocast(device_type, enabled=False):
-        queries, keys = queries.to(dtype), keys.to(dtype)
-        if query_mask is not None:
-            queries = queries.masked_fill(~query_mask.bool().unsqueeze(-1), 0.0)
-        if key_mask is None:
-            key_mask = keys.new_ones(keys.shape[:2], dtype=torch.bool)
-        else:
-            key_mask = key_mask.bool()
-            keys = keys.masked_fill(~key_mask.unsqueeze(-1), 0.0)
+        queries, keys, key_mask = _prepare(queries, keys, query_mask, key_mask, dtype)
         if implementation == "reference":
             similarity = _reference(queries, keys, key_mask, sharpness)
         elif implementation == "tiled":
@@ -187,8 +184,49 @@ def attended_similarity(
         return similarity if query_mask is None else similarity * query_mask.unsqueeze(1)
 
 
+def region_attention(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    query_mask: torch.Tensor | None = None,
+    key_mask: torch.Tensor | None = None,
+    sharpness: torch.Tensor | float = 1.0,
+) -> torch.Tensor:
+    """The weights a_n that [`attended_similarity`] gives to each item's keys; it never holds them all, this does.
+
+    Args:
+        queries, keys, query_mask, key_mask, sharpness: as in [`attended_similarity`].
+
+    Returns:
+        (Bq, Bk, M, N) float32 (float64 for float64 inputs), which sum to 1 over N; 0 for masked queries, masked keys
+        and items without any key. γ = `math.inf` gives 1 to the best key (the first of equals) and 0 to the others.
+    """
+    dtype = torch.promote_types(torch.promote_types(queries.dtype, keys.dtype), torch.float32)
+    with torch.autocast(queries.device.type, enabled=False):
+        queries, keys, key_mask = _prepare(queries, keys, query_mask, key_mask, dtype)
+        cosines = torch.einsum("imd,jnd->ijmn", queries, keys)
+        attention = _attention(cosines, key_mask, sharpness) * key_mask[None, :, None, :]
+        return attention if query_mask is None else attention * query_mask[:, None, :, None]
+
+
+def _prepare(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    query_mask: torch.Tensor | None,
+    key_mask: torch.Tensor | None,
+    dtype: torch.dtype,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Queries (Bq, M, D) and keys (Bk, N, D) in a dtype, 0 where masked, and the keys' mask (Bk, N), bool."""
+    queries, keys = queries.to(dtype), keys.to(dtype)
+    if query_mask is not None:
+        queries = queries.masked_fill(~query_mask.bool().unsqueeze(-1), 0.0)
+    if key_mask is None:
+        return queries, keys, keys.new_ones(keys.shape[:2], dtype=torch.bool)
+    key_mask = key_mask.bool()
+    return queries, keys.masked_fill(~key_mask.unsqueeze(-1), 0.0), key_mask
+
+
 def choose_implementation(queries: torch.Tensor, keys: torch.Tensor, dtype: torch.dtype, hard: bool) -> str:
-    """The fastest implementation for these inputs."""
+    """The fastest implementation for queries (Bq, M, D) and keys (Bk, N, D) multiplied in this dtype."""
     if queries.is_cuda and not hard and is_supported(queries, dtype):
         return "triton"
     return "reference" if queries[..., 0].numel() * keys[..., 0].numel() <= TILE_SIZE else "tiled"
@@ -202,19 +240,26 @@ def is_hard(sharpness: torch.Tensor | float) -> bool:
 def _reference(
     queries: torch.Tensor, keys: torch.Tensor, key_mask: torch.Tensor, sharpness: torch.Tensor | float
 ) -> torch.Tensor:
+    """Queries (Bq, M, D) and keys (Bk, N, D) with their mask (Bk, N) -> (Bq, Bk, M)."""
     cosines = torch.einsum("imd,jnd->ijmn", queries, keys)
-    dropped = ~key_mask[None, :, None, :]
-    # Where no key is kept all are alike, and all cosines are 0.
+    return (_attention(cosines, key_mask, sharpness) * cosines).sum(-1)
+
+
+def _attention(cosines: torch.Tensor, key_mask: torch.Tensor, sharpness: torch.Tensor | float) -> torch.Tensor:
+    """Cosines (Bq, Bk, M, N) and the keys' mask (Bk, N) -> weights (Bq, Bk, M, N), which sum to 1 over N.
+
+    The weights of an item without keys mean nothing; its cosines are 0.
+    """
+    masked = ~key_mask[None, :, None, :]
     lowest = torch.finfo(cosines.dtype).min
     if is_hard(sharpness):
-        best = cosines.masked_fill(dropped, lowest).argmax(-1, keepdim=True)
-        return cosines.gather(-1, best).squeeze(-1)
-    attention = (sharpness * cosines).masked_fill(dropped, lowest).softmax(-1)
-    return (attention * cosines).sum(-1)
+        best = cosines.masked_fill(masked, lowest).argmax(-1, keepdim=True)
+        return torch.zeros_like(cosines).scatter_(-1, best, 1.0)
+    return (sharpness * cosines).masked_fill(masked, lowest).softmax(-1)
 
 
 class _TiledAttendedSimilarity(torch.autograd.Function):
-    """Tile by tile over items of keys and of queries, a tile being one matrix product and passes over it in place.
+    """Attended similarity tile by tile over items of queries and keys: one matrix product, then passes in place.
 
     With a the attention and s the result, the gradients are closed: ds/dS_n = a_n·(1 + γ·(S_n − s)) and
     ds/dγ = Σ_n a_n·(S_n − s)². The hard maximum has a of 0 and 1, and no second term.
@@ -222,11 +267,12 @@ class _TiledAttendedSimilarity(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, queries, keys, key_mask, gamma, hard):
+        """Queries (Bq, M, D), keys (Bk, N, D), key_mask (Bk, N) bool, gamma of one element -> (Bq, Bk, M)."""
         num_queries, num_phrases, _ = queries.shape
         masked = not bool(key_mask.all())
         similarity = queries.new_empty(num_queries, num_phrases, len(keys))
-        # Of the softmax the maximum and the total, apart: their sum as a logarithm would be rounded where logits are
-        # large. Of the hard maximum, its place.
+        # The softmax's maximum and total are kept apart: one logarithm of both would be rounded where logits are large.
+        # Of the hard maximum the index is kept.
         maximum, total = torch.empty_like(similarity), None if hard else torch.empty_like(similarity)
         for rows, columns in _tiles(queries, keys):
             cosines = _cosines(queries[rows], keys[columns])
@@ -266,7 +312,7 @@ class _TiledAttendedSimilarity(torch.autograd.Function):
                 cosines_grad = cosines.zero_().scatter_(-1, highest.long(), upstream)
             else:
                 logits = _mask(torch.addcmul(-highest, cosines, gamma), ~key_mask[columns] if masked else None)
-                weights = logits.exp_()  # attention times the total
+                weights = logits.exp_()  # the attention times the total
                 deviation = cosines.sub_(result)
                 spread = weights * deviation
                 gamma_grad += (spread * deviation).sum(-1, keepdim=True).mul_(upstream).sum()
@@ -284,9 +330,9 @@ def _cosines(queries: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
 
 
 def _mask(logits: torch.Tensor, dropped: torch.Tensor | None, copy: bool = False) -> torch.Tensor:
-    """The lowest number for dropped keys (c, N), in place or on a copy; None drops nothing.
+    """Logits (r·M, c, N) with the lowest number for dropped keys (c, N), in place or on a copy; None drops nothing.
 
-    Where an item has no key all of them are alike, and their cosines are 0.
+    Where all keys of an item are dropped their weights are equal, and their cosines are 0.
     """
     if dropped is None:
         return logits
@@ -295,7 +341,7 @@ def _mask(logits: torch.Tensor, dropped: torch.Tensor | None, copy: bool = False
 
 
 def _tiles(queries: torch.Tensor, keys: torch.Tensor):
-    """Slices of query items and key items whose cosines number about TILE_SIZE, with more keys than queries."""
+    """Slices of query items and key items of about TILE_SIZE cosines, for queries (Bq, M, D) and keys (Bk, N, D)."""
     num_phrases, num_regions = queries.shape[1], keys.shape[1]
     columns = max(1, min(len(keys), int((4 * TILE_SIZE) ** 0.5) // max(1, num_regions)))
     rows = max(1, TILE_SIZE // max(1, num_phrases * num_regions * columns))
@@ -312,35 +358,80 @@ def caption_scores(
     phrase_sharpness: torch.Tensor | float = 0.0,
     phrase_gates: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Score of each caption: its phrases' similarities, weighted by a softmax of δ times themselves plus their gates.
+    """Score of each caption: its phrases' similarities, weighted by the attention over phrases.
+
+    With s_m the similarity of phrase m of a caption: w_m = softmax over the caption's phrases of δ·s_m + g_m, and the
+    score is the sum over them of w_m·s_m.
 
     Args:
         similarity: (Bq, Bk, M) from [`attended_similarity`].
         phrase_captions: (Bq, M) index of the caption that a phrase belongs to, in 0..K-1.
         phrase_mask: (Bq, M) False for padding.
         num_captions: K.
-        phrase_sharpness: δ; 0 gives the mean over a caption's phrases, where there are no gates.
-        phrase_gates: (Bq, M) what each phrase's weight has beside its similarity, a logit; None: 0.
+        phrase_sharpness: δ; 0 without gates gives the mean over a caption's phrases.
+        phrase_gates: (Bq, M) the gates g; None: 0.
 
     Returns:
         (Bq, Bk, K) in the dtype of `similarity`; 0 for a caption without phrases.
     """
+    weights, membership, total = _phrase_weights(
+        similarity, phrase_captions, phrase_mask, num_captions, phrase_sharpness, phrase_gates
+    )
+    with torch.autocast(similarity.device.type, enabled=False):  # sums must not be rounded to 8 bits
+        return torch.einsum("ijm,imk->ijk", weights * similarity, membership) / total
+
+
+def phrase_attention(
+    similarity: torch.Tensor,
+    phrase_captions: torch.Tensor,
+    phrase_mask: torch.Tensor,
+    num_captions: int,
+    phrase_sharpness: torch.Tensor | float = 0.0,
+    phrase_gates: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """The weights w_m that [`caption_scores`] gives to phrases; its arguments.
+
+    Returns:
+        (Bq, Bk, M) in the dtype of `similarity`, which sum to 1 over the phrases of a caption; 0 for padding.
+    """
+    weights, membership, total = _phrase_weights(
+        similarity, phrase_captions, phrase_mask, num_captions, phrase_sharpness, phrase_gates
+    )
+    with torch.autocast(similarity.device.type, enabled=False):
+        return weights * torch.einsum("ijk,imk->ijm", 1 / total, membership)
+
+
+def _phrase_weights(
+    similarity: torch.Tensor,
+    phrase_captions: torch.Tensor,
+    phrase_mask: torch.Tensor,
+    num_captions: int,
+    phrase_sharpness: torch.Tensor | float,
+    phrase_gates: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The softmax over a caption's phrases before it is divided; the arguments are those of [`caption_scores`].
+
+    Returns:
+        Exponentials (Bq, Bk, M), 0 for padding; which phrase belongs to which caption, 0 or 1 (Bq, M, K); and each
+        caption's sum of exponentials (Bq, Bk, K), at least 1.
+    """
     num_queries, num_keys, _ = similarity.shape
+    phrase_mask = phrase_mask.bool()
     membership = F.one_hot(phrase_captions.clamp(0, num_captions - 1), num_captions)
-    membership = (membership.bool() & phrase_mask.bool().unsqueeze(-1)).to(similarity.dtype)  # (Bq, M, K)
+    membership = (membership.bool() & phrase_mask.unsqueeze(-1)).to(similarity.dtype)
     logits = phrase_sharpness * similarity
     if phrase_gates is not None:
-        logits = logits + phrase_gates.masked_fill(~phrase_mask.bool(), 0.0).unsqueeze(1)
-    # Each caption's own maximum is taken off, so that no caption's weights vanish beside another's.
+        logits = logits + phrase_gates.masked_fill(~phrase_mask, 0.0).unsqueeze(1)
+    # Each caption's own maximum is subtracted, so that no caption's weights vanish beside another's.
     index = phrase_captions.clamp(0, num_captions - 1).unsqueeze(1).expand(-1, num_keys, -1)
     lowest = torch.finfo(similarity.dtype).min
-    masked = logits.detach().masked_fill(~phrase_mask.bool().unsqueeze(1), lowest)
+    masked = logits.detach().masked_fill(~phrase_mask.unsqueeze(1), lowest)
     maxima = logits.new_full((num_queries, num_keys, num_captions), lowest)
     maxima = maxima.scatter_reduce(2, index, masked, reduce="amax")
     weights = torch.exp((logits - maxima.gather(2, index)).clamp(max=0.0)) * phrase_mask.unsqueeze(1)
-    with torch.autocast(similarity.device.type, enabled=False):  # sums are not to be rounded to 8 bits
+    with torch.autocast(similarity.device.type, enabled=False):
         total = torch.einsum("ijm,imk->ijk", weights, membership)
-        return torch.einsum("ijm,imk->ijk", weights * similarity, membership) / total.clamp(min=1.0)
+    return weights, membership, total.clamp(min=1.0)
 
 
 def pair_scores(
@@ -352,7 +443,7 @@ def pair_scores(
     phrase_sharpness: torch.Tensor | float = 0.0,
     implementation: str = "auto",
 ) -> torch.Tensor:
-    """One score for each pair of items, all queries of an item taken as one caption.
+    """One score for each pair of items, with all queries of an item as one caption.
 
     Args:
         queries, keys, query_mask, key_mask, sharpness, implementation: as in [`attended_similarity`].

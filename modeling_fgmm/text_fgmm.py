@@ -1,4 +1,4 @@
-"""Words to phrases: the text tower of MIL-NCE applied to each phrase, optionally after transformer layers."""
+"""The text encoder: MIL-NCE's text tower applied to each phrase, optionally after transformer layers; word pooling."""
 
 from collections.abc import Callable
 
@@ -22,14 +22,15 @@ def eager_attention(
     scaling: float,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention in plain steps, with the signature of transformers' other implementations.
+    """Plain attention, with the signature of transformers' other implementations.
 
     Args:
         query, key, value: (B, heads, L, C / heads).
         attention_mask: (B, 1, L, L), added to the logits; None: every token attends to all.
+        scaling: factor of the logits.
 
     Returns:
-        (B, L, heads, C / heads), and the weights (B, heads, L, L).
+        The output (B, L, heads, C / heads), and the weights (B, heads, L, L).
     """
     logits = query @ key.transpose(2, 3) * scaling
     if attention_mask is not None:
@@ -41,7 +42,7 @@ def eager_attention(
 class TextLayer(GradientCheckpointingLayer):
     """A pre-norm transformer layer (Vaswani et al., 2017)."""
 
-    is_causal = False  # what transformers' attention implementations ask for
+    is_causal = False  # read by transformers' attention implementations
 
     def __init__(self, config: FgmmTextConfig):
         super().__init__()
@@ -57,7 +58,7 @@ class TextLayer(GradientCheckpointingLayer):
     def forward(
         self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(B, L, C) and the mask that the implementation takes -> (B, L, C), and weights (B, heads, L, L) or None."""
+        """(B, L, C), and a mask for the attention implementation -> (B, L, C), and weights (B, heads, L, L) or None."""
         batch, length, width = hidden_states.shape
         qkv = self.qkv(self.attention_norm(hidden_states)).view(batch, length, 3, self.num_heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
@@ -70,7 +71,7 @@ class TextLayer(GradientCheckpointingLayer):
 
 
 class FgmmTextEncoder(FgmmPreTrainedModel):
-    """Words to one vector a phrase, before the projection; `out_channels` are its dimensions."""
+    """Tokens to one vector a phrase, before the projection; `out_channels` is its number of dimensions (C)."""
 
     config_class = FgmmTextConfig
     main_input_name = "input_ids"
@@ -100,10 +101,10 @@ class FgmmTextEncoder(FgmmPreTrainedModel):
         Args:
             input_ids: (B, L) token ids, all candidate captions of an item end to end.
             attention_mask: (B, L) 1 for tokens, 0 for padding.
-            phrase_spans: (B, M, 2) first token and one past the last token of each phrase; phrases do not overlap,
-                and an empty span is padding.
-            caption_lengths: (B, K) tokens of each candidate caption, each a text of its own to the transformer layers;
-                0 for padding. None: an item is one text.
+            phrase_spans: (B, M, 2) first token and one past the last of each phrase; phrases do not overlap, and an
+                empty span is padding.
+            caption_lengths: (B, K) tokens of each candidate caption, 0 for padding; transformer layers attend within a
+                caption. None: an item is one text.
 
         Returns:
             (B, M, C) the maximum over each phrase's words, 0 for padding.
@@ -118,7 +119,7 @@ class FgmmTextEncoder(FgmmPreTrainedModel):
         return max_over_spans(words, phrase_spans)
 
     def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
-        """(S, l) ids and mask, 1 for tokens, to word vectors (S, l, C)."""
+        """Token ids and their mask, 1 for tokens, (B, L) each -> word vectors (B, L, C)."""
         hidden_states = self.dropout(self.word_embedding(input_ids))
         if self.layers:
             length = input_ids.shape[1]
@@ -138,27 +139,27 @@ class FgmmTextEncoder(FgmmPreTrainedModel):
 def encode_each_caption(
     encode: Callable, input_ids: torch.Tensor, attention_mask: torch.Tensor, caption_lengths: torch.Tensor | None
 ) -> torch.Tensor:
-    """Word vectors of every candidate caption for itself: an item's captions are alternatives, not one text.
+    """Encodes each candidate caption as a text of its own, because an item's captions are alternatives, not one text.
 
     Args:
-        encode: ids (S, l) and mask (S, l), 1 for tokens, to word vectors (S, l, C).
-        input_ids: (B, L) candidate captions end to end.
+        encode: token ids and their mask, 1 for tokens, (captions, l) each, to word vectors (captions, l, C).
+        input_ids: (B, L) token ids, the candidate captions of an item end to end.
         attention_mask: (B, L) 0 for padding.
-        caption_lengths: (B, K) tokens of each; None: an item is one text.
+        caption_lengths: (B, K) tokens of each candidate caption, 0 for padding. None: an item is one text.
 
     Returns:
-        (B, L, C).
+        Word vectors (B, L, C).
     """
     if caption_lengths is None or not bool(caption_lengths.any()):
-        # A softmax over nothing is no number: an item without a token attends to its padding, which is in no phrase.
+        # An item without tokens attends to its padding, which is in no phrase: a softmax over nothing would be NaN.
         return encode(input_ids, attention_mask.masked_fill(~attention_mask.bool().any(1, keepdim=True), 1))
     batch, length = input_ids.shape
-    item, caption = caption_lengths.nonzero(as_tuple=True)  # (S,)
+    item, caption = caption_lengths.nonzero(as_tuple=True)  # (captions,)
     lengths = caption_lengths[item, caption]
     first = item * length + caption_lengths.cumsum(1)[item, caption] - lengths
     offsets = torch.arange(int(lengths.max()), device=input_ids.device)
     inside = offsets < lengths.unsqueeze(1)
-    places = (first.unsqueeze(1) + offsets).clamp(max=batch * length - 1)  # (S, l)
+    places = (first.unsqueeze(1) + offsets).clamp(max=batch * length - 1)  # (captions, l)
     words = encode(input_ids.flatten()[places], inside.long())
     rows = words.new_zeros(batch * length, words.shape[-1])
     rows[places[inside]] = words[inside]
@@ -166,29 +167,59 @@ def encode_each_caption(
 
 
 def max_over_spans(words: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:
-    """Maximum of word vectors over each span.
+    """The maximum of word vectors over each span.
 
-    No shape depends on the spans' values, so that graphs can be compiled and exported.
+    No shape depends on values, so that graphs can be compiled and exported.
 
     Args:
         words: (B, L, C).
-        spans: (B, M, 2) first and one past the last word; they do not overlap.
+        spans: (B, M, 2) first and one past the last word; spans do not overlap.
 
     Returns:
-        (B, M, C); an empty span gives 0.
+        (B, M, C); 0 for an empty span.
     """
     batch, length, channels = words.shape
     places = torch.arange(length, device=words.device).unsqueeze(-1)
     inside = (places >= spans[:, None, :, 0]) & (places < spans[:, None, :, 1])  # (B, L, M)
-    # Words of no span go to one place more, which is dropped.
+    # Words outside of all spans go into one more span, which is dropped.
     span = torch.where(inside.any(2), inside.int().argmax(2), spans.shape[1])
     pooled = words.new_full((batch, spans.shape[1] + 1, channels), torch.finfo(words.dtype).min)
     pooled = pooled.scatter_reduce(1, span.unsqueeze(-1).expand_as(words), words, reduce="amax")[:, :-1]
     return pooled.masked_fill((spans[..., 1] <= spans[..., 0]).unsqueeze(-1), 0.0)
 
 
+def complete_phrases(
+    attention_mask: torch.Tensor,
+    phrase_spans: torch.Tensor | None,
+    phrase_captions: torch.Tensor | None,
+    phrase_mask: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+    """Fills in what is not given about phrases, and clears what stands in their padding.
+
+    Args:
+        attention_mask: (B, L) 0 for padding.
+        phrase_spans: (B, M, 2) first token and one past the last of each phrase. None: each item is one phrase.
+        phrase_captions: (B, M) index of each phrase's candidate caption. None: each item is one caption.
+        phrase_mask: (B, M) False for padding. None: empty spans are padding.
+
+    Returns:
+        The three of them, the mask bool, spans and captions 0 for padding; and K.
+    """
+    if phrase_spans is None:
+        phrase_spans = span_of_text(attention_mask)
+    if phrase_mask is None:
+        phrase_mask = phrase_spans[..., 1] > phrase_spans[..., 0]
+    phrase_mask = phrase_mask.bool()
+    phrase_spans = phrase_spans.masked_fill(~phrase_mask.unsqueeze(-1), 0)
+    if phrase_captions is None:
+        return phrase_spans, torch.zeros_like(phrase_mask, dtype=torch.long), phrase_mask, 1
+    phrase_captions = phrase_captions.masked_fill(~phrase_mask, 0)
+    num_captions = int(phrase_captions.max()) + 1 if phrase_captions.numel() else 1
+    return phrase_spans, phrase_captions, phrase_mask, num_captions
+
+
 def span_of_text(attention_mask: torch.Tensor) -> torch.Tensor:
-    """(B, L) to (B, 1, 2): the first token and one past the last, on whichever side the padding is; (0, 0) of none."""
+    """The span of all tokens, with the padding on either side: (B, L) -> (B, 1, 2); (0, 0) of an empty text."""
     length = attention_mask.shape[1]
     places = torch.arange(length, device=attention_mask.device)
     first = torch.where(attention_mask.bool(), places, length).amin(1)
@@ -199,17 +230,16 @@ def span_of_text(attention_mask: torch.Tensor) -> torch.Tensor:
 def max_over_captions(
     phrases: torch.Tensor, phrase_mask: torch.Tensor, phrase_captions: torch.Tensor, num_captions: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Maximum over the words of each item and of each caption: they are the words of their phrases.
+    """The maximum over the words of each item and of each caption, that is over those of their phrases.
 
     Args:
         phrases: (B, M, C) maxima over the words of each phrase.
         phrase_mask: (B, M) False for padding.
-        phrase_captions: (B, M) the caption that a phrase belongs to, in 0..K-1.
+        phrase_captions: (B, M) index of each phrase's caption, in 0..K-1.
         num_captions: K.
 
     Returns:
-        Items (B, C), captions (B, K, C), and the captions' mask (B, K), False where one has no phrase; what has no
-        phrase is 0.
+        Items (B, C) and captions (B, K, C), 0 where they have no phrase, and the captions' mask (B, K), False there.
     """
     caption_mask = (F.one_hot(phrase_captions, num_captions).bool() & phrase_mask.unsqueeze(-1)).any(1)
     lowest = torch.finfo(phrases.dtype).min

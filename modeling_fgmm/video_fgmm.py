@@ -1,4 +1,4 @@
-"""S3D-G: clips or images to a feature map of regions (Xie et al., ECCV 2018; as used by Miech et al., CVPR 2020)."""
+"""The video encoder S3D-G (Xie et al., ECCV 2018; as used by Miech et al., CVPR 2020): clips to a map of regions."""
 
 import torch
 import torch.nn.functional as F
@@ -21,19 +21,19 @@ INCEPTION_STAGES = (
 )
 # Kernel and stride (time, height, width) of the pooling before stages 3, 4 and 5.
 STAGE_POOLING = (((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)))
-# Frames for which an image stands still where padding in time is zero: those of MIL-NCE's clips.
+# Frames for which an image is repeated where the padding in time is zero: those of MIL-NCE's clips.
 STILL_FRAMES = 32
 
 
 def scale_channels(channels: int, width_multiplier: float) -> int:
-    """Channels after the width multiplier, a multiple of 8 (vector registers, tensor cores)."""
+    """The number of channels after the width multiplier, a multiple of 8 (for vector registers and tensor cores)."""
     return max(8, round(channels * width_multiplier / 8) * 8)
 
 
 class TemporalConv3d(nn.Conv3d):
-    """A 3d convolution whose padding in time repeats the border frames, or is zero.
+    """A 3D convolution whose padding in time repeats the first and last frame, or is zero.
 
-    With repeated frames a clip in which nothing moves is answered like the single image it shows.
+    With repeated frames a static clip has the features of the image that it shows.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, stride, padding, temporal_padding: str):
@@ -44,7 +44,7 @@ class TemporalConv3d(nn.Conv3d):
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """(B, C, t, h, w) -> (B, C', t', h', w')."""
         if hidden_states.shape[2] == 1 and self.temporal_padding == "replicate":
-            # A single frame repeated: the kernel summed over time does the same at a fraction of the cost.
+            # The frame is repeated: the kernel summed over time gives the same at a fraction of the cost.
             return F.conv3d(hidden_states, self.weight.sum(2, keepdim=True), None, self.stride, self.padding)
         if any(self.padding_in_time):
             hidden_states = F.pad(hidden_states, (0, 0, 0, 0, *self.padding_in_time), mode=self.temporal_padding)
@@ -52,7 +52,7 @@ class TemporalConv3d(nn.Conv3d):
 
 
 class ConvBlock(nn.Module):
-    """Convolution, batch normalisation, ReLU; a k x k x k kernel is separated into space (1,k,k) and time (k,1,1)."""
+    """Convolution, batch normalisation, ReLU; a k x k x k kernel is split into space (1, k, k) and time (k, 1, 1)."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, temporal_padding: str):
         super().__init__()
@@ -77,7 +77,7 @@ class ConvBlock(nn.Module):
 
 
 class SelfGating(nn.Module):
-    """Scales each channel by a sigmoid of a linear map of all channels' means (the feature gating of S3D-G)."""
+    """Scales each channel by a sigmoid of a linear map of the means of all channels (the feature gating of S3D-G)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -90,9 +90,12 @@ class SelfGating(nn.Module):
 
 
 def max_pool_same(hidden_states: torch.Tensor, kernel: tuple, stride: tuple) -> torch.Tensor:
-    """Maximum pooling whose output covers every input position (TensorFlow's SAME for even sizes).
+    """Maximum pooling with TensorFlow's padding SAME (for even sizes): (B, C, t, h, w) -> (B, C, t', h', w').
 
-    The inputs are outputs of a ReLU, so that padding with zeros never wins over a real value.
+    The inputs are outputs of a ReLU, so that zero padding never exceeds a real value.
+
+    Args:
+        kernel, stride: (time, height, width).
     """
     time, height, width = (k - s for k, s in zip(kernel, stride, strict=True))
     padding = (width // 2, width - width // 2, height // 2, height - height // 2, time // 2, time - time // 2)
@@ -100,7 +103,7 @@ def max_pool_same(hidden_states: torch.Tensor, kernel: tuple, stride: tuple) -> 
 
 
 class InceptionBlock(GradientCheckpointingLayer):
-    """Four parallel branches, each gated, concatenated over channels."""
+    """Four parallel branches, each gated, concatenated along the channels."""
 
     def __init__(self, in_channels: int, channels: tuple[int, ...], config: FgmmVideoConfig):
         super().__init__()
@@ -140,7 +143,7 @@ class VideoStage(nn.Sequential):
 
 
 def space_to_depth(pixels: torch.Tensor) -> torch.Tensor:
-    """2x2x2 neighbourhoods into channels: (B, C, T, H, W) -> (B, 8C, T/2, H/2, W/2), padded for the stem."""
+    """Moves 2x2x2 neighbourhoods into channels and pads for the stem: (B, C, T, H, W) -> (B, 8C, T/2, H/2+3, W/2+3)."""
     if pixels.shape[2] % 2:
         pixels = torch.cat([pixels, pixels[:, :, -1:]], dim=2)
     batch, channels, frames, height, width = pixels.shape
@@ -150,14 +153,14 @@ def space_to_depth(pixels: torch.Tensor) -> torch.Tensor:
 
 
 class Stem(GradientCheckpointingLayer):
-    """From pixels to a map at 1/4 of the height and width and half of the frames."""
+    """From pixels to a feature map of 1/4 of the height and width and half of the frames."""
 
     def __init__(self, config: FgmmVideoConfig):
         super().__init__()
         first, second = scale_channels(64, config.width_multiplier), scale_channels(192, config.width_multiplier)
         self.space_to_depth = config.space_to_depth
         if config.space_to_depth:
-            # Kernel 2x4x4 at stride 1, one position more to the right than to the left.
+            # Kernel 2x4x4 at stride 1, with one more position of padding at the end than at the beginning.
             self.conv = TemporalConv3d(
                 8 * config.num_channels, first, (2, 4, 4), 1, ((0, 1), 0, 0), config.temporal_padding
             )
@@ -172,9 +175,10 @@ class Stem(GradientCheckpointingLayer):
         self.out_channels = second
 
     def convolve(self, pixels: torch.Tensor) -> torch.Tensor:
-        """(B, C, T, H, W) -> (B, C', T/2, H/2, W/2), what `forward` goes on from.
+        """The first convolution, (B, C, T, H, W) -> (B, C', T/2, H/2, W/2), the input of `forward`.
 
-        Not in it, for reentrant checkpointing gives no gradient to weights of a layer whose input needs none.
+        It is not part of `forward`, because reentrant gradient checkpointing gives no gradient to the weights of a
+        layer whose input needs none.
         """
         return self.conv(space_to_depth(pixels) if self.space_to_depth else pixels)
 
@@ -186,10 +190,7 @@ class Stem(GradientCheckpointingLayer):
 
 
 class FgmmVideoEncoder(nn.Module):
-    """S3D-G without its head.
-
-    `out_channels` are the channels of the feature map.
-    """
+    """S3D-G without its head; `out_channels` is the number of channels of the feature map (C)."""
 
     def __init__(self, config: FgmmVideoConfig):
         super().__init__()
@@ -215,10 +216,10 @@ class FgmmVideoEncoder(nn.Module):
             pixel_values_videos: (B, T, 3, H, W) normalised pixels; an image is a clip of one frame.
 
         Returns:
-            The features of the regions (B, N, C) with N = t·h·w, and the grid (t, h, w).
+            Features of the regions (B, N, C) with N = t·h·w, and the grid (t, h, w).
 
         Raises:
-            ValueError: when the shape is not (B, T, 3, H, W), or too small for the network.
+            ValueError: when the shape is not (B, T, 3, H, W), or the sides are odd with `space_to_depth`.
         """
         if pixel_values_videos.ndim != 5 or pixel_values_videos.shape[2] != self.config.num_channels:
             raise ValueError(
@@ -227,14 +228,14 @@ class FgmmVideoEncoder(nn.Module):
             )
         if self.config.space_to_depth and any(size % 2 for size in pixel_values_videos.shape[-2:]):
             raise ValueError(
-                f"Frames of {tuple(pixel_values_videos.shape[-2:])} pixels cannot be folded by "
-                "space_to_depth; resize them to an even height and width."
+                f"space_to_depth does not take frames of {tuple(pixel_values_videos.shape[-2:])} pixels; resize them "
+                "to an even height and width."
             )
         batch, frames = pixel_values_videos.shape[:2]
         if self.config.frame_by_frame:
             pixel_values_videos = pixel_values_videos.flatten(0, 1).unsqueeze(1)
         elif frames == 1 and self.config.temporal_padding == "zeros":
-            # Zeros around a single frame are not those around it beside videos, where it stands still for their length.
+            # As long as a video, so that an image has the same features alone and in a batch with videos.
             pixel_values_videos = pixel_values_videos.expand(-1, STILL_FRAMES, -1, -1, -1)
         hidden_states = self.stem(self.stem.convolve(pixel_values_videos.transpose(1, 2)))
         for stage in self.stages:

@@ -20,12 +20,14 @@ class Clip:
     frames: (T, 3, H, W) uint8 in [0, 255], T = 1 for an image; None without video and image.
     waveform: (S,) float32 in [-1, 1] at the feature extractor's sampling rate; None without audio.
     captions: candidate captions, at most K.
+    is_image: the frame is an image's, not a video's.
     """
 
     video_id: str
     frames: torch.Tensor | None
     waveform: torch.Tensor | None
     captions: list[str] = field(default_factory=list)
+    is_image: bool = False
 
 
 @contextmanager
@@ -86,7 +88,7 @@ def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | No
             waveform = audio.read_waveform(processor.feature_extractor.sampling_rate, start, end)
     if frames is None and waveform is None:
         raise MediaError(f"{name} has neither video, image nor audio to decode; remove its row.")
-    return Clip(name, frames, waveform)
+    return Clip(name, frames, waveform, is_image=video is None and image is not None)
 
 
 def random_window(duration: float, seconds: float, generator: np.random.Generator) -> tuple[float, float]:
@@ -127,7 +129,7 @@ def caption_window(caption: dict, duration: float | None) -> tuple[float, float]
 def candidate_captions(
     captions: list[dict], start: float, end: float, num_captions: int, generator: np.random.Generator
 ) -> list[str]:
-    """The captions whose centres are nearest to the centre of a window.
+    """The captions whose middles are nearest to the middle of a window.
 
     Args:
         captions: `{"text", "start", "end"}`, seconds; captions of the whole item, whose start is None, have distance 0.
@@ -138,12 +140,12 @@ def candidate_captions(
     Returns:
         Texts, nearest first.
     """
-    center = (start + end) / 2
+    middle = (start + end) / 2
     order = generator.permutation(len(captions))
 
     def distance(index: int) -> float:
         caption = captions[index]
-        return 0.0 if caption["start"] is None else abs((caption["start"] + caption["end"]) / 2 - center)
+        return 0.0 if caption["start"] is None else abs((caption["start"] + caption["end"]) / 2 - middle)
 
     return [captions[index]["text"] for index in sorted(order, key=distance)[:num_captions]]
 

@@ -22,7 +22,7 @@ FUNCTION_WORDS = frozenset(
     just very really also too
     """.split()  # noqa: SIM905
 )
-# Second halves of contractions in captions that are tokenized as "it 's"; elsewhere these letters are words.
+# Second halves of contractions in captions that are written as "it 's"; elsewhere these letters are words.
 CONTRACTIONS = frozenset(["s", "t", "re", "ve", "ll", "d", "m"])
 
 # A word: letters, digits and inner apostrophes; in scripts written without spaces each character is a word.

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import torch
@@ -17,9 +18,9 @@ from .hf_processors_fgmm import (
     make_tokenizer,
     make_video_processor,
 )
-from .media_fgmm import read_waveform, unwrap_file
+from .media_fgmm import probe_media, read_waveform, unwrap_file
 from .phrases_fgmm import find_phrases, to_token_spans
-from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs
+from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs, is_image
 
 TEXT_ERROR = "text must be a string, a list of strings, or a list of lists of candidate captions."
 
@@ -139,6 +140,21 @@ class FgmmProcessor(ProcessorMixin):
             data.update(self._process_text(text, options["truncation"], options["max_length"], options.get("padding")))
         return BatchFeature(data, tensor_type=kwargs["return_tensors"])
 
+    def shown_window(self, item, start: float = 0.0, end: float | None = None) -> tuple[float, float] | None:
+        """The window of a file that a call with these times shows, in seconds; None for what has no times.
+
+        Args:
+            item: a file of video or sound as in a call; images, frames and waveforms in memory have no times.
+            start, end: as in a call.
+
+        Raises:
+            MediaError: for a file that cannot be decoded.
+        """
+        item = unwrap_file(item)
+        if is_image(item) or not (isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read")):
+            return None
+        return start, probe_media(item).duration if end is None else end
+
     def _process_audio(self, audio, sampling_rate: int | None, start: float = 0.0, end: float | None = None):
         """Items of any kind to the feature extractor's batch; `sampling_rate` in Hz, `start` and `end` in seconds."""
         target_rate = self.feature_extractor.sampling_rate
@@ -164,7 +180,7 @@ class FgmmProcessor(ProcessorMixin):
         items = list_captions(text)
         captions = [caption for item in items for caption in item]
         tokenized = iter(self._tokenize(captions, truncation, max_length))
-        joined = [join_captions([next(tokenized) for _ in item]) for item in items]
+        joined = [join_captions(list(islice(tokenized, len(item)))) for item in items]
         return pad_texts(joined, self.tokenizer.pad_token_id, max_length if padding == "max_length" else 1)
 
     def _tokenize(self, captions: list[str], truncation: bool, max_length: int) -> list["TokenizedText"]:

@@ -291,7 +291,7 @@ class EvaluationClips(TorchIterableDataset):
         return EvaluationItem(clips, captions, row.get("label"))
 
     def decode_window(self, row: dict, start: float, end: float | None) -> Clip:
-        """One window of a row, center-cropped and without captions; times in seconds."""
+        """One window of a row, cropped to the centre and without captions; times in seconds."""
         clip = read_clip(row, self.processor, start, end, self.with_audio)
         if clip.frames is not None:
             clip.frames = self.processor.video_processor.resize_and_crop(clip.frames)

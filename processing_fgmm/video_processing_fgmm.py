@@ -39,7 +39,7 @@ class FgmmVideoProcessorKwargs(VideosKwargs, total=False):
 
 
 class FgmmVideoProcessor(VideoProcessorMixin):
-    """Samples frames uniformly in time, resizes, center-crops, rescales and normalises them.
+    """Samples frames uniformly in time, resizes them, crops the centre, rescales and normalises.
 
     Args:
         num_frames: frames sampled from a clip (T).
@@ -118,16 +118,16 @@ class FgmmVideoProcessor(VideoProcessorMixin):
             settings = {name: getattr(self, name) for name in OVERRIDABLE_KWARGS} | overrides
             return type(self)(**settings).preprocess(videos, num_frames, start, end, return_tensors)
         batch = videos if isinstance(videos, (list, tuple)) else [videos]
-        if isinstance(videos, (list, tuple)) and len(videos) and all(is_frame(item) for item in videos):
+        if isinstance(videos, (list, tuple)) and len(videos) and all(map(self.is_frame, videos)):
             batch = [videos]
-        batch = [unwrap_file(item) for item in batch]
+        batch = [unwrap_file(item) for item in batch]  # to None where there is neither bytes nor path
         clips = [None if item is None else self.load_frames(item, num_frames, start, end) for item in batch]
         clips = [None if clip is None else self.rescale_and_normalize(self.resize_and_crop(clip)) for clip in clips]
         longest = max((len(clip) for clip in clips if clip is not None), default=1)
         pixels = torch.zeros(len(clips), longest, 3, self.crop_size["height"], self.crop_size["width"])
         for row, clip in enumerate(clips):
             if clip is not None:
-                pixels[row] = clip[uniform_indices(len(clip), longest)]
+                pixels[row] = clip if len(clip) == longest else clip[uniform_indices(len(clip), longest)]
         mask = torch.tensor([clip is not None for clip in clips], dtype=torch.bool)
         return BatchFeature({"pixel_values_videos": pixels, "video_mask": mask}, tensor_type=return_tensors)
 
@@ -165,6 +165,7 @@ class FgmmVideoProcessor(VideoProcessorMixin):
             MediaError: for a file that cannot be decoded.
             ValueError: for an item that is neither a video nor an image.
         """
+        item = unwrap_file(item)
         if is_image(item):
             return image_to_frame(item)
         if isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read"):
@@ -174,13 +175,18 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         frames = array_to_frames(item)
         return frames[uniform_indices(len(frames), num_frames)]
 
+    @staticmethod
+    def is_frame(item) -> bool:
+        """Whether it is a picture in memory: a PIL image, or an array or tensor of three axes."""
+        return isinstance(item, Image.Image) or getattr(item, "ndim", None) == 3
+
     @property
     def decoded_size(self) -> int | tuple[int, int]:
         """Size to which files are scaled while they are decoded, pixels: the shorter side, or (height, width)."""
         return self.size.get("shortest_edge") or (self.size["height"], self.size["width"])
 
     def resize_and_crop(self, frames: torch.Tensor) -> torch.Tensor:
-        """Resizes frames to `size` and takes their center crop; frames of the crop's size are returned as they are.
+        """Resizes frames to `size` and crops their centre; frames of the crop's size are returned as they are.
 
         Args:
             frames: (T, 3, H, W) uint8.
@@ -188,19 +194,28 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         Returns:
             (T, 3, crop height, crop width) uint8.
         """
-        height, width = frames.shape[-2:]
+        target, (top, left) = self.scale_and_place(*frames.shape[-2:])
+        height, width = self.crop_size["height"], self.crop_size["width"]
+        return resize(frames, target, self.resample)[..., top : top + height, left : left + width]
+
+    def scale_and_place(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The (height, width) to which frames of a size are scaled, and the (top, left) of the crop in it; pixels."""
         crop = (self.crop_size["height"], self.crop_size["width"])
-        if (height, width) == crop:
-            return frames
         target = self.decoded_size
-        if isinstance(target, int):
+        if (height, width) == crop:
+            target = crop
+        elif isinstance(target, int):
             ratio = target / min(height, width)
             target = (round(height * ratio), round(width * ratio))
         # Not smaller than the crop, even if `size` is.
         target = (max(target[0], crop[0]), max(target[1], crop[1]))
-        frames = resize(frames, target, self.resample)
-        top, left = (target[0] - crop[0]) // 2, (target[1] - crop[1]) // 2
-        return frames[..., top : top + crop[0], left : left + crop[1]]
+        return target, ((target[0] - crop[0]) // 2, (target[1] - crop[1]) // 2)
+
+    def cropped_area(self, height: int, width: int) -> tuple[float, float, float, float]:
+        """What the crop leaves of a frame: (x_min, y_min, x_max, y_max) in shares of its width and height, 0 to 1."""
+        (target_height, target_width), (top, left) = self.scale_and_place(height, width)
+        bottom, right = top + self.crop_size["height"], left + self.crop_size["width"]
+        return left / target_width, top / target_height, right / target_width, bottom / target_height
 
     def random_crop(
         self, frames: torch.Tensor, generator: np.random.Generator, min_area: float = 1.0, flip: bool = False
@@ -262,12 +277,7 @@ def is_image(item) -> bool:
     """PIL images, arrays of three axes, and paths with the name of an image."""
     if isinstance(item, (str, os.PathLike)):
         return os.path.splitext(item)[1].lower() in (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-    return is_frame(item)
-
-
-def is_frame(item) -> bool:
-    """PIL images and arrays of three axes."""
-    return isinstance(item, Image.Image) or (hasattr(item, "ndim") and item.ndim == 3)
+    return FgmmVideoProcessor.is_frame(item)
 
 
 def image_to_frame(image) -> torch.Tensor:

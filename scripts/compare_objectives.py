@@ -1,66 +1,61 @@
-"""Trains the same encoders from the same seeds, on as many clips, under each loss, and compares what they retrieve.
+"""Trains the same encoders from the same seeds, on as many clips, under each loss, and compares their retrieval.
 
-    python scripts/compare_objectives.py losses plain --flickr8k Flickr8k
-    python scripts/compare_objectives.py losses batch --flickr8k Flickr8k --seeds 0 1 2 --jobs 2
-    python scripts/compare_objectives.py --figures
+    python scripts/compare_objectives.py rates noise --sources DATA
+    python scripts/compare_objectives.py batch --sources DATA --seeds 0 1 2 --jobs 2
 
-A study is a list of runs. Runs on photographs with their own captions (or with swapped ones) begin with random weights
-and see all of Flickr8k's training photographs. Runs on slide shows go on from a start that all share, a model trained
-by the coarse objective on the first START_PHOTOS photographs; their shows are made of the others. Runs on the narrated
-corpus begin with random weights.
+A study is a list of runs about one claim: `noise`, `batch`, `compute` and `size` compare losses, `options` the parts of
+the fine objective, and `rates` chooses the learning rate of each loss on the validation split, for all the others.
+DATA holds the benchmarks in their publishers' layouts, in folders of their names: flickr8k, grid, exercises. Runs on
+slide shows and exercises are initialised from a model that was trained on photographs with the coarse objective; all
+others start from random weights.
 
-Each run makes its corpus where it is not there yet, pretrains, and is measured on the validation and the test split;
-its results file holds its settings, and a run that has one is not repeated. Then the figures are made anew from all
-results files, and scripts/update_cards.py fills the tables.
+A run makes its corpus where it does not exist, pretrains, and is measured on the validation and the test split. Its
+results file in model_cards/results/comparison holds its settings, and a run that has one is not repeated.
+scripts/update_cards.py fills the tables from them.
 """
 
 import argparse
 from pathlib import Path
 
-from fgmm_tools.cli import make_parser, run_command
-from fgmm_tools.publishing.studies import SEEDS, STUDIES, find_results, results_folder
+from fgmm_tools.cli import at_least, make_parser, run_command
+from fgmm_tools.paths import CARDS
+from fgmm_tools.publishing.studies import SEEDS, STUDIES
+from fgmm_tools.publishing.study_results import read_runs
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("studies", nargs="*", help=f"what to run: {', '.join(STUDIES)}")
-    parser.add_argument("--figures", action="store_true", help="run nothing, draw the figures")
-    parser.add_argument("--flickr8k", help="folder in the publishers' layout")
+    parser.add_argument("studies", nargs="+", help=f"what to run: {', '.join(STUDIES)}")
+    parser.add_argument(
+        "--sources", type=Path, required=True, help="folder of the benchmarks in their publishers' layouts"
+    )
     parser.add_argument("--data", type=Path, default=Path("data/comparison"), help="folder for the corpora")
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/comparison"), help="folder for the models")
     parser.add_argument(
-        "--seeds",
-        type=int,
-        nargs="+",
-        default=[0],
-        choices=SEEDS,
-        metavar="N",
-        help="each run once for each of them, 0 to 9",
+        "--seeds", type=int, nargs="+", choices=SEEDS, metavar="N", help="of each run, 0 to 9; none: those of the study"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; they share the processor's threads")
-    parser.add_argument("--keep_models", action="store_true", help="do not delete models that are measured")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="runs at a time; they share the CPU threads")
+    parser.add_argument("--keep_models", action="store_true", help="keep the models after they are measured")
     args = parser.parse_args()
-    if not args.studies and not args.figures:
-        parser.error(f"name a study ({', '.join(STUDIES)}) or give --figures")
     if unknown := set(args.studies) - set(STUDIES):
         parser.error(f"there is no study {', '.join(sorted(unknown))}; there are {', '.join(STUDIES)}")
-    args.runs = list(dict.fromkeys(run for name in args.studies for run in STUDIES[name].runs(args.seeds)))
-    if any(run.noise is None for run in args.runs) and not (args.flickr8k and Path(args.flickr8k).is_dir()):
-        parser.error("--flickr8k must name the folder of Flickr8k in its publishers' layout")
+    if not args.sources.is_dir():
+        parser.error("--sources must name the folder of the benchmarks in their publishers' layouts")
     return args
 
 
 def main(args: argparse.Namespace) -> None:
-    from fgmm_tools.publishing.figures import draw_all
-    from fgmm_tools.publishing.study_runs import run_all
+    results = CARDS / "results" / "comparison"
+    for name in args.studies:
+        study = STUDIES[name]
+        for seed in args.seeds or study.seeds:  # the next seed's runs may depend on what this one's found
+            done = read_runs(results)
+            if waiting := [run for run in study.runs([seed], done) if run not in done]:
+                from fgmm_tools.publishing.study_runs import Folders, run_studies
 
-    done = find_results(args.runs)
-    if waiting := [run for run in args.runs if run not in done]:
-        run_all(waiting, args)
-    draw_all()
-    print(
-        f"Drew figures from {len(list(results_folder().glob('*.json')))} results files; next: scripts/update_cards.py."
-    )
+                folders = Folders(args.sources, args.data, args.output_dir, results)
+                run_studies(waiting, folders, args.jobs, args.keep_models)
+    print(f"There are {len(list(results.glob('*.json')))} results files; next: scripts/update_cards.py.")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Classification of the videos, images or sounds of a prepared corpus, by the protocols that papers report.
+r"""Classification of the videos, images or sounds of a prepared corpus, by the protocols that papers report.
 
-    accelerate launch scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset data/esc10 \
+    python scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset data/esc10 \
         --protocol linear --output results.json
-    accelerate launch scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset data/ucf101 \
+    python scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset data/ucf101 \
         --dataset_config split1 --protocol finetune --epochs 20
 
 The official splits or folds are the corpus' configurations. All of them are run, and their mean and spread reported,
@@ -15,69 +15,94 @@ knn        the nearest training clips by the cosine of the embeddings vote for t
 zero_shot  the class names, put into phrase templates, are compared with the clips as a text would be
 finetune   the whole encoder and a linear layer are trained
 
-A clip's score is the mean over its windows. A test clip that cannot be shown (damaged, or silent where sound is
+A clip's score is the mean over its windows. An evaluated clip that is undecodable (damaged, or silent where sound is
 classified) counts as an error; a training clip is left out. --random_init gives the floor of each protocol, and with
 finetune supervised training from scratch.
 """
 
 import argparse
+from dataclasses import MISSING, fields
 from pathlib import Path
 
+from fgmm_tools.classification.settings import CLASSIFIERS, HELD_OUT, MODALITIES, PROTOCOLS, ClassificationSettings
 from fgmm_tools.cli import at_least, make_parser, run_command
-
-# In place of a split's name: a fifth of the training split, which is then not trained on.
-HELD_OUT = "held_out"
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--model", required=True, help="model folder or name on the Hub")
     parser.add_argument("--dataset", required=True, help="folder of Parquet shards or a dataset on the Hub")
-    parser.add_argument("--protocol", required=True, choices=("linear", "knn", "zero_shot", "finetune"))
+    parser.add_argument("--protocol", required=True, choices=PROTOCOLS, help="how clips are classified, see above")
     parser.add_argument("--dataset_config", nargs="+", help="official splits or folds, where not all of them")
     parser.add_argument(
         "--split",
-        default="test",
-        help=f"what is reported on; {HELD_OUT}: a fifth of the training split, not trained on, to choose settings by",
+        help=f"that is evaluated; {HELD_OUT}: a fifth of the training split, not trained on, to choose settings by",
     )
-    parser.add_argument("--modality", choices=("video", "audio"), help="where video (or images) is not what is meant")
+    parser.add_argument("--modality", choices=MODALITIES, help="where video (or images) is not what is meant")
     parser.add_argument("--random_init", action="store_true", help="the model's architecture with random weights")
-    parser.add_argument("--num_windows", type=at_least(1), default=4, help="windows of each clip")
-    parser.add_argument("--clip_seconds", type=float, help="length of a window, where not the model's own")
+    parser.add_argument("--num_windows", type=at_least(1), help="windows of each clip")
+    parser.add_argument("--clip_seconds", type=float, help="length of a window in s, where not the model's own")
     parser.add_argument("--num_frames", type=at_least(1), help="frames of a window, where not the model's own")
-    parser.add_argument("--classifier", choices=("logistic", "svm"), default="logistic", help="of linear")
+    parser.add_argument("--classifier", choices=CLASSIFIERS, help="of linear")
     parser.add_argument("--few_shot", action="store_true", help="of linear: 8 training clips a class, 10 draws")
-    parser.add_argument("--num_neighbours", type=at_least(1), default=20, help="of knn")
-    parser.add_argument("--template", action="append", help="of zero_shot, with {} for the class; may be repeated")
-    parser.add_argument("--epochs", type=at_least(1), default=60, help="of finetune")
-    parser.add_argument("--learning_rate", type=float, default=2e-3, help="of finetune")
-    parser.add_argument("--weight_decay", type=float, default=0.05, help="of finetune")
-    parser.add_argument("--batch_size", type=at_least(2), default=32, help="clips a step, windows encoded at once")
-    parser.add_argument("--num_workers", type=at_least(0), default=2, help="decoding processes")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--num_neighbours", type=at_least(1), help="of knn: training clips that vote")
+    parser.add_argument(
+        "--template", dest="templates", action="append", help="of zero_shot, with {} for the class; may be repeated"
+    )
+    parser.add_argument("--epochs", type=at_least(1), help="of finetune: passes over the training clips")
+    parser.add_argument("--learning_rate", type=float, help="of finetune: AdamW's, after the warm-up")
+    parser.add_argument("--weight_decay", type=float, help="of finetune: AdamW's, of matrices and kernels")
+    parser.add_argument("--batch_size", type=at_least(2), help="windows encoded at once, clips a training step")
+    parser.add_argument("--num_workers", type=at_least(0), help="decoding processes")
+    parser.add_argument("--seed", type=int, help="of random weights, draws and training")
     parser.add_argument("--output", type=Path, help="JSON file; the confusion matrix is drawn beside it")
+    defaults = {field.name: field.default for field in fields(ClassificationSettings)}
+    parser.set_defaults(**{name: value for name, value in defaults.items() if value is not MISSING})
     args = parser.parse_args()
-    if args.few_shot and args.protocol != "linear":
-        parser.error("--few_shot is for --protocol linear")
-    if args.few_shot and args.classifier == "svm":
-        parser.error("--few_shot is by logistic regression; leave out --classifier svm")
-    if args.protocol == "zero_shot" and (args.random_init or args.split == HELD_OUT):
-        parser.error("zero_shot trains nothing: --random_init and --split held_out are for the other protocols")
-    if any("{}" not in template for template in args.template or []):
-        parser.error("--template must hold {}, where the class name goes")
     if args.output and args.output.suffix == ".png":
         parser.error("--output is the JSON file; the confusion matrix is drawn beside it, with the ending .png")
-    if args.clip_seconds is not None and args.clip_seconds <= 0:
-        parser.error("--clip_seconds must be positive")
-    if args.learning_rate <= 0 or args.weight_decay < 0:
-        parser.error("--learning_rate must be positive, and --weight_decay not negative")
     return args
 
 
 def main(args: argparse.Namespace) -> None:
-    from fgmm_tools.classification.evaluation import evaluate_classification
+    # Before the imports, which take seconds: settings that do not fit are refused at once.
+    settings = ClassificationSettings(
+        **{field.name: getattr(args, field.name) for field in fields(ClassificationSettings)}
+    )
 
-    evaluate_classification(args)
+    import time
+
+    from fgmm_tools.classification.evaluation import evaluate_classification
+    from fgmm_tools.classification.metrics import draw_confusion_matrix
+    from fgmm_tools.records import claim_output, describe_run, read_training_record, write_record
+
+    started = time.monotonic()
+    if args.output:
+        claim_output(args.output)
+    results = evaluate_classification(args.model, args.dataset, settings, args.dataset_config)
+    if results is None:
+        return  # the main process reports
+    print(results.format_table())
+    if args.output:
+        means, spread = results.summarize()
+        record = {
+            "model": args.model,
+            "dataset": args.dataset,
+            "split": args.split,
+            "protocol": results.protocol,
+            "metrics": means,
+            "spread": spread,
+            "runs": results.runs,
+            **({"draws": results.draws} if args.few_shot else {}),
+            "seed": args.seed,
+            **describe_run(time.monotonic() - started),
+            "training": None if args.random_init else read_training_record(args.model),
+        }
+        write_record(args.output, record)
+        print(f"Wrote {args.output}.")
+        if results.confusion is not None:
+            draw_confusion_matrix(args.output.with_suffix(".png"), results.confusion, results.class_names)
+            print(f"Drew {args.output.with_suffix('.png')}.")
 
 
 if __name__ == "__main__":

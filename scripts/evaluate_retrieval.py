@@ -1,53 +1,41 @@
-"""Retrieval between texts, videos (or images) and sounds of a prepared corpus.
+r"""Retrieval between texts, videos (or images) and sounds of a prepared corpus.
 
-    accelerate launch scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/narrated --split test
-    accelerate launch scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/narrated \
+    python scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/narrated --split test
+    python scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/narrated \
         --score coarse_then_fine --num_windows 4 --output results.json
-    accelerate launch scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/youcook2 --each_caption
+    python scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/youcook2 --each_caption
 
 Each caption of an item is a query of its own. The scores are what the model's objective trains (trained), of regions
 with phrases (fine), of one vector each (coarse), or coarse for all and fine for the best of these (coarse_then_fine).
 
-Clips without sound stand among the items of text-audio and audio-video retrieval and count as errors, as queries and as
+Clips without sound are among the items of text-audio and audio-video retrieval and count as errors, as queries and as
 right answers (the convention of AVLnet); with --skip_silent they are left out of both. --random_init gives the floor.
 """
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 from fgmm_tools.cli import add_corpus_arguments, at_least, make_parser, run_command
+from fgmm_tools.retrieval.settings import SCORES, RetrievalSettings
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--model", required=True, help="model folder or name on the Hub")
     add_corpus_arguments(parser, split="test")
-    parser.add_argument("--score", choices=("trained", "fine", "coarse", "coarse_then_fine"), default="trained")
-    parser.add_argument("--rerank_k", type=at_least(1), default=100, help="how many coarse_then_fine scores finely")
+    parser.add_argument("--score", choices=SCORES, help="what ranks the items")
+    parser.add_argument("--rerank_k", type=at_least(1), help="how many coarse_then_fine scores finely")
     parser.add_argument("--random_init", action="store_true", help="the model's architecture with random weights")
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
-    parser.add_argument("--num_windows", type=at_least(1), default=1, help="windows shown of each item; 1: the middle")
+    parser.add_argument("--num_windows", type=at_least(1), help="windows encoded of each item; 1: the middle")
     parser.add_argument("--each_caption", action="store_true", help="each timed caption is an item, not each row")
     parser.add_argument("--skip_silent", action="store_true", help="clips without sound are left out, not errors")
-    parser.add_argument("--batch_size", type=at_least(1), default=32, help="windows encoded at once")
-    parser.add_argument("--num_workers", type=at_least(0), default=2, help="decoding processes")
+    parser.add_argument("--batch_size", type=at_least(1), help="windows encoded at once")
+    parser.add_argument("--num_workers", type=at_least(0), help="decoding processes")
     parser.add_argument("--output", type=Path, help="JSON file for the results")
+    parser.set_defaults(**{field.name: field.default for field in fields(RetrievalSettings)})
     return parser.parse_args()
-
-
-def describe_protocol(args: argparse.Namespace, clip_seconds: float, with_sound: bool) -> str:
-    """What was retrieved, and how it was scored."""
-    score = f"{args.score} score"
-    if args.random_init:
-        score += " of random weights"
-    if args.score == "coarse_then_fine":
-        score += f" (the best {args.rerank_k} finely)"
-    shown = f"the middle {clip_seconds:g} s" if args.num_windows == 1 else f"{args.num_windows} x {clip_seconds:g} s"
-    parts = ["retrieval", score, f"{shown} of each {'caption' if args.each_caption else 'item'}"]
-    if with_sound:
-        convention = "are left out" if args.skip_silent else "count as errors (AVLnet's convention)"
-        parts.append(f"clips without sound {convention}")
-    return ", ".join(parts)
 
 
 def main(args: argparse.Namespace) -> None:
@@ -55,12 +43,10 @@ def main(args: argparse.Namespace) -> None:
     from collections import Counter
 
     from accelerate import PartialState
-    from accelerate.utils import set_seed
 
-    from fgmm_tools.models import load_model
+    from fgmm_tools.models import load_model, with_random_weights
     from fgmm_tools.records import claim_output, describe_run, read_training_record, write_record
-    from fgmm_tools.retrieval.evaluation import evaluate_retrieval, format_table
-    from modeling_fgmm import FgmmModel
+    from fgmm_tools.retrieval.evaluation import describe_protocol, evaluate_retrieval, format_table
     from processing_fgmm.corpora_fgmm import load_corpus
 
     state = PartialState()
@@ -69,25 +55,12 @@ def main(args: argparse.Namespace) -> None:
     started, seconds = time.monotonic(), Counter(encoding=0.0, coarse_scoring=0.0, fine_scoring=0.0)
     if args.output:
         claim_output(args.output)
+    settings = RetrievalSettings(**{field.name: getattr(args, field.name) for field in fields(RetrievalSettings)})
     corpus = load_corpus(args.dataset, args.split, args.dataset_config)
     model, processor = load_model(args.model)
     if args.random_init:
-        set_seed(args.seed)
-        model = FgmmModel(model.config).eval()
-    model.to(state.device)
-    results = evaluate_retrieval(
-        model,
-        processor,
-        corpus,
-        args.score,
-        args.batch_size,
-        args.num_workers,
-        rerank_k=args.rerank_k,
-        num_windows=args.num_windows,
-        each_caption=args.each_caption,
-        skip_silent=args.skip_silent,
-        seconds=seconds,
-    )
+        model = with_random_weights(model, args.seed)
+    results = evaluate_retrieval(model.to(state.device), processor, corpus, settings, seconds)
     print(format_table(results))
     if args.output:
         training = None if args.random_init else read_training_record(args.model)
@@ -97,7 +70,7 @@ def main(args: argparse.Namespace) -> None:
             "dataset": args.dataset,
             "dataset_config": args.dataset_config,
             "split": args.split,
-            "protocol": describe_protocol(args, processor.clip_seconds, with_sound),
+            "protocol": describe_protocol(settings, processor.clip_seconds, with_sound, args.random_init),
             "metrics": results,
             "seed": args.seed if args.random_init else training and training["seed"],
             **describe_run(time.monotonic() - started),

@@ -1,47 +1,49 @@
-"""Renders the narrated corpus: short clips in which several things show, move and sound, and are spoken of.
+"""Renders the narrated corpus: short clips in which several things are visible, move and sound, with noisy captions.
 
     python scripts/make_narrated_corpus.py --output data/narrated --num_train 3000 --num_test 500 --noise 0.5 --seed 0
-    python scripts/make_narrated_corpus.py --output data/narrated --preview corpus.png
+    python scripts/make_narrated_corpus.py --preview corpus.png
 
 A clip shows three things on a patterned background. Shape gives a thing's timbre, size its pitch, motion its rhythm,
-and two of the three can be heard. A caption speaks of some of what is there, in varied wording, up to LAG seconds early
-or late. In training a share of captions, `--noise`, says nothing about its clip: half of those are chatter, half were
-said of another clip. Test captions are all true.
+and two of the three can be heard. A caption describes a part of this in varied wording, and is up to 1.5 s early or
+late. A share of the training captions, --noise, does not describe its clip: half of those are chatter, half describe
+another clip. The other splits' captions are all true. The same command continues a run that was stopped.
 """
 
 import argparse
 from pathlib import Path
 
-from fgmm_tools.cli import make_parser, run_command
+from fgmm_tools.cli import UserError, at_least, make_parser, run_command, share
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="folder for the corpus")
-    parser.add_argument("--num_train", type=int, default=3000, help="training clips")
-    parser.add_argument("--num_test", type=int, default=500, help="test clips")
-    parser.add_argument("--noise", type=float, default=0.5, help="share of captions that say nothing about their clip")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--num_proc", type=int, default=2, help="shards rendered at a time")
-    parser.add_argument("--preview", type=Path, help="draw some clips into this PNG, and stop")
-    args = parser.parse_args()
-    if args.num_train < 1 or args.num_test < 1 or args.num_proc < 1:
-        parser.error("--num_train, --num_test and --num_proc must be at least 1")
-    if args.seed < 0:
-        parser.error(f"--seed is 0 or more, not {args.seed}")
-    if not 0 <= args.noise <= 1:
-        parser.error(f"--noise is a share from 0 to 1, not {args.noise}")
-    return args
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--output", type=Path, help="folder for the corpus")
+    target.add_argument("--preview", type=Path, help="only draw the first training clips with their captions: a PNG")
+    parser.add_argument("--num_train", type=at_least(1), default=3000, help="training clips")
+    parser.add_argument("--num_test", type=at_least(1), default=500, help="test clips")
+    parser.add_argument("--num_validation", type=at_least(0), default=0, help="validation clips; 0: no such split")
+    parser.add_argument(
+        "--noise", type=share, default=0.5, help="share of training captions that do not describe their clip"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of all clips")
+    parser.add_argument("--num_proc", type=at_least(1), default=2, help="shards rendered at a time")
+    return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
     from fgmm_tools.corpora.narrated import draw_preview, render_corpus
 
-    if args.preview:
-        draw_preview(args.preview, args.seed)
+    if args.output:
+        sizes = {"num_train": args.num_train, "num_test": args.num_test, "num_validation": args.num_validation}
+        render_corpus(args.output, noise=args.noise, seed=args.seed, num_proc=args.num_proc, **sizes)
+        print(f"{args.output} holds {args.num_train} training and {args.num_test} test clips.")
         return
-    render_corpus(args.output, args.num_train, args.num_test, args.noise, args.seed, args.num_proc)
-    print(f"{args.output} holds {args.num_train} training and {args.num_test} test clips.")
+    try:
+        draw_preview(args.preview, args.seed, args.noise)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--preview {args.preview} cannot be written: {error}; give another PNG file.") from error
+    print(f"Wrote {args.preview}.")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Classification by a pretrained model and by the same architecture with random weights (the floor; with finetune:
-# supervised training from scratch), each with three seeds. A run that has its results file is not repeated.
+# supervised training from scratch), each with three seeds. A run that has its results file is not repeated. Paths are
+# relative to the project's folder.
 #
 #     bash scripts/measure_downstream.sh MODEL NAME DATASET [option of evaluate_classification.py ...]
 #     bash scripts/measure_downstream.sh outputs/fgmm-tiny esc10 data/esc10
@@ -17,8 +18,8 @@ for seed in 0 1 2; do
             [ -e "$output" ] && continue
             options=()
             [ "$start" = random ] && options+=(--random_init)
-            "$PYTHON" -m accelerate.commands.launch scripts/evaluate_classification.py --model "$model" \
-                --dataset "$dataset" --protocol "$protocol" --seed "$seed" "${options[@]}" "$@" --output "$output"
+            "$PYTHON" scripts/evaluate_classification.py --model "$model" --dataset "$dataset" \
+                --protocol "$protocol" --seed "$seed" "${options[@]}" "$@" --output "$output"
         done
     done
 done

@@ -5,12 +5,12 @@
     python scripts/push_dataset.py --dataset data/mine --repo_id ORG/mine --with_media
     python scripts/push_dataset.py --dataset data/narrated --record model_cards/results/corpora/narrated.json
 
-A corpus whose media may not be passed on by everybody, as of most benchmarks, goes as ids and times: its rows, splits,
-times and labels without media and without the captions' texts. --with_media publishes all of it, and says that you have
-the right to. Everything goes in one commit; a push that broke off is repeated by the same command and sends what lacks.
+A corpus whose media not everybody may redistribute, as of most benchmarks, is published as ids and times: its rows,
+splits, times and labels, without media and without the texts of captions. --with_media publishes all of it, and says
+that you have the right to. Everything goes in one commit; the same command continues a push that broke off.
 
-The card is model_cards/NAME.md, NAME being that of the corpus' folder, where its record (--record) is of this very
-corpus; else the folder's README.md with columns, sizes and the terms.
+The card is model_cards/NAME.md, NAME being that of the folder, where its record (--record) is of this very corpus; else
+the README.md of the folder with columns, sizes and terms added.
 """
 
 import argparse
@@ -22,26 +22,31 @@ from fgmm_tools.cli import make_parser, run_command
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--dataset", type=Path, required=True, help="folder of a prepared corpus")
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--repo_id", help="ORG/NAME")
-    what.add_argument("--record", type=Path, help="publish nothing; write what its card is made from as JSON")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--repo_id", help="ORG/NAME of the repository")
+    target.add_argument(
+        "--record", type=Path, help="publish nothing; write the record that its card is made from: a JSON"
+    )
     parser.add_argument("--private", action="store_true", help="only ORG may see it")
     parser.add_argument(
-        "--with_media", action="store_true", help="I have the right to pass on the media and captions of this corpus"
+        "--with_media", action="store_true", help="I have the right to redistribute the media and captions"
     )
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    from fgmm_tools.publishing.dataset_card import describe_corpus
-    from fgmm_tools.publishing.dataset_push import push
-    from fgmm_tools.records import write_record
-
     folder = args.dataset.resolve()
     if args.record:
-        write_record(args.record, describe_corpus(folder))
+        from fgmm_tools.publishing.dataset_card import describe_corpus
+        from fgmm_tools.records import write_record
+
+        record = describe_corpus(folder)
+        args.record.parent.mkdir(parents=True, exist_ok=True)
+        write_record(args.record, record)
         print(f"Wrote {args.record}.")
     else:
+        from fgmm_tools.publishing.dataset_push import push
+
         print(f"Published: {push(folder, args.repo_id, args.private, args.with_media)}")
 
 

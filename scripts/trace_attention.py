@@ -1,4 +1,4 @@
-"""Follows through training how much right and wrong region-phrase pairs weigh, on clips whose noise is known.
+"""Measures how much right and wrong region-phrase pairs weigh in the course of training, on clips with known noise.
 
     python scripts/trace_attention.py --model outputs/slides_fine --model outputs/slides_filip \
         --dataset data/comparison/slides4_chatter2 --split train --num_clips 256 \
@@ -7,36 +7,36 @@
     python scripts/trace_attention.py --redraw --output attention.png \
         --results model_cards/results/attention_through_training.json
 
-The clips are the first slide shows of a corpus that scripts/prepare_dataset.py made with --slides: of each of their
-captions it is known which slide it tells of, or that it is chatter about a photograph that is not shown. Each
-checkpoint of each model weighs the regions, the phrases and all captions of each show against each other:
+The clips are the first slide shows of a corpus made by scripts/prepare_dataset.py with --slides: of each caption it is
+known which slide it describes, or that it is chatter, the caption of a photograph that is not shown. Of each checkpoint
+of each model the weights are measured that its objective gives the regions, phrases and captions of each show:
 
-- a phrase's attention over the regions, softmax of γ·S (the best region alone where the objective takes the maximum,
-  every region alike where it compares pooled vectors);
-- a phrase's weight in its caption, softmax of δ·s and its gate (all alike where the objective has neither); in the fine
-  objective the caption as a whole counts as one more phrase, of weight whole_caption_weight;
-- a caption's weight in its show, softmax of the logit scale times the score that the objective trains. That is its
-  share of the numerator's gradient where captions share one (mil_nce, fine with contrast_bag); the others take all
-  captions of a clip alike (coarse, siglip) or as one text (filip), and for them it is only what their scores say.
+- a phrase's attention over the regions, which sums to 1 (all on one region with filip; the same for every region with
+  the objectives of pooled embeddings, coarse, mil_nce and siglip);
+- a phrase's weight in its caption, which sums to 1 (with fine the caption as a whole is one more phrase);
+- a caption's weight in its show, which sums to 1: its share of the numerator's gradient with fine and mil_nce; the same
+  for every caption with coarse and siglip, and for every phrase with filip.
 
-The weight of a pair is the product of the three; the pairs of a show sum to 1.
+The weight of a region-phrase pair is the product of the three; those of a show sum to 1.
 """
 
 import argparse
 from pathlib import Path
 
-from fgmm_tools.cli import make_parser, run_command
+from fgmm_tools.cli import at_least, make_parser, run_command
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--model", action="append", default=[], help="model folder with its checkpoints; once for each")
     parser.add_argument("--dataset", help="folder of Parquet shards or a dataset on the Hub, with slide shows")
-    parser.add_argument("--split", default="train")
-    parser.add_argument("--num_clips", type=int, default=256, help="slide shows, the first of the split")
+    parser.add_argument("--split", default="train", help="split of the corpus")
+    parser.add_argument("--num_clips", type=at_least(1), default=256, help="slide shows, the first of the split")
     parser.add_argument("--redraw", action="store_true", help="measure nothing, draw the results file")
-    parser.add_argument("--output", type=Path, required=True, help="PNG file")
-    parser.add_argument("--results", type=Path, required=True, help="JSON file")
+    parser.add_argument("--output", type=Path, required=True, help="PNG file for the figure")
+    parser.add_argument(
+        "--results", type=Path, required=True, help="JSON file for the results, or with --redraw of them"
+    )
     args = parser.parse_args()
     if args.redraw:
         if not args.results.exists():

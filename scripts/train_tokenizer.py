@@ -5,15 +5,17 @@ python scripts/train_tokenizer.py --dataset data/narrated --output outputs/token
 
 import argparse
 
-from fgmm_tools.cli import add_corpus_arguments, make_parser, run_command
+from fgmm_tools.cli import add_corpus_arguments, at_least, make_parser, run_command
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     add_corpus_arguments(parser, split="train")
     parser.add_argument("--output", required=True, help="folder for the tokenizer")
-    parser.add_argument("--vocab_size", type=int, default=20000)
-    parser.add_argument("--min_frequency", type=int, default=1)
+    parser.add_argument("--vocab_size", type=at_least(3), default=20000, help="most words, with the two special ones")
+    parser.add_argument(
+        "--min_frequency", type=at_least(1), default=1, help="occurrences that a word needs to be known"
+    )
     return parser.parse_args()
 
 

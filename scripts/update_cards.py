@@ -1,49 +1,51 @@
-"""Fills the tables of README.md and model_cards/*.md from the results files; a number is written nowhere else.
+"""Fills the tables of README.md and model_cards/*.md from the results files; their numbers are written nowhere else.
 
     python scripts/update_cards.py
     python scripts/update_cards.py --check
 
-A table stands between `<!-- results: NAME NAME ... -->` and `<!-- end of results -->`, each NAME a file in
-model_cards/results without its ending; between `<!-- comparison: STUDY -->` and `<!-- end of comparison -->`, STUDY
-being one of scripts/compare_objectives.py; or between `<!-- downstream: DATASET ... -->` and
-`<!-- end of downstream -->`, DATASET being one that scripts/measure_downstream.sh measured. `<!-- training: NAME -->`
-tells what the training of that results file's model took, and `<!-- corpus: NAME -->` what results/corpora/NAME.json
-says of a corpus.
+A table stands between `<!-- KIND: NAME NAME ... -->` and `<!-- end of KIND -->`. The names are, for each kind:
 
-A card that begins with metadata (`---`) is published by scripts/push_to_hub.py or scripts/push_dataset.py: the metadata
-gets the same numbers, and its text between the tables may hold no measured number and no link to what is not published.
+    results      files in model_cards/results, without .json
+    training     one such file: what the training of its model took
+    comparison   a study of scripts/compare_objectives.py
+    downstream   datasets that scripts/measure_downstream.sh measured
+    corpus       a file in model_cards/results/corpora, without .json: columns and sizes
+    summary      rows of README's table, see fgmm_tools/publishing/summary.py
+
+A card that begins with metadata (`---`) is published by scripts/push_to_hub.py or scripts/push_dataset.py: its metadata
+get the same numbers, and the text between its tables must hold no measured number and no link to what is not published.
 """
 
 import argparse
 
 from fgmm_tools.cli import UserError, make_parser, run_command
+from fgmm_tools.paths import ROOT
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--check", action="store_true", help="change nothing; fail when a card and its results differ")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; fail where a card differs from its results"
+    )
     return parser.parse_args()
 
 
 def main(args: argparse.Namespace) -> None:
-    from fgmm_tools.publishing.cards import ROOT, fill, find_problems
+    from fgmm_tools.publishing.cards import fill, find_problems
 
-    stale = []
+    changed = []
     for path in [ROOT / "README.md", *sorted((ROOT / "model_cards").glob("*.md"))]:
         text = path.read_text()
         filled = fill(text, ROOT / "model_cards" / "results")
         if problems := find_problems(filled, path.parent):
-            raise UserError(
-                f"{path.relative_to(ROOT)} is to be published and has {problems[0]}; a number comes by a table."
-            )
+            raise UserError(f"{path.relative_to(ROOT)} is published and has {problems[0]}; numbers belong into tables.")
         if filled != text:
-            stale.append(path.relative_to(ROOT))
+            changed.append(str(path.relative_to(ROOT)))
             if not args.check:
                 path.write_text(filled)
-    names = ", ".join(map(str, stale))
-    if args.check and stale:
-        raise UserError(f"{names} differ from the results files; run python scripts/update_cards.py.")
-    print(f"Filled {names}." if stale else "Every table agrees with its results files.")
+    if args.check and changed:
+        raise UserError(f"{', '.join(changed)} differ from the results files; run python scripts/update_cards.py.")
+    print(f"Filled {', '.join(changed)}." if changed else "Every table agrees with its results files.")
 
 
 if __name__ == "__main__":

@@ -4,26 +4,42 @@ import csv
 import json
 import os
 import shutil
-import subprocess
-import sys
 import wave
 from pathlib import Path
 
 import numpy as np
+import pretrain
 import pytest
 import torch
+from accelerate import Accelerator
+from datasets import ClassLabel
 
 if not torch.cuda.is_available():  # before Triton is imported: its kernels are then interpreted
     os.environ["TRITON_INTERPRET"] = "1"
 
-from helpers import ROOT, TEXTS, save_encoders, train_word_pieces, write_video
+from helpers import (
+    CLASS_NAMES,
+    FOLDS,
+    ROOT,
+    TEXTS,
+    encode_sound,
+    tiny_config,
+    tiny_processor,
+    training_arguments,
+    write_labelled_corpus,
+    write_video,
+)
 from hub_server import HubServer
 from huggingface_hub import constants
 from PIL import Image
+from tiny_encoders import save_encoders, train_word_pieces
 
-from fgmm_tools.training.tokenizer import train_word_tokenizer
-from modeling_fgmm import FgmmConfig, FgmmModel
-from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
+from fgmm_tools.corpora.narrated import render_corpus
+from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
+from fgmm_tools.training.configuration import parse_config
+from fgmm_tools.training.tokenizer import iterate_captions, train_word_tokenizer
+from modeling_fgmm import FgmmModel
+from processing_fgmm.corpora_fgmm import load_corpus
 
 
 @pytest.fixture
@@ -39,14 +55,89 @@ def real_data() -> Path:
 def narrated(tmp_path_factory) -> Path:
     """A rendered narrated corpus of 32 training and 8 test clips."""
     folder = tmp_path_factory.mktemp("narrated") / "corpus"
-    command = [sys.executable, "scripts/make_narrated_corpus.py", "--output", str(folder)]
-    subprocess.run([*command, "--num_train", "32", "--num_test", "8"], cwd=ROOT, check=True, capture_output=True)
+    render_corpus(folder, num_train=32, num_test=8, noise=0.5, seed=0, num_proc=2)
     return folder
+
+
+@pytest.fixture(scope="session")
+def narrated_model(narrated, tmp_path_factory):
+    """The folder of a model with random weights and a processor that knows the narrated corpus' words, and both."""
+    texts = (text for row in iterate_captions(load_corpus(str(narrated), "train")) for text in row)
+    tokenizer = train_word_tokenizer(texts, 500)
+    torch.manual_seed(0)
+    model, processor = FgmmModel(tiny_config(tokenizer)).eval(), tiny_processor(tokenizer, 640, clip_seconds=5.0)
+    folder = tmp_path_factory.mktemp("narrated_model")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder, model, processor
+
+
+@pytest.fixture(scope="session")
+def kitchen(tmp_path_factory) -> Path:
+    """Four videos: of 12 s with sound, of 12 s without, of 3 s with sound, a damaged one; each with timed captions."""
+    folder = tmp_path_factory.mktemp("kitchen")
+    rows = []
+    for index, (seconds, sound) in enumerate([(12, 12.0), (12, None), (3, 3.0), (3, None)]):
+        path = write_video(folder / f"{index}.mp4", seconds=seconds, sound=sound)
+        captions = [{"text": TEXTS[place], "start": float(place), "end": place + 1.5} for place in range(index % 2 + 1)]
+        data = path.read_bytes() if index < 3 else b"no video"
+        rows.append({"video_id": f"video-{index}", "video": {"bytes": data, "path": None}, "captions": captions})
+    (folder / "corpus").mkdir()
+    write_shard(folder / "corpus" / "test-00000-of-00001.parquet", rows, corpus_features("video"))
+    return folder / "corpus"
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory) -> Path:
+    """Two folds of sounds in three classes of pitch; recordings are named as those of ESC."""
+    generator, parts = np.random.default_rng(0), {}
+    for part in "abc":
+        parts[part] = [
+            {
+                "video_id": f"{'abc'.index(part) + 1}-{number}-A-{label}",
+                "audio": {"bytes": encode_sound((200, 800, 3200)[label], generator.uniform(0.5, 1), generator)},
+                "label": label,
+            }
+            for number, label in enumerate([0, 1, 2] * 5)
+        ]
+    folder = tmp_path_factory.mktemp("sounds") / "corpus"
+    return write_labelled_corpus(folder, parts, FOLDS, label=ClassLabel(names=CLASS_NAMES))
+
+
+@pytest.fixture(scope="session")
+def pretrain_here():
+    """Runs scripts/pretrain.py in this process on a tiny model; errors come as they are raised."""
+
+    def run(dataset, output, **fields) -> None:
+        pretrain.main(parse_config(training_arguments(dataset, output, **fields)))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained(narrated, pretrain_here, tmp_path_factory):
+    """The folder of a run of 24 steps with checkpoints at 8, 16 and 24, and what it logged."""
+    folder, logged = tmp_path_factory.mktemp("trained") / "model", []
+    log = Accelerator.log
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Accelerator, "log", lambda self, values, step: logged.append(values) or log(self, values, step))
+        pretrain_here(narrated, folder, max_steps=24, save_steps=8, save_total_limit=3, eval_steps=12, eval_clips=8)
+    return folder, logged
 
 
 @pytest.fixture(scope="session")
 def tokenizer():
     return train_word_tokenizer(TEXTS, 200)
+
+
+@pytest.fixture(scope="session")
+def small_model(tokenizer, tmp_path_factory) -> Path:
+    """The folder of a model with random weights whose windows are half a second."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("small_model")
+    FgmmModel(tiny_config(tokenizer)).save_pretrained(folder)
+    tiny_processor(tokenizer, hop_length=320, clip_seconds=0.5).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -62,22 +153,12 @@ def encoders_at(word_tokenizer, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def processor(tokenizer):
-    return FgmmProcessor(
-        FgmmVideoProcessor(num_frames=4, size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
-        FgmmFeatureExtractor(feature_size=32, hop_length=320),
-        tokenizer,
-        clip_seconds=2.0,
-    )
+    return tiny_processor(tokenizer, hop_length=320, clip_seconds=2.0)
 
 
 @pytest.fixture
 def config(tokenizer):
-    return FgmmConfig(
-        projection_dim=16,
-        video_config={"width_multiplier": 0.125, "depths": [1, 1]},
-        audio_config={"num_mel_bins": 32, "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
-        text_config={"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32},
-    )
+    return tiny_config(tokenizer)
 
 
 @pytest.fixture

@@ -1,59 +1,27 @@
-"""What several test files share: small real files, tiny encoders, benchmarks in their layouts, commands in-process."""
+"""What several test files share: small real files, corpora, benchmarks in their layouts, commands in-process."""
 
 import socket
 import sys
 import wave
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 
 import av
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as parquet
 import torch
 import torch.multiprocessing as multiprocessing
 from datasets import List
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import (
-    ASTConfig,
-    ASTFeatureExtractor,
-    ASTModel,
-    BertConfig,
-    BertModel,
-    CLIPConfig,
-    CLIPModel,
-    CLIPTextConfig,
-    CLIPVisionConfig,
-    Dinov2Config,
-    Dinov2WithRegistersConfig,
-    DistilBertConfig,
-    HubertConfig,
-    MPNetConfig,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    SiglipConfig,
-    SiglipModel,
-    SiglipVisionConfig,
-    TimesformerConfig,
-    VideoMAEConfig,
-    VideoMAEModel,
-    ViTConfig,
-    VivitConfig,
-    VJEPA2Config,
-    Wav2Vec2Config,
-    Wav2Vec2FeatureExtractor,
-    Wav2Vec2Model,
-    WavLMConfig,
-    WhisperConfig,
-    WhisperFeatureExtractor,
-    WhisperModel,
-)
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-from transformers.models.videomae.image_processing_pil_videomae import VideoMAEImageProcessorPil
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+from PIL import Image
 
 from fgmm_tools.corpora import preparation
-from fgmm_tools.corpora.benchmarks import BENCHMARKS
-from modeling_fgmm import FgmmModel
+from fgmm_tools.corpora.benchmarks import load_benchmark
+from fgmm_tools.corpora.options import RowSelection, TrainingNoise
+from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
+from modeling_fgmm import FgmmConfig
+from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
 
 ROOT = Path(__file__).parent.parent
 TEXTS = [
@@ -62,6 +30,19 @@ TEXTS = [
     "the small dog barks at a loud car",
     "stir the sauce and add some salt",
 ]
+# Of labelled sounds: words that the tokenizer of TEXTS knows, and which parts of the corpus each split has.
+CLASS_NAMES = ["small dog", "loud car", "red ball"]
+FOLDS = {"fold1": {"train": ["b", "c"], "test": ["a"]}, "fold2": {"train": ["a", "c"], "test": ["b"]}}
+# Of zero-shot classification.
+LABELS = ["a small dog", "the green grass", "a bowl"]
+
+
+def check_label_scores(answer: list[dict], scores: torch.Tensor) -> None:
+    """Checks a pipeline's answer, all labels from the highest score down, against the probability of each of LABELS."""
+    assert [entry["score"] for entry in answer] == sorted((entry["score"] for entry in answer), reverse=True)
+    assert {entry["label"]: round(entry["score"], 4) for entry in answer} == {
+        label: round(score, 4) for label, score in zip(LABELS, scores.tolist(), strict=True)
+    }
 
 
 def run_main(monkeypatch, command, *arguments) -> None:
@@ -73,6 +54,44 @@ def run_main(monkeypatch, command, *arguments) -> None:
     """
     monkeypatch.setattr(sys, "argv", [f"scripts/{command.__name__}.py", *map(str, arguments)])
     command.main(command.parse_arguments())
+
+
+# A run of fgmm_tools.training that takes a second: 0.03 M parameters, with dropout, batches of 8 clips.
+TINY_RUN = {
+    "model.projection_dim": 16,
+    "model.video_config": "{width_multiplier: 0.125, depths: [1, 1]}",
+    "model.audio_config": "{embedding_size: 8, hidden_sizes: [8, 16], depths: [1, 1]}",
+    "model.text_config": "{hidden_size: 32, intermediate_size: 64, dropout: 0.1}",
+    "video_processor": "{num_frames: 4, size: {shortest_edge: 32}, crop_size: {height: 32, width: 32}}",
+    "feature_extractor": "{feature_size: 32, hop_length: 640}",
+    "clip_seconds": 5.0,
+    "batch_size": 8,
+    "num_workers": 0,
+    "warmup_steps": 2,
+    "learning_rate": "3e-3",
+    "log_steps": 2,
+    "eval_steps": 0,
+    "save_steps": 0,
+}
+
+
+def training_arguments(dataset, output, **fields) -> list[str]:
+    """The command line of scripts/pretrain.py for a tiny run.
+
+    Args:
+        dataset: folder of the corpus.
+        output: model folder.
+        fields: further ones, with dots for entries; None leaves one of TINY_RUN out.
+    """
+    values = {**TINY_RUN, "dataset": dataset, "output_dir": output, **fields}
+    return [word for name, value in values.items() if value is not None for word in (f"--{name}", str(value))]
+
+
+def write_corpus(folder: Path, rows: list[dict]) -> Path:
+    """Writes a corpus of videos with one shard of training rows."""
+    (folder / "data").mkdir(parents=True)
+    write_shard(folder / "data" / "train-00000-of-00001.parquet", rows, corpus_features("video"))
+    return folder
 
 
 def write_video(
@@ -154,6 +173,54 @@ def write_sound(path, seconds=1.0, pitch=440, rate=16000):
     return path
 
 
+def encode_sound(pitch: float, seconds: float, generator: np.random.Generator, rate: int = 16000) -> bytes:
+    """A WAV file of a sine in noise, of any loudness."""
+    sound = np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate)
+    sound += 0.1 * generator.standard_normal(len(sound))
+    buffer = BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setparams((1, 2, rate, 0, "NONE", ""))
+        file.writeframes((generator.uniform(0.05, 0.5) * 32767 * sound / 1.5).astype(np.int16).tobytes())
+    return buffer.getvalue()
+
+
+def write_labelled_corpus(folder, parts: dict[str, list[dict]], configs: dict[str, dict[str, list[str]]], **features):
+    """Parquet files of rows, and the card that says which of them each split of each configuration has."""
+    (folder / "data").mkdir(parents=True)
+    medium = next(name for name in ("video", "image", "audio") if name in next(iter(parts.values()))[0])
+    schema = corpus_features(medium, **features).arrow_schema
+    for part, rows in parts.items():
+        rows = [{"captions": [], **row} for row in rows]
+        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "data" / f"{part}.parquet")
+    lines = ["---", "configs:"]
+    for config, splits in configs.items():
+        lines += [f"- config_name: {config}", "  data_files:"]
+        for split, names in splits.items():
+            lines += [f"  - split: {split}", f"    path: [{', '.join(f'data/{name}.parquet' for name in names)}]"]
+    (folder / "README.md").write_text("\n".join([*lines, "---", ""]))
+    return folder
+
+
+def tiny_processor(tokenizer, hop_length: int, clip_seconds: float) -> FgmmProcessor:
+    """4 frames of 32 pixels, and 32 mel bands every `hop_length` samples."""
+    return FgmmProcessor(
+        FgmmVideoProcessor(num_frames=4, size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}),
+        FgmmFeatureExtractor(feature_size=32, hop_length=hop_length),
+        tokenizer,
+        clip_seconds=clip_seconds,
+    )
+
+
+def tiny_config(tokenizer) -> FgmmConfig:
+    """Our own encoders, for what [`tiny_processor`] makes."""
+    return FgmmConfig(
+        projection_dim=16,
+        video_config={"width_multiplier": 0.125, "depths": [1, 1]},
+        audio_config={"num_mel_bins": 32, "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]},
+        text_config={"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32},
+    )
+
+
 def run_processes(function, bounds: list[int], folder) -> list:
     """Runs `function(rank, world, port, bounds, folder)` in a process for each pair of neighbouring bounds.
 
@@ -164,162 +231,17 @@ def run_processes(function, bounds: list[int], folder) -> list:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(function, (world, port, bounds, str(folder)), nprocs=world)
+    # One server imports for all tests; it has no thread pool, which would hang in what is forked from it.
+    multiprocessing.set_forkserver_preload(["accelerate", "modeling_fgmm", "fgmm_tools.corpora.preparation"])
+    arguments = (world, port, bounds, str(folder))
+    multiprocessing.start_processes(function, arguments, nprocs=world, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
 
 
-SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
-PICTURE = {"image_size": 32, "patch_size": 16}
-WAVE = {
-    "conv_dim": [16, 16],
-    "conv_kernel": [10, 4],
-    "conv_stride": [5, 4],
-    "num_feat_extract_layers": 2,
-    "num_conv_pos_embeddings": 8,
-    "num_conv_pos_embedding_groups": 2,
-}
-WORDS = {"vocab_size": 120}
-CLIP_TEXT = {**SIZES, **WORDS, "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 0}
-
-VIDEO = {
-    "videomae": VideoMAEConfig(**SIZES, **PICTURE, num_frames=4),
-    "vivit": VivitConfig(**SIZES, image_size=32, tubelet_size=[2, 16, 16], num_frames=4),
-    "timesformer": TimesformerConfig(**SIZES, **PICTURE, num_frames=4),
-    "vjepa2": VJEPA2Config(
-        **{name: value for name, value in SIZES.items() if name != "intermediate_size"},
-        **{"crop_size": 32, "patch_size": 16, "frames_per_clip": 4},
-        **{"pred_hidden_size": 32, "pred_num_attention_heads": 2, "pred_num_hidden_layers": 1},
-    ),
-    "clip": CLIPVisionConfig(**SIZES, **PICTURE),
-    "siglip": SiglipVisionConfig(**SIZES, **PICTURE),
-    "vit": ViTConfig(**SIZES, **PICTURE),
-    "dinov2": Dinov2Config(**SIZES, image_size=64, patch_size=16),
-    "dinov2_with_registers": Dinov2WithRegistersConfig(**SIZES, image_size=64, patch_size=16, num_register_tokens=3),
-}
-PER_FRAME = ("clip", "siglip", "vit", "dinov2", "dinov2_with_registers")
-AUDIO = {
-    "ast": ASTConfig(**SIZES, num_mel_bins=24, max_length=60, patch_size=8, frequency_stride=8, time_stride=6),
-    "wav2vec2": Wav2Vec2Config(**SIZES, **WAVE),
-    "wav2vec2_layer": Wav2Vec2Config(**SIZES, **WAVE, feat_extract_norm="layer", do_stable_layer_norm=True),
-    "hubert": HubertConfig(**SIZES, **WAVE),
-    "wavlm": WavLMConfig(**SIZES, **WAVE, num_buckets=8),
-    "whisper": WhisperConfig(
-        **{"d_model": 32, "encoder_layers": 2, "encoder_attention_heads": 2, "encoder_ffn_dim": 48},
-        **{"decoder_layers": 1, "decoder_attention_heads": 2, "decoder_ffn_dim": 48},
-        **{"num_mel_bins": 24, "max_source_positions": 50, "vocab_size": 52000},
-    ),
-}
-TEXT = {
-    "bert": BertConfig(**SIZES, **WORDS),
-    "distilbert": DistilBertConfig(dim=32, n_layers=2, n_heads=2, hidden_dim=48, **WORDS),
-    "roberta": RobertaConfig(**SIZES, **WORDS),
-    "mpnet": MPNetConfig(**SIZES, **WORDS),
-    "clip": CLIPTextConfig(**CLIP_TEXT),
-}
-
-
-def make_model(video="vit", audio="wav2vec2", text="bert", **options) -> FgmmModel:
-    torch.manual_seed(0)
-    parts = {"video": VIDEO.get(video), "audio": AUDIO.get(audio), "text": TEXT.get(text)}
-    return FgmmModel.from_encoders(**parts, projection_dim=16, **options)
-
-
-def make_clips() -> dict[str, torch.Tensor]:
-    """Three clips; the second item has no video."""
-    generator = torch.Generator().manual_seed(1)
-    clips = torch.randn(3, 4, 3, 32, 32, generator=generator)
-    return {"pixel_values_videos": clips, "video_mask": torch.tensor([True, False, True])}
-
-
-def make_sounds(config) -> dict[str, torch.Tensor]:
-    """Three sounds, one half as long; the last item has none."""
-    generator = torch.Generator().manual_seed(2)
-    shape = {"whisper": (3, 100, 24), "audio-spectrogram-transformer": (3, 60, 24)}.get(config.model_type, (3, 4000))
-    values = torch.randn(*shape, generator=generator)
-    mask = torch.ones(shape[:2], dtype=torch.bool)
-    mask[1, shape[1] // 2 :] = False
-    mask[2] = False
-    return {"input_features": values, "input_features_mask": mask}
-
-
-def make_texts() -> dict[str, torch.Tensor]:
-    """Three items; the first and last have two captions, with tokens in front and behind that are in no phrase."""
-    generator = torch.Generator().manual_seed(3)
-    mask = torch.ones(3, 12, dtype=torch.long)
-    mask[1, 7:] = 0
-    return {
-        "input_ids": torch.randint(5, 119, (3, 12), generator=generator) * mask,
-        "attention_mask": mask,
-        "phrase_spans": torch.tensor([[[1, 3], [4, 5], [7, 10]], [[1, 2], [2, 6], [0, 0]], [[1, 2], [4, 6], [7, 9]]]),
-        "phrase_captions": torch.tensor([[0, 0, 1], [0, 0, 0], [0, 1, 1]]),
-        "phrase_mask": torch.tensor([[True] * 3, [True, True, False], [True] * 3]),
-        "caption_lengths": torch.tensor([[6, 6], [7, 0], [3, 9]]),
-    }
-
-
-def make_inputs(model) -> dict[str, torch.Tensor]:
-    return {**make_clips(), **make_sounds(model.config.audio_config), **make_texts()}
-
-
-# Of pictures, those of transformers that work without torchvision, and their settings.
-CROP = {"crop_size": {"height": 32, "width": 32}}
-PICTURE_PROCESSORS = {
-    "videomae": (VideoMAEImageProcessorPil, {"size": {"shortest_edge": 32}, **CROP}),
-    "clip": (CLIPImageProcessorPil, {"size": {"shortest_edge": 36}, **CROP}),
-    "siglip": (SiglipImageProcessorPil, {"size": {"height": 32, "width": 32}}),
-    "vit": (ViTImageProcessorPil, {"size": {"height": 32, "width": 32}}),
-}
-
-
-def make_picture_processor(name: str):
-    """An encoder's own image processor."""
-    kind, options = PICTURE_PROCESSORS[name]
-    return kind(**options)
-
-
-def train_word_pieces(texts: list[str]) -> PreTrainedTokenizerFast:
-    """BERT's way of cutting texts, trained on a few of them: 120 pieces of words."""
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=120, special_tokens=special))
-    tokenizer.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names, mask_token="[MASK]", model_max_length=64)
-
-
-def save_encoders(root: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """Saved encoders, each with its own processor: what a name on the Hub holds."""
-    torch.manual_seed(5)
-    clip = CLIPConfig(vision_config=VIDEO["clip"].to_dict(), text_config=CLIP_TEXT, projection_dim=8)
-    siglip = SiglipConfig(vision_config=VIDEO["siglip"].to_dict(), text_config={**SIZES, **WORDS})
-    parts = {
-        "videomae": VideoMAEModel(VIDEO["videomae"]),
-        "clip": CLIPModel(clip),
-        "siglip": SiglipModel(siglip),
-        "ast": ASTModel(AUDIO["ast"]),
-        "wav2vec2": Wav2Vec2Model(AUDIO["wav2vec2"]),
-        "whisper": WhisperModel(AUDIO["whisper"]),
-        "bert": BertModel(TEXT["bert"]),
-    }
-    for name, model in parts.items():
-        model.save_pretrained(root / name)
-    ASTFeatureExtractor(num_mel_bins=24, max_length=60, mean=-5.0, std=3.0).save_pretrained(root / "ast")
-    Wav2Vec2FeatureExtractor().save_pretrained(root / "wav2vec2")
-    WhisperFeatureExtractor(feature_size=24, chunk_length=1).save_pretrained(root / "whisper")
-    for name in parts.keys() & PICTURE_PROCESSORS.keys():
-        make_picture_processor(name).save_pretrained(root / name)
-    tokenizer.save_pretrained(root / "bert")
-    tokenizer.save_pretrained(root / "clip")
-    return root
-
-
-def read(name, source):
-    """({configuration: {split: items}}, class names, problems)."""
+def read_benchmark(name, source):
+    """Reads a benchmark: ({configuration: {split: items}}, class names, problems)."""
     problems = []
-    reading = BENCHMARKS[name].read(source, problems)
+    reading = load_benchmark(name).read(source, problems)
     splits = {
         config: {
             split: [item for group in groups for item in reading.groups[group]] for split, groups in splits.items()
@@ -330,13 +252,29 @@ def read(name, source):
     return splits, label and label.names, problems
 
 
-def sizes(splits):
+def split_sizes(splits):
     return {split: len(items) for split, items in splits.items()}
 
 
-def prepare(name, source, output, limit=None):
-    rows, noise = preparation.Rows(limit, 0), preparation.Noise(None, None, 0, 0.0, 0)
-    preparation.prepare(name, source, output, rows, 1, noise)
+def prepare_benchmark(name, source, output, limit=None, **noise):
+    """Writes the corpus of a benchmark, `limit` rows of each group at most, with the noise of these options."""
+    preparation.prepare(name, source, output, RowSelection(limit), TrainingNoise(**noise), num_proc=1)
+
+
+def write_flickr8k(source, train=8, dev=2, test=2):
+    """Flickr8k in its published layout: INDEX.jpg has the grey level 20 * INDEX, and its captions end with INDEX."""
+    (source / "Flicker8k_Dataset").mkdir(parents=True)
+    (source / "Flickr8k_text").mkdir()
+    indices = range(train + dev + test)
+    for index in indices:
+        Image.fromarray(np.full((40, 50, 3), 20 * index, np.uint8)).save(source / f"Flicker8k_Dataset/{index}.jpg")
+    lines = [f"{index}.jpg#{number}\tA grey photo number {index}\n" for index in indices for number in range(5)]
+    (source / "Flickr8k_text/Flickr8k.token.txt").write_text("".join(lines))
+    parts = {"train": indices[:train], "dev": indices[train : train + dev], "test": indices[train + dev :]}
+    for part, chosen in parts.items():
+        path = source / f"Flickr8k_text/Flickr_8k.{part}Images.txt"
+        path.write_text("".join(f"{index}.jpg\n" for index in chosen))
+    return source
 
 
 def touch(folder, names):
@@ -344,16 +282,3 @@ def touch(folder, names):
     folder.mkdir(parents=True)
     for name in names:
         (folder / name).touch()
-
-
-def write_esc50(put):
-    """Two sounds a fold, of classes 0 (in ESC-10) and 12; then a sound without a file and one of fold 6."""
-    rows = []
-    for fold in range(1, 6):
-        rows.append([f"{fold}-1-A-0.wav", fold, 0, "dog", "True", 1, "A"])
-        rows.append([f"{fold}-2-A-12.wav", fold, 12, "sea_waves", "False", 2, "A"])
-    for name, *_ in rows:
-        put(f"audio/{name}")
-    rows += [["1-9-A-0.wav", 1, 0, "dog", "True", 9, "A"], ["6-1-A-0.wav", 6, 0, "dog", "True", 1, "A"]]
-    put("audio/6-1-A-0.wav")
-    put("meta/esc50.csv", [["filename", "fold", "target", "category", "esc10", "src_file", "take"], *rows])

@@ -99,7 +99,7 @@ class HubServer:
         self.storage = f"http://localhost:{self.port}/storage"
 
     def __enter__(self):
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
         return self
 
     def __exit__(self, *error):

@@ -228,9 +228,12 @@ def changed(weights, **entries) -> dict:
 @pytest.mark.parametrize(
     "entries,message",
     [
-        ({"fc__weight": None}, r"lacks fc\.weight and 0 more"),
-        ({"text_module__word_embd__weight": None}, r"lacks text_module\.word_embd\.weight"),
-        ({"module__fc__weight": torch.zeros(1)}, r"beside the published layout module\.fc\.weight"),
+        ({"fc__weight": None}, r"lacks 1 tensors, the first fc\.weight"),
+        ({"text_module__word_embd__weight": None}, r"lacks 1 tensors, the first text_module\.word_embd\.weight"),
+        (
+            {"module__fc__weight": torch.zeros(1)},
+            r"beyond the published layout 1 .*, the first module\.fc\.weight",
+        ),
         ({"fc__weight": torch.zeros(256, 1024)}, r"fc\.weight .*\(256, 1024\).*\(512, 1024\)"),
         ({"fc__bias": torch.full((512,), float("nan"))}, r"fc\.bias .*not finite"),
         ({"epoch": 3}, "something else than named tensors"),
@@ -277,7 +280,7 @@ def test_output_in_the_way_is_kept(files, tmp_path, monkeypatch):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "mine").write_text("mine")
     for output in (tmp_path / "model", tmp_path / "model" / "mine"):
-        with pytest.raises(UserError, match="is there already"):
+        with pytest.raises(UserError, match="exists already"):
             convert(monkeypatch, files / "s3d.pth", files / "dict.npy", output)
     with pytest.raises(UserError, match="cannot be written"):
         convert(monkeypatch, files / "s3d.pth", files / "dict.npy", tmp_path / "model" / "mine" / "model")

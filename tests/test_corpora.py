@@ -29,6 +29,12 @@ def test_rows_are_streamed_with_undecoded_media(folder):
     assert rows[0]["captions"] == [make_caption("stir", 0.0, 1.0)]
 
 
+def test_media_stay_undecoded_where_the_columns_would_decode_them(tmp_path):
+    features = Features(video_id=Value("string"), video=Video())
+    write_shard(tmp_path / "train-00000-of-00001.parquet", [{"video_id": "a", "video": FILE}], features)
+    assert next(iter(load_corpus(str(tmp_path), "train")))["video"] == FILE
+
+
 def write_columns(folder, columns, features):
     (folder / "data").mkdir(parents=True)
     Dataset.from_dict(columns, features=features).to_parquet(folder / "data" / "train-00000-of-00001.parquet")

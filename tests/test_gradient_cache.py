@@ -120,18 +120,17 @@ def test_mixed_precision():
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         accelerator = Accelerator(cpu=True, mixed_precision="bf16")
-        model = make_model()
+        model, plain = make_model(), make_model()
         loss = cached_backward(accelerator, model, split_batch(make_inputs(), 3))
         with accelerator.autocast():
-            plain = make_model()
             expected = plain(**make_inputs(), return_loss=True).loss
         expected.backward()
-        assert float(loss) == pytest.approx(float(expected), abs=2e-2)
-        for name, gradient in gradients(plain).items():
-            similarity = torch.cosine_similarity(gradient.flatten(), gradients(model)[name].flatten(), dim=0)
-            assert similarity > 0.98 or gradient.numel() == 1, name
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
+    assert float(loss) == pytest.approx(expected.item(), abs=1e-3)
+    assert float(loss) != pytest.approx(float(plain_step(make_model(), make_inputs())[0]), abs=1e-3)  # it is bf16
+    for name, gradient in gradients(plain).items():
+        assert (gradients(model)[name] - gradient).norm() < 0.02 * gradient.norm(), name
 
 
 def run_process(rank: int, world: int, port: int, bounds: list[int], folder: str) -> None:
@@ -143,7 +142,7 @@ def run_process(rank: int, world: int, port: int, bounds: list[int], folder: str
     model = accelerator.prepare(make_model())
     inputs = make_inputs(slice(bounds[rank], bounds[rank + 1]))
     steps = []
-    for _ in range(2):  # twice, as DistributedDataParallel's state must be fit for a next step
+    for _ in range(2):  # twice: DistributedDataParallel must be ready for a next step
         model.zero_grad()
         loss = cached_backward(accelerator, model, split_batch(inputs, 2))
     steps.append((loss, gradients(accelerator.unwrap_model(model))))
@@ -159,9 +158,8 @@ def run_process(rank: int, world: int, port: int, bounds: list[int], folder: str
 @pytest.mark.parametrize("bounds", [[0, 4, 7], [0, 3, 4, 7]])
 def test_several_processes_equal_one_plain_step(tmp_path, bounds):
     parts = run_processes(run_process, bounds, tmp_path)
-    world = len(parts)
     expected = plain_step(make_model(), make_inputs())
     for step in range(2):
-        loss = sum(part[step][0] for part in parts) / world
+        loss = sum(part[step][0] for part in parts) / len(parts)
         for part in parts:  # every process has the averaged gradients
             assert_same((loss, part[step][1]), expected)

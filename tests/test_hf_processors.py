@@ -3,8 +3,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from helpers import AUDIO, PICTURE_PROCESSORS, TEXT, TEXTS, VIDEO, make_model, make_picture_processor, write_video
+from helpers import TEXTS, write_video
 from PIL import Image
+from tiny_encoders import AUDIO, PICTURE_PROCESSORS, TEXT, VIDEO, make_model, make_picture_processor
 from transformers import AutoFeatureExtractor, AutoProcessor, WhisperFeatureExtractor
 
 from modeling_fgmm import FgmmConfig, FgmmModel

@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_scoring import gradients_of, plain_similarity, random_inputs
+from tiny_objectives import gradients_of, make_scoring_inputs, plain_similarity
 
 from modeling_fgmm import kernels_fgmm
 from modeling_fgmm.scoring_fgmm import attended_similarity
@@ -33,7 +33,7 @@ shapes = st.tuples(
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(shape=shapes, sharpness=st.sampled_from([0.0, 0.5, 4.0, 40.0, 1000.0]), seed=st.integers(0, 99))
 def test_values_and_gradients_are_those_of_the_formula(shape, sharpness, seed):
-    inputs = random_inputs(*shape, dtype=torch.float32, seed=seed)
+    inputs = make_scoring_inputs(*shape, dtype=torch.float32, seed=seed)
     inputs[3][0] = False  # an item without keys
     value, gradients = gradients_of(attend, *inputs, sharpness)
     exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in inputs]
@@ -47,7 +47,7 @@ def test_values_and_gradients_are_those_of_the_formula(shape, sharpness, seed):
 
 @pytest.mark.parametrize("sharpness", [0.0, 4.0, 1000.0])
 def test_low_precision_inputs_accumulate_in_float32(sharpness):
-    inputs = random_inputs(5, 6, 3, 70, 48, dtype=torch.float32)
+    inputs = make_scoring_inputs(5, 6, 3, 70, 48, dtype=torch.float32)
     low = [tensor.to(HALF) if tensor.is_floating_point() else tensor for tensor in inputs]
     value, gradients = gradients_of(attend, *low, sharpness)
     exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in low]
@@ -62,7 +62,7 @@ def test_low_precision_inputs_accumulate_in_float32(sharpness):
 
 @pytest.mark.parametrize("rubbish", [1e4, float("nan"), float("inf")])
 def test_what_stands_in_the_padding_changes_nothing(rubbish):
-    queries, keys, query_mask, key_mask = random_inputs(4, 3, 5, 70, 7, dtype=torch.float32)
+    queries, keys, query_mask, key_mask = make_scoring_inputs(4, 3, 5, 70, 7, dtype=torch.float32)
     query_mask[1], key_mask[2] = False, False
     clean = gradients_of(attend, queries, keys, query_mask, key_mask, 4.0)
     dirty = gradients_of(
@@ -78,7 +78,7 @@ def test_what_stands_in_the_padding_changes_nothing(rubbish):
 
 
 def test_the_widest_dimension():
-    inputs = random_inputs(2, 3, 2, 5, kernels_fgmm.MAX_DIM, dtype=torch.float32)
+    inputs = make_scoring_inputs(2, 3, 2, 5, kernels_fgmm.MAX_DIM, dtype=torch.float32)
     value, _ = gradients_of(attend, *inputs, 4.0)
     assert torch.allclose(value, plain_similarity(*inputs, 4.0), atol=1e-5)
 
@@ -86,11 +86,11 @@ def test_the_widest_dimension():
 @pytest.mark.parametrize(("dim", "dtype"), [(kernels_fgmm.MAX_DIM + 1, torch.float32), (8, torch.float64)])
 def test_inputs_that_the_kernels_cannot_take_are_refused(dim, dtype):
     with pytest.raises(ValueError, match="512 dimensions"):
-        attend(*random_inputs(2, 2, 2, 2, dim, dtype=dtype), torch.tensor(1.0))
+        attend(*make_scoring_inputs(2, 2, 2, 2, dim, dtype=dtype), torch.tensor(1.0))
 
 
 def test_autocast_decides_on_the_products_dtype():
-    queries, keys, _, _ = random_inputs(2, 3, 4, 5, 8, dtype=torch.float32)
+    queries, keys, _, _ = make_scoring_inputs(2, 3, 4, 5, 8, dtype=torch.float32)
     queries, keys = queries.to(DEVICE), keys.to(DEVICE)
     exact = attended_similarity(queries, keys, sharpness=4.0, implementation="triton")
     with torch.autocast(DEVICE, dtype=HALF):

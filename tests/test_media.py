@@ -1,5 +1,6 @@
 import io
 import struct
+import wave
 from fractions import Fraction
 
 import av
@@ -127,18 +128,32 @@ def test_header(tmp_path):
 
 def test_sound_is_the_sine_that_was_written(tmp_path):
     path = write_video(tmp_path / "e.mp4", seconds=2, sound=2.0)
-    wave = read_waveform(path, 16000, 0.5, 1.5)
-    assert wave.shape == (16000,)
-    spectrum = np.abs(np.fft.rfft(wave.numpy()))
+    sound = read_waveform(path, 16000, 0.5, 1.5)
+    assert sound.shape == (16000,)
+    spectrum = np.abs(np.fft.rfft(sound.numpy()))
     assert int(spectrum.argmax()) == 440
-    assert float(wave.abs().max()) == pytest.approx(0.5, abs=0.08)
+    assert float(sound.abs().max()) == pytest.approx(0.5, abs=0.08)
+
+
+def test_windows_of_sound_are_slices_of_the_whole(tmp_path):
+    samples = np.random.default_rng(0).integers(-20000, 20000, 32000)
+    path = tmp_path / "noise.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(samples.astype("<i2").tobytes())
+    whole = read_waveform(path, 16000)
+    assert torch.equal(whole, torch.from_numpy(samples / 2**15).float())
+    for start, end in ((0.0, 0.01), (0.3, 0.7), (1.2345, 1.9), (1.5, 2.0)):
+        assert torch.equal(
+            read_waveform(path, 16000, start, end), whole[round(start * 16000) :][: round((end - start) * 16000)]
+        )
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 48000])
 def test_sound_is_resampled(tmp_path, rate):
-    wave = read_waveform(write_video(tmp_path / "f.mp4", seconds=1, sound=1.0), rate, 0.0, 1.0)
-    assert wave.shape == (rate,)
-    assert int(np.abs(np.fft.rfft(wave.numpy())).argmax()) == 440
+    sound = read_waveform(write_video(tmp_path / "f.mp4", seconds=1, sound=1.0), rate, 0.0, 1.0)
+    assert sound.shape == (rate,)
+    assert int(np.abs(np.fft.rfft(sound.numpy())).argmax()) == 440
 
 
 def test_no_sound_stream(tmp_path):
@@ -146,9 +161,9 @@ def test_no_sound_stream(tmp_path):
 
 
 def test_sound_shorter_than_video_ends_in_silence(tmp_path):
-    wave = read_waveform(write_video(tmp_path / "h.mp4", seconds=2, sound=1.0), 16000, 0.0, 2.0)
-    assert wave.shape == (32000,)
-    assert float(wave[2000:14000].abs().max()) > 0.4 and float(wave[18500:].abs().max()) < 0.01
+    sound = read_waveform(write_video(tmp_path / "h.mp4", seconds=2, sound=1.0), 16000, 0.0, 2.0)
+    assert sound.shape == (32000,)
+    assert float(sound[2000:14000].abs().max()) > 0.4 and float(sound[18500:].abs().max()) < 0.01
 
 
 def test_sound_longer_than_video_keeps_the_last_frame(tmp_path):
@@ -198,8 +213,8 @@ def test_audio_after_a_gap_keeps_its_time(tmp_path):
             frame.sample_rate, frame.pts, frame.time_base = 16000, round(start * 16000), Fraction(1, 16000)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
-    wave = read_waveform(path, 8000, 0.0, 2.0)
-    loud = [float(part.abs().max()) > 0.3 for part in wave.split(1000)]  # an eighth of a second each
+    sound = read_waveform(path, 8000, 0.0, 2.0)
+    loud = [float(part.abs().max()) > 0.3 for part in sound.split(1000)]  # an eighth of a second each
     assert loud == [True] * 4 + [False] * 8 + [True] * 4
 
 
@@ -246,7 +261,7 @@ def test_real_grid_clip(real_data):
         pytest.skip("no GRID clip in the real data")
     info = probe_media(clips[0])
     assert read_frames(clips[0], 4, size=64).shape[:2] == (4, 3)
-    wave = read_waveform(clips[0], 16000)
-    assert len(wave) == pytest.approx(16000 * info.duration, abs=2) and float(wave.abs().max()) > 0.01
+    sound = read_waveform(clips[0], 16000)
+    assert len(sound) == pytest.approx(16000 * info.duration, abs=2) and float(sound.abs().max()) > 0.01
     with av.open(str(clips[0])) as container:
         assert info.frame_rate == float(container.streams.video[0].average_rate)

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import TEXTS
+from tiny_encoders import PADDED_TEXTS
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from modeling_fgmm import FgmmModel
@@ -34,7 +35,7 @@ def test_outputs_have_the_documented_shapes(model, inputs):
     assert outputs.loss is None
 
 
-def test_a_missing_side_has_the_lowest_score(model, inputs):
+def test_items_without_a_modality_have_the_lowest_logit(model, inputs):
     outputs = model(**inputs)
     lowest = -model.objectives["text_video"].logit_scale.exp()
     assert torch.allclose(outputs.logits_per_text[3], lowest.expand(4))  # no text
@@ -191,12 +192,44 @@ def test_the_trainer_predicts(model, inputs, tmp_path):
     assert np.allclose(predicted[4], expected.video_embeds.detach(), atol=1e-5)
 
 
-def test_a_batch_in_which_nothing_is_shown_leaves_the_statistics_alone(model):
-    model.train()
-    frozen = model.encoders["video"].stem.norm.eval()
-    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    absent = torch.zeros(2, dtype=torch.bool)
-    output = model.get_video_features(torch.rand(2, 4, 3, 32, 32), absent)
-    assert not output.region_mask.any() and (output.pooler_output == 0).all()
-    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
-    assert model.encoders["video"].training and not frozen.training
+def test_hidden_states_are_the_maps_between_stages(model):
+    pixels, sounds = torch.randn(2, 4, 3, 32, 32), torch.randn(2, 48, 32)
+    video = model.get_video_features(pixels, output_hidden_states=True)
+    assert [tuple(state.shape[2:]) for state in video.hidden_states] == [(2, 8, 8), (2, 4, 4), (1, 2, 2)]
+    audio = model.get_audio_features(sounds, output_hidden_states=True)
+    assert [tuple(state.shape[1:]) for state in audio.hidden_states] == [(8, 8, 12), (8, 8, 12), (16, 4, 6)]
+    for output in (video, audio):
+        assert torch.equal(output.hidden_states[-1].flatten(2).transpose(1, 2), output.last_hidden_state)
+    outputs = model(pixel_values_videos=pixels, input_features=sounds, output_hidden_states=True)
+    assert torch.equal(outputs.video_output.hidden_states[1], video.hidden_states[1])
+    outputs.logits_per_audio_video.sum().backward()
+    assert model(pixel_values_videos=pixels).video_output.hidden_states is None
+    model.config.output_hidden_states = True
+    assert len(model(input_features=sounds).audio_output.hidden_states) == 3
+
+
+def test_new_words_do_not_change_the_old_ones(model):
+    before = model.get_text_features(**PADDED_TEXTS).pooler_output
+    size = model.config.text_config.vocab_size
+    model.resize_token_embeddings(size + 3)
+    assert model.config.text_config.vocab_size == size + 3 == model.get_input_embeddings().weight.shape[0]
+    assert torch.equal(model.get_text_features(**PADDED_TEXTS).pooler_output, before)
+    assert torch.isfinite(model.get_text_features(torch.tensor([[size + 2]])).pooler_output).all()
+
+
+def test_offloaded_modules_give_the_same_logits(model, tmp_path):
+    model.save_pretrained(tmp_path / "model")
+    inputs = {
+        "pixel_values_videos": torch.randn(2, 4, 3, 32, 32),
+        "input_features": torch.randn(2, 48, 32),
+        **PADDED_TEXTS,
+    }
+    expected = model(**inputs)
+    places = {"encoders.video": "disk", "encoders.audio": "cpu", "encoders.text": "disk", "projections": "cpu"}
+    loaded = FgmmModel.from_pretrained(
+        tmp_path / "model", device_map={**places, "objectives": "disk"}, offload_folder=tmp_path / "offloaded"
+    )
+    assert next(loaded.encoders["video"].parameters()).device.type == "meta"
+    outputs = loaded(**inputs)
+    for name in ("logits_per_text", "logits_per_audio", "logits_per_audio_video"):
+        assert torch.allclose(outputs[name], expected[name], atol=1e-5)

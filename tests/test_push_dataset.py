@@ -12,10 +12,10 @@ from helpers import ROOT, run_main, write_video
 from huggingface_hub import DatasetCard
 
 from fgmm_tools.cli import UserError
-from fgmm_tools.corpora.benchmarks import BENCHMARKS
+from fgmm_tools.corpora.benchmarks import load_benchmark
 from fgmm_tools.corpora.parquet_shards import claim_folder, corpus_features, write_card, write_shard
 from fgmm_tools.publishing import dataset_push
-from processing_fgmm.corpora_fgmm import CorpusError, check_schema
+from processing_fgmm.corpora_fgmm import check_schema
 
 
 @pytest.fixture
@@ -53,7 +53,6 @@ def as_a_user(code, server, tmp_path):
     """What a fresh process prints that knows the server by HF_ENDPOINT."""
     environment = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
         "HOME": str(tmp_path),
         "HF_HOME": str(tmp_path / "cache"),
         "HF_ENDPOINT": server.endpoint,
@@ -63,6 +62,13 @@ def as_a_user(code, server, tmp_path):
     answer = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
+
+
+def test_publishing_a_corpus_imports_no_model():
+    code = "import sys, push_dataset, fgmm_tools.publishing.dataset_push; print(*sys.modules)"
+    answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
+    modules = set(answer.stdout.split())
+    assert "datasets" in modules and not {"torch", "transformers", "evaluate", "matplotlib"} & modules
 
 
 def test_ids_and_times_are_the_default_of_a_benchmark(hub_server, corpus, tmp_path, capsys, push):
@@ -119,10 +125,10 @@ print(len(load_dataset("org/corpus", "small", split="test")))
 
 def test_whose_media_may_be_passed_on():
     def may(made_of):
-        return dataset_push.may_redistribute({"made_of": made_of})
+        return dataset_push.is_redistributable({"made_of": made_of})
 
     assert may({"num_train": 3, "seed": 0})  # the rendered corpus
-    assert may({"name": "esc50"}) and BENCHMARKS["esc50"].redistributable
+    assert may({"name": "esc50"}) and load_benchmark("esc50").redistributable
     assert not may({"name": "ucf101"}) and not may({"name": "folder"}) and not may({"name": "gone"}) and not may(None)
 
 
@@ -132,7 +138,7 @@ def test_a_push_that_broke_off_sends_only_what_lacks(hub_server, corpus, monkeyp
     oids = sorted(hub_server.store)
     hub_server.store.clear()
     hub_server.breaking = {oids[0]}
-    with pytest.raises(UserError, match=r"org/corpus .*broke off .*the same command goes on"):
+    with pytest.raises(UserError, match=r"org/corpus .*broke off .*the same command continues"):
         push(corpus, "--with_media")
     assert len(hub_server.repositories["datasets/org/corpus"].commits) == 1
     assert sorted(hub_server.store) == oids[1:]
@@ -167,7 +173,7 @@ def test_ids_alone_are_the_same_bytes_each_time(hub_server, corpus, push):
 
 
 def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch, push):
-    with pytest.raises(CorpusError, match=r"nothing has no README.md"):
+    with pytest.raises(UserError, match=r"nothing has no README.md"):
         push(tmp_path / "nothing")
     with pytest.raises(UserError, match="not of the form ORG/NAME"):
         push(corpus, repo_id="corpus")
@@ -181,13 +187,13 @@ def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch, push
     table = parquet.read_table(corpus / "data" / "test-00000-of-00001.parquet")
     for path in (corpus / "data").glob("*.parquet"):
         parquet.write_table(table.append_column("title", [["a secret sentence"]]), path)
-    with pytest.raises(UserError, match="The column 'title' of msrvtt is none of a corpus'"):
+    with pytest.raises(UserError, match="The column 'title' of msrvtt is not one of a corpus"):
         push(corpus)
     (corpus / "README.md").write_text("---\ntags: [fgmm]\n---\n# mine\n")
     with pytest.raises(UserError, match="names no licence"):
         push(corpus, "--with_media")
     (corpus / "data" / "test-00000-of-00001.parquet").write_bytes(b"PAR1")
-    with pytest.raises(CorpusError, match="could not be opened"):
+    with pytest.raises(UserError, match=r"test-00000-of-00001\.parquet is damaged or no Parquet file"):
         push(corpus)
     assert not any(len(one.commits) > 1 for one in hub_server.repositories.values())
 
@@ -209,7 +215,7 @@ def test_the_narrated_corpus_goes_with_its_card(hub_server, narrated, tmp_path, 
     assert (
         json.loads((cards / "results/corpora/narrated.json").read_text())["configs"]["default"]["train"]["rows"] == 32
     )
-    monkeypatch.setattr(push_dataset, "CARDS", cards)
+    monkeypatch.setattr(dataset_push, "CARDS", cards)
     push(folder, repo_id="org/narrated")
     card = DatasetCard(repository.files["README.md"].content.decode())
     card.validate()

@@ -16,20 +16,20 @@ def metric():
     return evaluate.load(METRIC)
 
 
-def plain(scores, owners):
+def plain(scores, targets):
     """Ranks one by one: a wrong answer that scores as much stands before the right one.
 
     Of an item's texts the rank of the best one.
     """
     num_texts, num_items = scores.shape
     text_ranks = [
-        1 + sum(scores[t, i] >= scores[t, owners[t]] for i in range(num_items) if i != owners[t])
+        1 + sum(scores[t, i] >= scores[t, targets[t]] for i in range(num_items) if i != targets[t])
         for t in range(num_texts)
     ]
     item_ranks = []
-    for i in sorted(set(owners)):
-        best = max(scores[t, i] for t in range(num_texts) if owners[t] == i)
-        item_ranks.append(1 + sum(scores[t, i] >= best for t in range(num_texts) if owners[t] != i))
+    for i in sorted(set(targets)):
+        best = max(scores[t, i] for t in range(num_texts) if targets[t] == i)
+        item_ranks.append(1 + sum(scores[t, i] >= best for t in range(num_texts) if targets[t] != i))
     return text_ranks, item_ranks
 
 
@@ -45,17 +45,17 @@ def plain_ndcg(scores, right) -> float:
 def test_ranks_are_those_of_the_definition(metric, num_texts, num_items, levels, seed):
     random = np.random.default_rng(seed)
     scores = random.integers(0, levels, (num_texts, num_items)).astype(np.float32)  # many ties
-    owners = random.integers(0, num_items, num_texts).tolist()
-    result = metric.compute(predictions=scores, references=owners)
-    text_ranks, item_ranks = plain(scores, owners)
+    targets = random.integers(0, num_items, num_texts).tolist()
+    result = metric.compute(predictions=scores, references=targets)
+    text_ranks, item_ranks = plain(scores, targets)
     for name, ranks, items in (("text_to_item", text_ranks, num_items), ("item_to_text", item_ranks, num_texts)):
         values = result[name]
         for k in (1, 5, 10):
             assert values[f"R@{k}"] == pytest.approx(100 * np.mean(np.array(ranks) <= k))
         assert values["MedR"] == np.median(ranks) and values["MnR"] == pytest.approx(np.mean(ranks))
         assert (values["num_queries"], values["num_items"]) == (len(ranks), items)
-    texts_of = {item: {text for text, owner in enumerate(owners) if owner == item} for item in sorted(set(owners))}
-    of_texts = [plain_ndcg(scores[text], {owner}) for text, owner in enumerate(owners)]
+    texts_of = {item: {text for text, target in enumerate(targets) if target == item} for item in sorted(set(targets))}
+    of_texts = [plain_ndcg(scores[text], {target}) for text, target in enumerate(targets)]
     of_items = [plain_ndcg(scores[:, item], texts) for item, texts in texts_of.items()]
     assert result["text_to_item"]["nDCG@10"] == pytest.approx(100 * np.mean(of_texts))
     assert result["item_to_text"]["nDCG@10"] == pytest.approx(100 * np.mean(of_items))
@@ -66,20 +66,20 @@ def test_ndcg_is_scikit_learns(metric, texts_per_item):
     """Where no two scores are alike."""
     random = np.random.default_rng(texts_per_item)
     scores = random.random((12 * texts_per_item, 12), dtype=np.float32)
-    owners = np.arange(12).repeat(texts_per_item)
-    right = owners[:, None] == np.arange(12)
+    targets = np.arange(12).repeat(texts_per_item)
+    right = targets[:, None] == np.arange(12)
     scores += 0.5 * right * random.random(scores.shape, dtype=np.float32)
-    result = metric.compute(predictions=scores, references=owners)
+    result = metric.compute(predictions=scores, references=targets)
     assert result["text_to_item"]["nDCG@10"] == pytest.approx(100 * ndcg_score(right, scores, k=10), rel=1e-5)
     assert result["item_to_text"]["nDCG@10"] == pytest.approx(100 * ndcg_score(right.T, scores.T, k=10), rel=1e-5)
 
 
 def test_blocks_equal_all_at_once(metric):
     random = np.random.default_rng(0)
-    scores, owners = random.random((50, 9), dtype=np.float32), random.integers(0, 9, 50)
+    scores, targets = random.random((50, 9), dtype=np.float32), random.integers(0, 9, 50)
     for first in range(0, 50, 7):
-        metric.add_batch(predictions=scores[first : first + 7], references=owners[first : first + 7])
-    assert metric.compute() == metric.compute(predictions=scores, references=owners)
+        metric.add_batch(predictions=scores[first : first + 7], references=targets[first : first + 7])
+    assert metric.compute() == metric.compute(predictions=scores, references=targets)
 
 
 def test_a_model_that_says_the_same_of_everything_gets_nothing(metric):
@@ -95,12 +95,12 @@ def test_perfect_scores(metric):
 
 
 @pytest.mark.parametrize(
-    "scores,owners",
+    "scores,targets",
     [([[0.1, 0.2]], [2]), ([[0.1, 0.2]], [-1]), ([[0.1, 0.2]], [0, 1]), ([[float("nan"), 0.2]], [0]), ([0.1], [0])],
 )
-def test_wrong_input_is_refused(metric, scores, owners):
+def test_wrong_input_is_refused(metric, scores, targets):
     with pytest.raises(ValueError):
-        metric.compute(predictions=scores, references=owners)
+        metric.compute(predictions=scores, references=targets)
     assert metric.compute(predictions=[[1.0, 0.0]], references=[0])["text_to_item"]["R@1"] == 100
 
 

@@ -4,50 +4,20 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_objectives import gradients_of, make_scoring_inputs, plain_similarity
 
 import modeling_fgmm.scoring_fgmm as scoring
-from modeling_fgmm.scoring_fgmm import attended_similarity, caption_scores, pair_scores
+from modeling_fgmm.scoring_fgmm import (
+    Keys,
+    Queries,
+    attended_similarity,
+    caption_scores,
+    pair_scores,
+    phrase_attention,
+    region_attention,
+)
 
 IMPLEMENTATIONS = ("reference", "tiled")
-
-
-def random_inputs(num_queries, num_phrases, num_keys, num_regions, dim, dtype=torch.float64, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-
-    def unit(*shape):
-        return torch.nn.functional.normalize(torch.randn(*shape, generator=generator, dtype=dtype), dim=-1)
-
-    query_mask = torch.rand(num_queries, num_phrases, generator=generator) < 0.7
-    key_mask = torch.rand(num_keys, num_regions, generator=generator) < 0.7
-    return unit(num_queries, num_phrases, dim), unit(num_keys, num_regions, dim), query_mask, key_mask
-
-
-def plain_similarity(queries, keys, query_mask, key_mask, sharpness):
-    """The formula with loops: what every implementation must give."""
-    result = queries.new_zeros(len(queries), len(keys), queries.shape[1])
-    for i in range(len(queries)):
-        for j in range(len(keys)):
-            kept = keys[j][key_mask[j]]
-            for m in range(queries.shape[1]):
-                if query_mask[i, m] and len(kept):
-                    cosines = kept @ queries[i, m]
-                    if sharpness == math.inf:
-                        result[i, j, m] = cosines.max()
-                        continue
-                    weights = torch.exp(sharpness * cosines - (sharpness * cosines).max().detach())
-                    result[i, j, m] = (weights * cosines).sum() / weights.sum()
-    return result
-
-
-def gradients_of(function, queries, keys, query_mask, key_mask, sharpness):
-    """The result, and the gradients of queries, keys and sharpness for a fixed random upstream gradient."""
-    gamma = torch.tensor(sharpness, dtype=torch.promote_types(keys.dtype, torch.float32))
-    tensors = [tensor.clone().requires_grad_() for tensor in (queries, keys, gamma)]
-    result = function(tensors[0], tensors[1], query_mask, key_mask, tensors[2])
-    upstream = torch.randn(result.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    if result.requires_grad:  # the plain formula is a constant where every query is masked
-        result.backward(upstream.to(result))
-    return result.detach(), [torch.zeros_like(t) if t.grad is None else t.grad for t in tensors]
 
 
 shapes = st.tuples(*(st.integers(1, 5) for _ in range(4)), st.sampled_from([1, 2, 7]))
@@ -64,8 +34,8 @@ shapes = st.tuples(*(st.integers(1, 5) for _ in range(4)), st.sampled_from([1, 2
     seed=st.integers(0, 99),
 )
 def test_values_and_gradients_are_those_of_the_formula(implementation, shape, sharpness, tile_size, dtype, size, seed):
-    """Also for vectors that are not of length one, so that logits get tiny or large."""
-    queries, keys, query_mask, key_mask = random_inputs(*shape, seed=seed)
+    """Also for vectors that are not of length one, whose logits are tiny or large."""
+    queries, keys, query_mask, key_mask = make_scoring_inputs(*shape, seed=seed)
     key_mask[0] = False  # an item without keys
     inputs = ((size * queries).to(dtype), keys.to(dtype), query_mask, key_mask)
     with pytest.MonkeyPatch.context() as patch:
@@ -77,27 +47,29 @@ def test_values_and_gradients_are_those_of_the_formula(implementation, shape, sh
     expected, expected_gradients = gradients_of(plain_similarity, *exact, sharpness)
     assert value.dtype == torch.promote_types(dtype, torch.float32)
     assert torch.isfinite(value).all() and all(torch.isfinite(gradient).all() for gradient in gradients)
-    # The formula itself, in the same precision, says how much rounding is to be expected.
+    # The formula itself in the same precision shows how much rounding to expect.
     rounded, rounded_gradients = gradients_of(
         plain_similarity, *(t.to(value.dtype) for t in exact[:2]), *exact[2:], sharpness
     )
-    assert_close(value, expected, rounded, value.dtype, size)
+    logit = sharpness * size
+    assert_close(value, expected, rounded, value.dtype, size, logit)
     dtypes = (dtype, dtype, value.dtype)
     for triple in zip(gradients, expected_gradients, rounded_gradients, dtypes, strict=True):
-        slack = assert_close(*triple, size * (1 + sharpness * size) ** 2)
+        slack = assert_close(*triple, size * (1 + logit) ** 2, logit)
         largest = float(triple[1].abs().max())
-        # Where logits are ordinary, no gradient of 0 would pass.
+        # With ordinary logits a gradient of 0 must not pass.
         assert size != 1.0 or sharpness > 50 or largest < 1e-3 or slack < 0.1 * largest
 
 
-def assert_close(ours, exact, rounded, dtype, cancelled) -> float:
-    """Checks that ours is as near to the exact result as the rounded one, but for a factor; gives what was allowed.
+def assert_close(ours, exact, rounded, dtype, cancelled, logit) -> float:
+    """Checks that our error is at most some times that of the formula in the same precision; returns what was allowed.
 
-    `cancelled` is the size of what takes each other off on the way to the result: in float64 nothing else is known.
+    `cancelled` is the size of terms that cancel on the way to the result, which bounds the error of the exact result
+    itself; `logit` the largest logit, whose rounding changes the weights.
     """
     largest, value_dtype = float(exact.abs().max()), rounded.dtype
     slack = 16 * float((rounded.double() - exact).abs().max()) + 4 * torch.finfo(dtype).eps * largest
-    slack += 200 * torch.finfo(value_dtype).eps * largest + 50 * torch.finfo(torch.float64).eps * cancelled
+    slack += (200 + logit) * torch.finfo(value_dtype).eps * largest + 50 * torch.finfo(torch.float64).eps * cancelled
     assert torch.allclose(ours.double(), exact, rtol=0, atol=slack + 1e-38)
     return slack
 
@@ -106,7 +78,7 @@ def assert_close(ours, exact, rounded, dtype, cancelled) -> float:
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(shape=shapes, seed=st.integers(0, 99))
 def test_infinite_sharpness_is_the_maximum_with_its_gradient(implementation, shape, seed):
-    inputs = random_inputs(*shape[:4], 7, seed=seed)  # in 7 dimensions no two cosines are alike
+    inputs = make_scoring_inputs(*shape[:4], 7, seed=seed)  # in 7 dimensions no two cosines are alike
     outcomes = [
         gradients_of(lambda q, k, qm, km, _: attended_similarity(q, k, qm, km, math.inf, implementation), *inputs, 1.0),
         gradients_of(lambda q, k, qm, km, _: plain_similarity(q, k, qm, km, math.inf), *inputs, 1.0),
@@ -118,7 +90,7 @@ def test_infinite_sharpness_is_the_maximum_with_its_gradient(implementation, sha
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_gradcheck(implementation):
-    queries, keys, query_mask, key_mask = random_inputs(2, 3, 3, 4, 5)
+    queries, keys, query_mask, key_mask = make_scoring_inputs(2, 3, 3, 4, 5)
     sharpness = torch.tensor(3.0, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(
         lambda q, k, g: attended_similarity(q, k, query_mask, key_mask, g, implementation),
@@ -128,7 +100,7 @@ def test_gradcheck(implementation):
 
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 def test_limits_are_mean_and_maximum(implementation):
-    queries, keys, _, _ = random_inputs(3, 2, 4, 9, 8)
+    queries, keys, _, _ = make_scoring_inputs(3, 2, 4, 9, 8)
     cosines = torch.einsum("imd,jnd->ijmn", queries, keys)
     assert torch.allclose(
         attended_similarity(queries, keys, sharpness=0.0, implementation=implementation), cosines.mean(-1)
@@ -141,7 +113,7 @@ def test_limits_are_mean_and_maximum(implementation):
 @pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("rubbish", [1e4, float("nan"), float("inf")])
 def test_what_stands_in_the_padding_changes_nothing(implementation, rubbish):
-    queries, keys, query_mask, key_mask = random_inputs(4, 3, 5, 6, 7)
+    queries, keys, query_mask, key_mask = make_scoring_inputs(4, 3, 5, 6, 7)
     query_mask[1], key_mask[2] = False, False  # an item without phrases, an item without regions
     outcomes = []
     for value in (0.0, rubbish):
@@ -158,7 +130,7 @@ def test_what_stands_in_the_padding_changes_nothing(implementation, rubbish):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_low_precision_inputs_are_scored_in_float32(dtype):
-    queries, keys, query_mask, key_mask = random_inputs(6, 4, 5, 20, 32, dtype=torch.float32)
+    queries, keys, query_mask, key_mask = make_scoring_inputs(6, 4, 5, 20, 32, dtype=torch.float32)
     results = [
         attended_similarity(queries.to(dtype), keys.to(dtype), query_mask, key_mask, 8.0, implementation)
         for implementation in IMPLEMENTATIONS
@@ -171,7 +143,7 @@ def test_low_precision_inputs_are_scored_in_float32(dtype):
 
 def test_tiled_holds_no_tensor_larger_than_a_tile(monkeypatch):
     monkeypatch.setattr(scoring, "TILE_SIZE", 64)
-    queries, keys, query_mask, key_mask = random_inputs(8, 2, 9, 4, 3)
+    queries, keys, query_mask, key_mask = make_scoring_inputs(8, 2, 9, 4, 3)
     sizes = []
     cosines = scoring._cosines
     monkeypatch.setattr(scoring, "_cosines", lambda q, k: sizes.append(cosines(q, k).numel()) or cosines(q, k))
@@ -180,7 +152,7 @@ def test_tiled_holds_no_tensor_larger_than_a_tile(monkeypatch):
 
 
 def test_unknown_implementation_is_named():
-    queries, keys, _, _ = random_inputs(1, 1, 1, 1, 2)
+    queries, keys, _, _ = make_scoring_inputs(1, 1, 1, 1, 2)
     with pytest.raises(ValueError, match="quick"):
         attended_similarity(queries, keys, implementation="quick")
 
@@ -225,9 +197,96 @@ def test_caption_scores_gradcheck():
 
 
 def test_pair_scores_take_all_queries_as_one_caption():
-    queries, keys, query_mask, key_mask = random_inputs(3, 4, 2, 5, 6)
+    queries, keys, query_mask, key_mask = make_scoring_inputs(3, 4, 2, 5, 6)
     query_mask[:, 0] = True
     scores = pair_scores(queries, keys, query_mask, key_mask, 4.0)
     similarity = plain_similarity(queries, keys, query_mask, key_mask, 4.0)
     assert torch.allclose(scores, similarity.sum(-1) / query_mask.sum(1)[:, None])
     assert pair_scores(queries, keys).shape == (3, 2)
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(shape=shapes, sharpness=st.sampled_from([0.0, 4.0, 1000.0, math.inf]), seed=st.integers(0, 99))
+def test_region_attention_gives_the_attended_similarity(shape, sharpness, seed):
+    queries, keys, query_mask, key_mask = make_scoring_inputs(*shape, seed=seed)
+    key_mask[0] = False  # an item without keys
+    rubbish = keys.masked_fill(~key_mask.unsqueeze(-1), float("nan"))
+    attention = region_attention(queries, rubbish, query_mask, key_mask, sharpness)
+    similarity = (attention * torch.einsum("imd,jnd->ijmn", queries, keys)).sum(-1)
+    assert torch.allclose(similarity, plain_similarity(queries, keys, query_mask, key_mask, sharpness), atol=1e-9)
+    assert (attention[~key_mask[None, :, None, :].expand_as(attention)] == 0).all()
+    present = query_mask.unsqueeze(1) & key_mask.any(1).view(1, -1, 1)
+    assert torch.allclose(attention.sum(-1), present.double(), atol=1e-12)
+
+
+@pytest.mark.parametrize("phrase_sharpness", [0.0, 2.0, 200.0])
+def test_phrase_attention_gives_the_caption_scores(phrase_sharpness):
+    generator = torch.Generator().manual_seed(4)
+    similarity = torch.rand(3, 4, 6, generator=generator, dtype=torch.float64) * 2 - 1
+    captions = torch.randint(0, 3, (3, 6), generator=generator)
+    mask = torch.rand(3, 6, generator=generator) < 0.7
+    gates = torch.randn(3, 6, generator=generator, dtype=torch.float64)
+    weights = phrase_attention(similarity, captions, mask, 3, phrase_sharpness, gates)
+    belongs = (torch.nn.functional.one_hot(captions, 3) * mask.unsqueeze(-1)).double()
+    scores = torch.einsum("ijm,imk->ijk", weights * similarity, belongs)
+    assert torch.allclose(scores, caption_scores(similarity, captions, mask, 3, phrase_sharpness, gates), atol=1e-12)
+    sums = torch.einsum("ijm,imk->ijk", weights, belongs)
+    assert torch.allclose(sums, belongs.any(1).double().unsqueeze(1).expand_as(sums), atol=1e-12)
+    assert (weights.masked_select(~mask.unsqueeze(1)) == 0).all() and 0.1 < mask.double().mean() < 0.9
+
+
+def make_texts(*shapes) -> list[Queries]:
+    """Batches of one text each, of M phrases and K captions."""
+    generator = torch.Generator().manual_seed(5)
+    return [
+        Queries(
+            torch.randn(1, phrases, 4, generator=generator),
+            torch.ones(1, phrases, dtype=torch.bool),
+            torch.arange(phrases).view(1, -1) % captions,
+            torch.randn(1, captions, 4, generator=generator),
+            torch.ones(1, captions, dtype=torch.bool),
+        )
+        for phrases, captions in shapes
+    ]
+
+
+def test_batches_are_concatenated_and_selected():
+    pieces = make_texts((2, 1), (5, 3), (3, 2))
+    together = Queries.concatenate(pieces)
+    assert together.phrases.shape == (3, 5, 4) and together.embeds.shape == (3, 3, 4)
+    assert together.mask.sum(1).tolist() == [2, 5, 3] and together.caption_mask.sum(1).tolist() == [1, 3, 2]
+    for row, piece in enumerate(pieces):
+        alone = together.select(slice(row, row + 1)).without_padding()
+        assert torch.equal(alone.phrases, piece.phrases) and torch.equal(alone.captions, piece.captions)
+        assert torch.equal(alone.embeds[:, : piece.embeds.shape[1]], piece.embeds)
+    assert together.select(torch.tensor([True, False, True])).mask.sum(1).tolist() == [2, 3]
+    assert together.without_phrases().phrases.shape == (3, 0, 4)
+    whole = together.with_whole_captions()
+    assert whole.phrases.shape == (3, 8, 4) and whole.captions[0].tolist() == [0, 0, 0, 0, 0, 0, 1, 2]
+    assert torch.equal(whole.phrases[:, 5:], together.embeds)
+    assert whole.mask[0].tolist() == [True, True, False, False, False, True, False, False]
+
+
+def test_windows_are_joined_to_items():
+    generator = torch.Generator().manual_seed(6)
+    mask = torch.tensor([[True, True], [True, False], [True, True]])
+    windows = Keys(torch.randn(3, 2, 4, generator=generator), mask, torch.randn(3, 4, generator=generator))
+    joined = windows.join_windows([2, 1])
+    assert torch.equal(joined.regions[0], windows.regions[:2].flatten(0, 1)) and joined.regions.shape == (2, 4, 4)
+    assert joined.mask.tolist() == [[True, True, True, False], [True, True, False, False]]
+    mean = torch.nn.functional.normalize(windows.embeds[:2].mean(0), dim=0)
+    assert torch.allclose(joined.embeds[0], mean, atol=1e-6)
+    assert windows.join_windows([1, 1, 1]) is windows
+
+
+def test_sounds_are_queries_of_one_caption():
+    keys = Keys(torch.randn(2, 3, 4), torch.tensor([[True, True, False], [False] * 3]), torch.randn(2, 4))
+    queries = Queries.from_keys(keys)
+    assert torch.equal(queries.phrases, keys.regions) and torch.equal(queries.embeds[:, 0], keys.embeds)
+    assert queries.present.tolist() == keys.present.tolist() == [True, False]
+    assert queries.captions.tolist() == [[0, 0, 0]] * 2
+
+
+def test_inputs_follow_their_objective_to_its_device():
+    keys = Keys(torch.zeros(2, 3, 4), torch.ones(2, 3, dtype=torch.bool), torch.zeros(2, 4))
+    assert {value.device.type for value in vars(keys.to("meta")).values()} == {"meta"}

@@ -117,11 +117,12 @@ def test_a_batch_of_damaged_clips_is_empty(corpus, processor, row):
     assert (batch.epoch, batch.position) == (2, 4)
 
 
-def test_only_the_wanted_modalities_are_decoded(corpus, processor):
+def test_only_the_wanted_modalities_are_decoded(corpus, processor, row):
     [sounds] = take(stream(corpus, processor, with_video=False), 1)
     assert "pixel_values_videos" not in sounds.inputs and sounds.inputs["input_features_mask"].any(1).all()
     [videos] = take(stream(corpus, processor, with_audio=False), 1)
     assert "input_features" not in videos.inputs and videos.inputs["video_mask"].all()
+    assert stream(corpus, processor, with_video=False).sample_clip(row, np.random.default_rng(0)).frames is None
     assert videos.failures == sounds.failures and len(videos.inputs["input_ids"]) == videos.num_clips
 
 

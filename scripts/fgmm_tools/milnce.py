@@ -1,4 +1,4 @@
-"""The published MIL-NCE weights (S3D on HowTo100M, Miech et al., CVPR 2020) as an fgmm model and processor."""
+"""Converts the published MIL-NCE weights (S3D on HowTo100M, Miech et al., CVPR 2020) to an fgmm model and processor."""
 
 import pickle
 import tempfile
@@ -20,7 +20,7 @@ SIDE = 224  # pixels
 CAPTION_LENGTH = 16  # words
 PROJECTION_DIM = 512
 WORD_VECTORS = "text_module.word_embd.weight"
-# Modules here and what the published checkpoint calls them.
+# Our names of modules, and those in the published checkpoint.
 STEM = {
     "conv": "conv1.conv1",
     "norm": "conv1.bn1",
@@ -47,8 +47,31 @@ HEADS = {
 }
 
 
+def convert(checkpoint: Path, vocabulary: Path, output: Path) -> int:
+    """Converts the published files to a folder that AutoModel and AutoProcessor load.
+
+    Args:
+        checkpoint: the weights, s3d_howto100m.pth.
+        vocabulary: the list of words, s3d_dict.npy.
+        output: folder for the model, new or empty.
+
+    Returns:
+        the number of words of its tokenizer.
+
+    Raises:
+        UserError: when a file is not as published, or the folder is not empty or cannot be written.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"--output {output} exists already; give another or delete it.")
+    weights, words = load_weights(checkpoint), load_words(vocabulary)
+    check_weights(weights, len(words))
+    words = words[: len(weights[WORD_VECTORS]) - 1]
+    save(make_model(weights), make_processor(words), output)
+    return len(words)
+
+
 def published_modules() -> dict[str, str]:
-    """Our name of each module or block of the encoders and projections, and its published name."""
+    """{our name of each module or block of encoders and projections: its published name}."""
     modules = {f"encoders.video.stem.{ours}": theirs for ours, theirs in STEM.items()}
     for stage, blocks in enumerate(STAGES):
         for place, block in enumerate(blocks):
@@ -58,13 +81,13 @@ def published_modules() -> dict[str, str]:
 
 
 def published_names(model: FgmmModel) -> dict[str, str]:
-    """Our name of each published tensor, and its published name."""
+    """{our name of each published tensor: its published name}."""
     modules, names = published_modules(), {}
     for name in model.state_dict():
         module, _, tensor = name.rpartition(".")
         block, _, layer = module.rpartition(".")
         if tensor == "num_batches_tracked" or name.startswith("objectives."):
-            continue  # of training alone
+            continue  # only training has it
         if layer in CONV_BLOCK:
             names[name] = f"{modules[block]}.{CONV_BLOCK[layer]}.{tensor}"
         else:
@@ -73,9 +96,9 @@ def published_names(model: FgmmModel) -> dict[str, str]:
 
 
 def make_config(vocab_size: int) -> FgmmConfig:
-    """The published network.
+    """The configuration of the published network.
 
-    Word 0 fills the text up and takes part in the maximum, therefore no id is padding.
+    Texts are filled up with word 0, which takes part in the maximum over words; therefore no id is padding.
     """
     return FgmmConfig(
         modalities=["video", "text"],
@@ -87,12 +110,13 @@ def make_config(vocab_size: int) -> FgmmConfig:
 
 
 def load_weights(path: Path) -> dict[str, torch.Tensor]:
-    """
+    """The tensors of a checkpoint by their names.
+
     Args:
         path: the published checkpoint, or one of its layout.
 
     Raises:
-        UserError: when the file is absent, damaged, or holds anything but tensors.
+        UserError: when the file is missing, damaged, or holds anything but tensors.
     """
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
@@ -106,12 +130,13 @@ def load_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def load_words(path: Path) -> list[str]:
-    """
+    """The words of a vocabulary; the word at index i has id i + 1.
+
     Args:
-        path: the published list of words, a NumPy array; the word at place i has id i + 1.
+        path: the published list of words, a NumPy array.
 
     Raises:
-        UserError: when the file is absent, damaged, or no list of words.
+        UserError: when the file is missing, damaged, or no list of words.
     """
     try:
         words = np.load(path, allow_pickle=False)
@@ -125,10 +150,14 @@ def load_words(path: Path) -> list[str]:
 
 
 def check_weights(weights: dict[str, torch.Tensor], num_words: int) -> None:
-    """Compares names, shapes and the number of words with the published layout, before anything is built.
+    """Checks names, shapes and the number of words against the published layout, before a model is built.
+
+    Args:
+        weights: see [`load_weights`].
+        num_words: of the vocabulary.
 
     Raises:
-        UserError: for the first thing that differs, or a weight that is not finite.
+        UserError: naming the first difference, or the first tensor that is not finite.
     """
     vocab_size = len(weights[WORD_VECTORS]) if WORD_VECTORS in weights else num_words + 1
     with torch.device("meta"):
@@ -137,11 +166,12 @@ def check_weights(weights: dict[str, torch.Tensor], num_words: int) -> None:
     given = [name for name in weights if not name.endswith(".num_batches_tracked")]
     for problem, names in (
         ("lacks", [name for name in shapes if name not in weights]),
-        ("holds beside the published layout", [name for name in given if name not in shapes]),
+        ("has beyond the published layout", [name for name in given if name not in shapes]),
     ):
         if names:
             raise UserError(
-                f"The checkpoint {problem} {names[0]} and {len(names) - 1} more; give the published s3d_howto100m.pth."
+                f"The checkpoint {problem} {len(names)} tensors, the first {names[0]}; give the published "
+                "s3d_howto100m.pth."
             )
     for name, shape in shapes.items():
         if weights[name].shape != shape:
@@ -151,7 +181,7 @@ def check_weights(weights: dict[str, torch.Tensor], num_words: int) -> None:
             )
         if not weights[name].isfinite().all():
             raise UserError(f"{name} of the checkpoint has values that are not finite; download it again.")
-    # Ids begin at 1. If there were as many words as vectors, the last would have none in the original either.
+    # Ids begin at 1. If there are as many words as vectors, the last word has none in the original either.
     if num_words not in (vocab_size - 1, vocab_size):
         raise UserError(
             f"The vocabulary has {num_words} words, but the checkpoint has vectors for {vocab_size - 1}; give the "
@@ -160,14 +190,14 @@ def check_weights(weights: dict[str, torch.Tensor], num_words: int) -> None:
 
 
 def make_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
-    """Lower-cased runs of letters, digits, _ and ' that are in the list of words; others are dropped.
+    """A tokenizer of lower-cased runs of letters, digits, _ and '; words that are not in the list are dropped.
 
-    Each word bears a mark at its front. Thus no single character is in the vocabulary, and byte pair encoding without
-    merges and without an unknown token, which takes whole words first and then characters, drops unknown words.
+    Each word is marked at its front, so that no single character is in the vocabulary. Byte pair encoding without
+    merges and without an unknown token tries whole words and then characters, and thus drops unknown words.
     """
     mark = "▁"
     # As in the original, the last of equal words counts.
-    vocabulary = {"[PAD]": 0} | {mark + word: place + 1 for place, word in enumerate(words) if word}
+    vocabulary = {"[PAD]": 0} | {mark + word: index + 1 for index, word in enumerate(words) if word}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -180,7 +210,7 @@ def make_tokenizer(words: list[str]) -> PreTrainedTokenizerFast:
 
 
 def make_processor(words: list[str]) -> FgmmProcessor:
-    """Inputs as the published model was trained on; sounds are prepared as anywhere, though no encoder takes them."""
+    """A processor whose videos and texts are the inputs of the published model; there is no encoder for its audio."""
     return FgmmProcessor(
         FgmmVideoProcessor(
             num_frames=NUM_FRAMES,
@@ -197,15 +227,15 @@ def make_processor(words: list[str]) -> FgmmProcessor:
 
 
 def make_model(weights: dict[str, torch.Tensor]) -> FgmmModel:
-    """The model with the published weights, which `check_weights` has found right."""
+    """The model with the published weights, after [`check_weights`]."""
     model = FgmmModel(make_config(len(weights[WORD_VECTORS])))
-    # What is not loaded is of training alone: the scale of the contrast, the counters of batch normalisation.
+    # Not loaded is what only training has: the logit scale, and the counters of batch normalisation.
     model.load_state_dict({ours: weights[theirs] for ours, theirs in published_names(model).items()}, strict=False)
     return model.eval()
 
 
 def save(model: FgmmModel, processor: FgmmProcessor, output: Path) -> None:
-    """Writes the folder, whole or not at all.
+    """Writes the folder, completely or not at all.
 
     Raises:
         UserError: when it cannot be written.

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from safetensors import SafetensorError
-from transformers import AutoModel, AutoProcessor
+from accelerate.utils import set_seed
+from transformers import AutoConfig
 
 from modeling_fgmm import FgmmModel
 from processing_fgmm import FgmmProcessor
@@ -12,18 +12,51 @@ from .cli import UserError
 
 
 def load_model(name: str) -> tuple[FgmmModel, FgmmProcessor]:
-    """A model for evaluation, and its processor.
+    """A model in evaluation mode, and its processor.
+
+    Args:
+        name: a folder or a model on the Hub.
 
     Raises:
-        UserError: when there is none of that name, it is damaged, or it is no fgmm model.
+        UserError: when there is none of that name, it is no fgmm model, or its files are damaged or incomplete.
     """
     try:
-        model = AutoModel.from_pretrained(name).eval()
-        if model.config.model_type != "fgmm":
-            raise UserError(f"{name!r} is a model of the kind {model.config.model_type}, not fgmm.")
-        return model, AutoProcessor.from_pretrained(name)
-    except UserError:
-        raise
-    except (OSError, ValueError, SafetensorError) as error:
-        place = "" if Path(name).is_dir() else " is no folder here, and"
-        raise UserError(f"The model {name!r}{place} could not be loaded: {str(error).splitlines()[0]}") from error
+        kind = AutoConfig.from_pretrained(name).model_type
+        if kind == "fgmm":
+            model, report = FgmmModel.from_pretrained(name, output_loading_info=True)
+            processor = FgmmProcessor.from_pretrained(name)
+    except Exception as error:  # damaged files make transformers, safetensors and tokenizers raise whatever they meet
+        raise UserError(explain_failure(name, error)) from error
+    if kind != "fgmm":
+        raise UserError(f"{name!r} is a model of the kind {kind}, not fgmm; FgmmModel.from_encoders makes one of it.")
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise UserError(
+            f"The model {name!r} has no weights for {missing[0]} and {len(missing) - 1} more; give one that "
+            "scripts/pretrain.py or FgmmModel.save_pretrained saved whole."
+        )
+    return model.eval(), processor
+
+
+def explain_failure(name: str, error: Exception) -> str:
+    """Why a model cannot be loaded, and what to do."""
+    cause = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+    if Path(name).is_dir():
+        return (
+            f"The model {name!r} cannot be loaded ({cause}); its files are damaged or incomplete: save or download it "
+            "once more."
+        )
+    return (
+        f"The model {name!r} is no folder here, and cannot be loaded from the Hub ({cause}); give the folder that "
+        "scripts/pretrain.py wrote, or a model's name on the Hub."
+    )
+
+
+def with_random_weights(model: FgmmModel, seed: int) -> FgmmModel:
+    """The model's architecture with random weights, in evaluation mode.
+
+    Args:
+        seed: of the weights.
+    """
+    set_seed(seed)
+    return FgmmModel(model.config).eval()

@@ -1,4 +1,4 @@
-"""What is written down beside every measured number: command, commit, machine, time."""
+"""Results files: what is recorded beside every measured number (command, commit, device, time), and how it is saved."""
 
 import datetime
 import json
@@ -15,13 +15,10 @@ from transformers.utils import cached_file
 from .cli import UserError
 
 
-def describe_run(seconds: float, launcher: str = "accelerate launch") -> dict:
-    """The running script's command, commit, device and date, with the seconds that it took.
-
-    Args:
-        launcher: what the script is started with.
-    """
+def describe_run(seconds: float) -> dict:
+    """The running script's command, commit, device and date, with the time that it took in seconds."""
     script = Path(sys.argv[0])
+    launcher = "accelerate launch" if "ACCELERATE_DYNAMO_BACKEND" in os.environ else "python"
     return {
         "command": f"{launcher} {shlex.join([f'{script.parent.name}/{script.name}', *sys.argv[1:]])}",
         "commit": current_commit(),
@@ -32,14 +29,14 @@ def describe_run(seconds: float, launcher: str = "accelerate launch") -> dict:
 
 
 def describe_device() -> str:
-    """The accelerator, or else the processor and its threads, that a result is measured on."""
+    """The name of the GPU, else of the processor with the number of threads that torch uses."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{read_processor_name()}, {torch.get_num_threads()} threads"
 
 
 def read_processor_name() -> str:
-    """The processor's name as Linux gives it, else its architecture."""
+    """The processor's name where Linux gives it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -49,7 +46,7 @@ def read_processor_name() -> str:
 
 
 def current_commit() -> str | None:
-    """The commit of the code, where it is a git checkout; with "-dirty" where files differ from it."""
+    """The commit of the checkout, with "-dirty" where files differ from it; None where the code is no git checkout."""
     folder = Path(__file__).parent
     answer = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=folder, capture_output=True, text=True
@@ -58,7 +55,7 @@ def current_commit() -> str | None:
 
 
 def claim_output(path: Path) -> None:
-    """Makes the folder of a results file or picture, before the work whose results it is for.
+    """Makes the folder of a results file or picture, before the work whose result it will hold.
 
     Raises:
         UserError: when the file cannot be written there.
@@ -66,11 +63,11 @@ def claim_output(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"The folder of --output {path} cannot be made: {error.strerror}.") from error
+        raise UserError(f"The folder of --output {path} cannot be made ({error.strerror}); give another.") from error
     if path.is_dir():
         raise UserError(f"--output {path} is a folder; give the name of a file.")
     if not os.access(path.parent, os.W_OK):
-        raise UserError(f"--output {path} cannot be written, as its folder is not yours to write in.")
+        raise UserError(f"--output {path} cannot be written, for its folder allows no writing; give another.")
 
 
 def write_record(path: Path, record: dict) -> None:
@@ -81,6 +78,6 @@ def write_record(path: Path, record: dict) -> None:
 
 
 def read_training_record(model: str) -> dict | None:
-    """What scripts/pretrain.py wrote beside the model, where it did."""
+    """The training.json that scripts/pretrain.py wrote beside a model (a folder or a name on the Hub); None without."""
     path = cached_file(model, "training.json", _raise_exceptions_for_missing_entries=False)
     return json.loads(Path(path).read_text()) if path else None

@@ -1,8 +1,7 @@
 """Classification by the protocols that papers report, over a corpus' official splits or folds."""
 
-import argparse
-import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
@@ -16,15 +15,16 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import list_configs, load_corpus
 
 from ..cli import UserError
-from ..models import load_model
-from ..records import claim_output, describe_run, read_training_record, write_record
-from .features import WindowReader, Windows, class_probabilities, embeddings, make_zero_shot, mean_features
-from .finetuning import TrainingSettings, finetune
-from .folds import HELD_OUT, Classes, Split, group_of, read_classes, read_fold, read_split
-from .metrics import compute_metrics, count_confusions, draw_confusion_matrix, summarize_runs
+from ..models import load_model, with_random_weights
+from .features import SplitEncoder, Windows, class_probabilities, embeddings, make_zero_shot, mean_features
+from .finetuning import finetune
+from .folds import Classes, Split, group_of, read_classes, read_fold, read_split
+from .metrics import compute_metrics, count_confusions, summarize_runs
 from .probes import NUM_DRAWS, SHOTS, class_scores, few_shot_scores, fit_linear, neighbour_scores
+from .settings import HELD_OUT, ClassificationSettings
 
 CLASSIFIERS = {"video": FgmmForVideoClassification, "audio": FgmmForAudioClassification}
+# The other processes wait while the main one fits the probes.
 LONGEST_FIT = timedelta(hours=6)
 TEMPLATES = {
     "video": ("{}", "a video of {}", "a person is {}", "this is {}"),
@@ -32,8 +32,112 @@ TEMPLATES = {
 }
 
 
+@dataclass
+class ClassificationResults:
+    """What an evaluation measured.
+
+    Args:
+        protocol: how, in one line.
+        class_names: in the order of their labels.
+        draws: of each configuration the metrics of each draw of training clips: several with few_shot, else one.
+        confusion: (true classes, predicted classes) clips, of all draws; None where a clip may be of several classes.
+    """
+
+    protocol: str
+    class_names: list[str]
+    draws: dict[str, list[dict]]
+    confusion: np.ndarray | None
+
+    @property
+    def runs(self) -> dict[str, dict]:
+        """The metrics of each configuration, the mean over its draws."""
+        return {name: summarize_runs(metrics)[0] for name, metrics in self.draws.items()}
+
+    def summarize(self) -> tuple[dict, dict]:
+        """The mean of the metrics over the configurations, and their spread; see [`summarize_runs`]."""
+        return summarize_runs(list(self.runs.values()))
+
+    def format_table(self) -> str:
+        """One line a configuration, their mean and their spread; of several draws how far they vary."""
+        means, spread = self.summarize()
+        lines = [f"{'':24}" + "".join(f"{column:>14}" for column in spread)]
+        for name, values in {**self.runs, "mean": means, "spread": spread}.items():
+            cells = (f"{'':>14}" if values[column] is None else f"{values[column]:14.1f}" for column in spread)
+            lines.append(f"{name:24}" + "".join(cells))
+        if any(len(metrics) > 1 for metrics in self.draws.values()):
+            deviation = np.mean([summarize_runs(metrics)[1]["top1"] for metrics in self.draws.values()])
+            lines.append(f"Between draws of the same split top1 varies by {deviation:.1f}.")
+        return "\n".join(lines)
+
+
+def evaluate_classification(
+    model_name: str, dataset: str, settings: ClassificationSettings, config_names: list[str] | None = None
+) -> ClassificationResults | None:
+    """Classifies the clips of each configuration of a corpus, on as many processes as were launched.
+
+    Args:
+        model_name: a folder or a model on the Hub.
+        dataset: a folder of Parquet shards or a dataset on the Hub.
+        config_names: the official splits or folds; None: all of them.
+
+    Returns:
+        the results on the main process, None on the others.
+
+    Raises:
+        CorpusError: when the corpus or a split of it does not exist.
+        UserError: when the model cannot be loaded or classify these clips, a split cannot be used, or training fails.
+    """
+    config_names = config_names or list_configs(dataset)
+    corpus = load_corpus(dataset, "train" if settings.split == HELD_OUT else settings.split, config_names[0])
+    classes = read_classes(corpus, dataset)
+    if settings.few_shot and classes.multi_label:
+        raise UserError(f"few_shot draws clips of one class, but those of {dataset} may be of several.")
+    model, processor = load_model(model_name)
+    set_windows(processor, settings)
+    modality = choose_modality(settings.modality, model.config.modalities, corpus.column_names, dataset)
+    folds = {name: read_clips(dataset, name, classes, settings) for name in config_names}
+
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_FIT)])
+    if settings.random_init:
+        model = with_random_weights(model, settings.seed)
+    model.to(accelerator.device)
+    make_encoder = partial(
+        SplitEncoder, processor=processor, modality=modality, accelerator=accelerator, settings=settings
+    )
+    encoder = None
+    if settings.protocol != "finetune":
+        encoder = make_encoder(choose_encode(model, processor, modality, classes, settings))
+
+    draws = {}
+    confusion = None if classes.multi_label else np.zeros(2 * [len(classes.names)], dtype=np.int64)
+    for name, (train, evaluated) in folds.items():
+        if settings.protocol == "finetune":
+            classifier = train_classifier(model_name, accelerator, modality, processor, train, classes, settings)
+            encoder = make_encoder(partial(class_probabilities, classifier))
+        for scores in score_clips(encoder, train, evaluated, classes, settings):
+            draws.setdefault(name, []).append(compute_metrics(scores, evaluated.labels, classes))
+            if confusion is not None:
+                confusion += count_confusions(scores, evaluated.labels, classes)
+    accelerator.wait_for_everyone()
+    if not accelerator.is_main_process:
+        return None
+    return ClassificationResults(describe_protocol(settings, modality, processor), classes.names, draws, confusion)
+
+
+def set_windows(processor: FgmmProcessor, settings: ClassificationSettings) -> None:
+    """Sets the length and the frames of a window, where they are not to be the model's own."""
+    if settings.clip_seconds:
+        processor.clip_seconds = settings.clip_seconds
+    if settings.num_frames:
+        processor.video_processor.num_frames = settings.num_frames
+
+
 def choose_modality(wanted: str | None, modalities: list[str], columns: list[str], dataset: str) -> str:
-    """What is classified: the wanted, else video (or images) where the corpus and the model have it, else sound.
+    """What is classified: `wanted`, else video (or images) where the corpus and the model have it, else audio.
+
+    Args:
+        modalities: of the model.
+        columns: of the corpus `dataset`.
 
     Raises:
         UserError: when the corpus or the model lacks it.
@@ -48,35 +152,113 @@ def choose_modality(wanted: str | None, modalities: list[str], columns: list[str
     return wanted or possible[0]
 
 
-def linear(
-    train: Windows, labels: dict, test: Windows, classes: Classes, args: argparse.Namespace
+def read_clips(
+    dataset: str, config_name: str, classes: Classes, settings: ClassificationSettings
+) -> tuple[Split | None, Split]:
+    """The clips of a configuration to train on, None for zero-shot, and those to evaluate; raises as [`read_fold`]."""
+    if settings.protocol == "zero_shot":
+        return None, read_split(dataset, settings.split, config_name)
+    return read_fold(dataset, config_name, settings.split, classes, settings.seed)
+
+
+def choose_encode(
+    model: FgmmModel, processor: FgmmProcessor, modality: str, classes: Classes, settings: ClassificationSettings
+) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:
+    """What the protocols on a frozen model make of B windows: (B, classes) scores for zero-shot, else (B, C) features
+    or (B, D) embeddings for the probes."""
+    if settings.protocol == "zero_shot":
+        templates = settings.templates or TEMPLATES[modality]
+        return make_zero_shot(model, processor, modality, classes.names, templates)
+    return partial(mean_features if settings.protocol == "linear" and not settings.few_shot else embeddings, model)
+
+
+def train_classifier(
+    model_name: str,
+    accelerator: Accelerator,
+    modality: str,
+    processor: FgmmProcessor,
+    train: Split,
+    classes: Classes,
+    settings: ClassificationSettings,
+) -> FgmmForVideoClassification | FgmmForAudioClassification:
+    """Fine-tunes a classifier that is initialised from the model, or with random weights."""
+    set_seed(settings.seed)  # the same weights in every process, and for every fold
+    config = {
+        "id2label": dict(enumerate(classes.names)),
+        "label2id": {name: index for index, name in enumerate(classes.names)},
+        "problem_type": f"{'multi' if classes.multi_label else 'single'}_label_classification",
+    }
+    kind = CLASSIFIERS[modality]
+    if settings.random_init:
+        classifier = kind(FgmmConfig.from_pretrained(model_name, **config))
+    else:
+        classifier = kind.from_pretrained(model_name, ignore_mismatched_sizes=True, **config)
+    return finetune(accelerator, classifier, processor, train, classes, settings)
+
+
+def score_clips(
+    encoder: SplitEncoder, train: Split | None, evaluated: Split, classes: Classes, settings: ClassificationSettings
 ) -> Iterator[Windows]:
-    """Scores of the test clips' windows by a linear classifier of the training clips' windows."""
+    """(windows, classes) scores of each evaluated clip, on the main process alone; with few_shot of every draw.
+
+    Raises:
+        UserError: when none of the clips can be decoded, or a linear classifier cannot be fitted.
+    """
+    probes = {"linear": few_shot_probe if settings.few_shot else linear_probe, "knn": neighbour_probe}
+    probe = probes.get(settings.protocol)
+    windows = encoder.encode_split(evaluated, f"Encoding {settings.split}")
+    train_windows = encoder.encode_split(train, "Encoding train") if probe else None
+    if not windows or train_windows == {}:
+        raise UserError(f"No clip of the split {'train' if windows else settings.split!r} can be decoded; see above.")
+    if not encoder.accelerator.is_main_process:
+        return
+    if probe:
+        yield from probe(train_windows, train.labels, windows, classes, settings)
+    else:
+        yield windows
+
+
+def linear_probe(
+    train: Windows, labels: dict, evaluated: Windows, classes: Classes, settings: ClassificationSettings
+) -> Iterator[Windows]:
+    """Scores of each evaluated clip's windows by a linear classifier of the training clips' windows.
+
+    Args:
+        train, evaluated: (windows, C) features of each clip.
+        labels: of the training clips.
+    """
     names = [name for name, windows in train.items() for _ in windows]
     targets = classes.targets([labels[name] for name in names])
     groups = [group_of(name) for name in names]
     features = np.concatenate(list(train.values()))
     try:
-        classifier = fit_linear(features, targets, groups, args.classifier, classes.multi_label, args.seed)
+        classifier = fit_linear(features, targets, groups, settings.classifier, classes.multi_label, settings.seed)
     except ValueError as error:
         raise UserError(f"No linear classifier could be fitted: {str(error).splitlines()[0]}") from error
-    yield {name: class_scores(classifier, windows, len(classes.names)) for name, windows in test.items()}
+    yield {name: class_scores(classifier, windows, len(classes.names)) for name, windows in evaluated.items()}
 
 
-def few_shot(
-    train: Windows, labels: dict, test: Windows, classes: Classes, args: argparse.Namespace
+def few_shot_probe(
+    train: Windows, labels: dict, evaluated: Windows, classes: Classes, settings: ClassificationSettings
 ) -> Iterator[Windows]:
-    """Scores of the test clips, for each draw of a few training clips."""
+    """Scores of the evaluated clips for each draw of a few training clips; arguments as of [`neighbour_probe`]."""
     targets = classes.targets([labels[name] for name in train])
-    for scores in few_shot_scores(clip_embeddings(train), targets, clip_embeddings(test), args.seed):
-        yield dict(zip(test, scores[:, None], strict=True))
+    for scores in few_shot_scores(clip_embeddings(train), targets, clip_embeddings(evaluated), settings.seed):
+        yield dict(zip(evaluated, scores[:, None], strict=True))
 
 
-def knn(train: Windows, labels: dict, test: Windows, classes: Classes, args: argparse.Namespace) -> Iterator[Windows]:
-    """Scores of the test clips by the votes of the nearest training clips."""
+def neighbour_probe(
+    train: Windows, labels: dict, evaluated: Windows, classes: Classes, settings: ClassificationSettings
+) -> Iterator[Windows]:
+    """Scores of the evaluated clips by the votes of the nearest training clips.
+
+    Args:
+        train, evaluated: (windows, D) embeddings of each clip.
+        labels: of the training clips.
+    """
     targets = classes.targets([labels[name] for name in train])
-    scores = neighbour_scores(clip_embeddings(train), targets, clip_embeddings(test), args.num_neighbours)
-    yield dict(zip(test, scores[:, None], strict=True))
+    scores = neighbour_scores(clip_embeddings(train), targets, clip_embeddings(evaluated), settings.num_neighbours)
+    yield dict(zip(evaluated, scores[:, None], strict=True))
 
 
 def clip_embeddings(windows: Windows) -> np.ndarray:
@@ -85,149 +267,18 @@ def clip_embeddings(windows: Windows) -> np.ndarray:
     return means / np.linalg.norm(means, axis=1, keepdims=True).clip(min=1e-12)
 
 
-def train_classifier(
-    accelerator: Accelerator, modality: str, processor: FgmmProcessor, train: Split, classes: Classes, args
-) -> Callable[[dict], torch.Tensor]:
-    """Fine-tunes a classifier: model inputs to (windows, classes) probabilities."""
-    set_seed(args.seed)  # the same weights in every process, and for every fold
-    config = {
-        "id2label": dict(enumerate(classes.names)),
-        "label2id": {name: index for index, name in enumerate(classes.names)},
-        "problem_type": f"{'multi' if classes.multi_label else 'single'}_label_classification",
-    }
-    kind = CLASSIFIERS[modality]
-    if args.random_init:
-        classifier = kind(FgmmConfig.from_pretrained(args.model, **config))
-    else:
-        classifier = kind.from_pretrained(args.model, ignore_mismatched_sizes=True, **config)
-    fields = TrainingSettings.__dataclass_fields__
-    settings = TrainingSettings(**{name: getattr(args, name) for name in fields})
-    classifier = finetune(accelerator, classifier, train.corpus, len(train.labels), processor, classes, settings)
-    return partial(class_probabilities, classifier)
-
-
-def format_table(runs: dict[str, dict], means: dict, spread: dict) -> str:
-    """One line a run, their mean and their spread."""
-    columns = list(spread)
-    lines = [f"{'':24}" + "".join(f"{column:>14}" for column in columns)]
-    for name, values in {**runs, "mean": means, "spread": spread}.items():
-        cells = (f"{'':>14}" if values[column] is None else f"{values[column]:14.1f}" for column in columns)
-        lines.append(f"{name:24}" + "".join(cells))
-    return "\n".join(lines)
-
-
-def describe_protocol(args: argparse.Namespace, modality: str, processor: FgmmProcessor, templates: list[str]) -> str:
-    """One line for the record."""
+def describe_protocol(settings: ClassificationSettings, modality: str, processor: FgmmProcessor) -> str:
+    """One line for the results file."""
+    templates = ", ".join(map(repr, settings.templates or TEMPLATES[modality]))
     details = {
         "linear": f"few-shot logistic regression on {modality} embeddings, {SHOTS} clips a class, {NUM_DRAWS} draws"
-        if args.few_shot
-        else f"linear ({args.classifier}) on frozen {modality} features",
-        "knn": f"{args.num_neighbours} nearest neighbours of {modality} embeddings",
-        "zero_shot": f"zero-shot, {modality}, templates {', '.join(map(repr, templates))}",
-        "finetune": f"{modality} encoder fine-tuned, {args.epochs} epochs, batch {args.batch_size}, learning rate "
-        f"{args.learning_rate:g}, weight decay {args.weight_decay:g}",
-    }[args.protocol]
-    start = "random weights, " if args.random_init else ""
-    frames = f" in {args.num_frames} frames" if args.num_frames else ""
-    return f"{start}{details}; mean over {args.num_windows} windows of {processor.clip_seconds:g} s{frames}"
-
-
-def choose_function(
-    args: argparse.Namespace,
-    model: FgmmModel,
-    processor: FgmmProcessor,
-    modality: str,
-    classes: Classes,
-    templates: list[str],
-) -> Callable[[dict], torch.Tensor]:
-    """What the protocols on a frozen model look at in windows."""
-    if args.protocol == "zero_shot":
-        return make_zero_shot(model, processor, modality, classes.names, templates)
-    return partial(mean_features if args.protocol == "linear" and not args.few_shot else embeddings, model)
-
-
-def score_fold(reader: WindowReader, train: Split | None, judged: Split, classes: Classes, args) -> Iterator[Windows]:
-    """The scores of the judged clips, (windows, classes) each, on the main process; few-shot: of every draw.
-
-    Raises:
-        UserError: when none of the clips can be shown, or a linear classifier cannot be fitted.
-    """
-    probes = {"linear": few_shot if args.few_shot else linear, "knn": knn}
-    shown = reader.read(judged, f"Showing {args.split}")
-    trained = reader.read(train, "Showing train") if args.protocol in probes else None
-    if not shown or trained == {}:
-        raise UserError(f"No clip of the split {'train' if shown else args.split!r} can be shown; see above.")
-    if not reader.accelerator.is_main_process:
-        return
-    if trained:
-        yield from probes[args.protocol](trained, train.labels, shown, classes, args)
-    else:
-        yield shown
-
-
-def evaluate_classification(args: argparse.Namespace) -> None:
-    started = time.monotonic()
-    if args.output:
-        claim_output(args.output)
-    names = args.dataset_config or list_configs(args.dataset)
-    first = load_corpus(args.dataset, "train" if args.split == HELD_OUT else args.split, names[0])
-    classes = read_classes(first, args.dataset)
-    if args.few_shot and classes.multi_label:
-        raise UserError(f"--few_shot draws clips of one class, but those of {args.dataset} may be of several.")
-    model, processor = load_model(args.model)
-    processor.clip_seconds = args.clip_seconds or processor.clip_seconds
-    if args.num_frames:
-        processor.video_processor.num_frames = args.num_frames
-    modality = choose_modality(args.modality, model.config.modalities, first.column_names, args.dataset)
-    templates = args.template or TEMPLATES[modality]
-    if args.protocol == "zero_shot":
-        folds = {name: (None, read_split(args.dataset, args.split, name)) for name in names}
-    else:
-        folds = {name: read_fold(args.dataset, name, args.split, classes, args.seed) for name in names}
-
-    # The others wait while the main process fits the probes.
-    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_FIT)])
-    set_seed(args.seed)
-    if args.random_init:
-        model = FgmmModel(model.config).eval()
-    model.to(accelerator.device)
-    make_reader = partial(WindowReader, processor, modality, accelerator, args)
-    frozen = args.protocol != "finetune"
-    if frozen:
-        reader = make_reader(choose_function(args, model, processor, modality, classes, templates))
-
-    draws, confusion = {}, 0  # few-shot: several results a fold, else one
-    for name, (train, judged) in folds.items():
-        if not frozen:
-            reader = make_reader(train_classifier(accelerator, modality, processor, train, classes, args))
-        for windows in score_fold(reader, train, judged, classes, args):
-            draws.setdefault(name, []).append(compute_metrics(windows, judged.labels, classes))
-            if not classes.multi_label:
-                confusion += count_confusions(windows, judged.labels, classes)
-    if accelerator.is_main_process:
-        runs = {name: summarize_runs(results)[0] for name, results in draws.items()}
-        means, spread = summarize_runs(list(runs.values()))
-        print(format_table(runs, means, spread))
-        if args.few_shot:
-            deviations = [summarize_runs(results)[1]["top1"] for results in draws.values()]
-            print(f"Between draws of the same split top1 varies by {np.mean(deviations):.1f}.")
-        if args.output:
-            record = {
-                "model": args.model,
-                "dataset": args.dataset,
-                "split": args.split,
-                "protocol": describe_protocol(args, modality, processor, templates),
-                "metrics": means,
-                "spread": spread,
-                "runs": runs,
-                **({"draws": draws} if args.few_shot else {}),
-                "seed": args.seed,
-                **describe_run(time.monotonic() - started),
-                "training": None if args.random_init else read_training_record(args.model),
-            }
-            write_record(args.output, record)
-            print(f"Wrote {args.output}.")
-            if not classes.multi_label:
-                draw_confusion_matrix(args.output.with_suffix(".png"), confusion, classes.names)
-                print(f"Drew {args.output.with_suffix('.png')}.")
-    accelerator.wait_for_everyone()
+        if settings.few_shot
+        else f"linear ({settings.classifier}) on frozen {modality} features",
+        "knn": f"{settings.num_neighbours} nearest neighbours of {modality} embeddings",
+        "zero_shot": f"zero-shot, {modality}, templates {templates}",
+        "finetune": f"{modality} encoder fine-tuned, {settings.epochs} epochs, batch {settings.batch_size}, learning "
+        f"rate {settings.learning_rate:g}, weight decay {settings.weight_decay:g}",
+    }[settings.protocol]
+    start = "random weights, " if settings.random_init else ""
+    frames = f" in {settings.num_frames} frames" if settings.num_frames else ""
+    return f"{start}{details}; mean over {settings.num_windows} windows of {processor.clip_seconds:g} s{frames}"

@@ -1,6 +1,7 @@
-"""Fine-tunes a classifier: batches of labelled clips that vary from epoch to epoch, and the loop over them."""
+"""Fine-tunes a classifier: batches of augmented, labelled clips, and the loop over them."""
 
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,14 +11,17 @@ from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from modeling_fgmm import FgmmForAudioClassification, FgmmForVideoClassification
+from processing_fgmm import FgmmProcessor
 from processing_fgmm.clips_fgmm import Clip, collate, row_duration
 from processing_fgmm.media_fgmm import MediaError
 from processing_fgmm.streams_fgmm import Batch, NarratedClips
 
 from ..cli import UserError
 from ..training.setup import make_optimizer
+from .folds import Classes, Split
+from .settings import ClassificationSettings
 
-# How far training clips are varied.
+# Augmentation of training clips.
 MIN_CROP_AREA = 0.4  # share of the picture
 MAX_COLOUR_CHANGE = 0.4  # of brightness, contrast and saturation, up and down
 GREY_SHARE = 0.2  # of the clips, which lose their colours
@@ -34,39 +38,22 @@ WARMUP_SHARE = 0.05
 MAX_GRAD_NORM = 1.0
 
 
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How a classifier is trained.
-
-    epochs: passes over the training clips. batch_size: clips a process and step. learning_rate: of AdamW, after
-    warm-up, then a cosine down to 0. weight_decay: of matrices and kernels. seed: of order, windows and variation.
-    num_workers: decoding processes.
-    """
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    seed: int
-    num_workers: int
-
-
 class LabelledClips(NarratedClips):
-    """Endless training batches with labels in place of captions; windows, crops and sound differ in every epoch.
+    """Endless training batches with labels in place of captions; windows and augmentation differ in every epoch.
 
     Args:
-        classes: makes the model's labels from those of the rows.
+        classes: of the corpus.
         **kwargs: see [`NarratedClips`].
     """
 
-    def __init__(self, corpus, processor, classes, **kwargs):
+    def __init__(self, corpus, processor: FgmmProcessor, classes: Classes, **kwargs):
         super().__init__(corpus, processor, block_size=BLOCK_SIZE, min_crop_area=MIN_CROP_AREA, flip=True, **kwargs)
         self.classes = classes
         self.kept: dict[str, Clip] = {}
         self.room = KEPT_BYTES
 
     def make_batch(self, epoch: int, position: int, rows: list[dict]) -> Batch:
-        """Decodes, varies and collates."""
+        """Decodes, augments and collates."""
         clips, labels, failures = [], [], []
         generator = np.random.default_rng([self.seed, epoch, self.rank, position])
         for row in rows:
@@ -85,7 +72,7 @@ class LabelledClips(NarratedClips):
         return Batch(inputs, epoch, position + 1, len(clips), failures)
 
     def decode_window(self, row: dict, start: float, end: float) -> Clip:
-        """One window of a row; where it is nearly all of the row, it is decoded once and kept, while there is room."""
+        """One window of a row; a row that is hardly longer is decoded once and kept, while there is room."""
         if row["video_id"] in self.kept:
             return replace(self.kept[row["video_id"]])
         clip = super().decode_window(row, start, end)
@@ -96,7 +83,7 @@ class LabelledClips(NarratedClips):
         return clip
 
     def sample_clip(self, row: dict, generator: np.random.Generator) -> Clip:
-        """One random window of a row, its sound and its colours varied."""
+        """One random window of a row, its sound and its colours augmented."""
         clip = super().sample_clip(row, generator)
         if clip.waveform is not None:
             clip.waveform = vary_sound(clip.waveform, generator)
@@ -106,13 +93,13 @@ class LabelledClips(NarratedClips):
 
 
 def vary_sound(waveform: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-    """(samples,) turned round to another beginning, and louder or softer."""
+    """A waveform (S,) rolled to begin anywhere, and louder or softer."""
     gain = 10 ** (generator.uniform(-MAX_GAIN, MAX_GAIN) / 20)
     return gain * waveform.roll(int(generator.integers(len(waveform))))
 
 
 def vary_colours(frames: torch.Tensor, generator: np.random.Generator) -> torch.Tensor:
-    """(T, 3, H, W) uint8 with another brightness, contrast and saturation, the same in all frames; some turn grey."""
+    """Frames (T, 3, H, W) uint8 with another brightness, contrast and saturation, alike in all; some turn grey."""
     brightness, contrast, saturation = generator.uniform(1 - MAX_COLOUR_CHANGE, 1 + MAX_COLOUR_CHANGE, 3)
     if generator.random() < GREY_SHARE:
         saturation = 0.0
@@ -123,9 +110,9 @@ def vary_colours(frames: torch.Tensor, generator: np.random.Generator) -> torch.
 
 
 def mask_stripes(features: torch.Tensor, generator: np.random.Generator) -> None:
-    """Sets one stripe of frames and one of mel bands of (frames, mel) to 0, in place (SpecAugment).
+    """Sets one stripe of frames and one of mel bands of features (frames, mel bands) to 0, in place (SpecAugment).
 
-    Of a waveform (samples,) it is one stripe of samples.
+    Of a waveform (S,) it is one stripe of samples.
     """
     for axis, share in ((0, MAX_MASKED_FRAMES), (1, MAX_MASKED_BANDS))[: features.ndim]:
         length = features.shape[axis]
@@ -136,30 +123,29 @@ def mask_stripes(features: torch.Tensor, generator: np.random.Generator) -> None
 def finetune(
     accelerator: Accelerator,
     classifier: FgmmForVideoClassification | FgmmForAudioClassification,
-    corpus,
-    num_clips: int,
-    processor,
-    classes,
-    settings: TrainingSettings,
+    processor: FgmmProcessor,
+    train: Split,
+    classes: Classes,
+    settings: ClassificationSettings,
 ) -> FgmmForVideoClassification | FgmmForAudioClassification:
     """Trains all of a classifier's weights.
 
     Args:
-        classifier: from an [`FgmmModel`] or with random weights.
-        corpus: the training split, of `num_clips` clips.
-        classes: makes the model's labels from those of the rows.
+        classifier: initialised from an [`FgmmModel`], or with random weights.
+        train: the clips that are trained on.
 
     Returns:
         the classifier, in evaluation mode.
 
     Raises:
-        UserError: when no clip of a batch can be shown, or the loss is not a number.
+        UserError: when no clip of a batch can be decoded, or the loss is not a number.
     """
+    num_clips = len(train.labels)
     batch_size = min(settings.batch_size, num_clips // accelerator.num_processes)
     steps_per_epoch = max(1, num_clips // (batch_size * accelerator.num_processes))
     max_steps = settings.epochs * steps_per_epoch
     clips = LabelledClips(
-        corpus,
+        train.corpus,
         processor,
         classes,
         batch_size=batch_size,
@@ -174,20 +160,20 @@ def finetune(
     scheduler = get_cosine_schedule_with_warmup(optimizer, round(WARMUP_SHARE * max_steps), max_steps)
     model, optimizer = accelerator.prepare(classifier, optimizer)
     model.train()
-    batches, named = iter(loader), set()
+    batches, reported = iter(loader), set()
     bar = tqdm(range(max_steps), desc="Training", unit="step", leave=False, disable=not accelerator.is_main_process)
     for _ in bar:
         batch = next(batches)
-        for message in set(batch.failures) - named:
-            tqdm.write(f"Skipped a clip: {message}")
-        named.update(batch.failures)
+        for message in set(batch.failures) - reported:
+            tqdm.write(f"Skipped a clip: {message}", file=sys.stderr)
+        reported.update(batch.failures)
         if not batch.num_clips:
-            raise UserError(f"None of the {batch_size} clips of a training batch can be shown; see above.")
+            raise UserError(f"None of the {batch_size} clips of a training batch can be decoded; see above.")
         inputs = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.inputs.items()}
         with accelerator.autocast():
             loss = model(**inputs).loss
         if not torch.isfinite(loss):
-            raise UserError("The loss is not a number; lower --learning_rate.")
+            raise UserError("The loss is not a number; lower the learning rate.")
         accelerator.backward(loss)
         accelerator.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
         optimizer.step()

@@ -1,4 +1,4 @@
-"""A corpus' official splits or folds, with classes and labels."""
+"""A corpus' official splits or folds: what is trained on, what is evaluated, classes and labels."""
 
 import re
 import warnings
@@ -12,10 +12,9 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 from processing_fgmm.corpora_fgmm import load_corpus
 
 from ..cli import UserError
+from .settings import HELD_OUT
 
-# In place of a split's name: a fifth of the training split, which is then not trained on.
-HELD_OUT = "held_out"
-# Parts of the training split, in cross-validation and of which one is held out.
+# Parts of the training split, in cross-validation and to hold one out.
 NUM_PARTS = 5
 # Clips cut from one recording: UCF101's v_CLASS_gNN_cNN, ESC's FOLD-RECORDING-TAKE, Speech Commands' SPEAKER_nohash_N.
 GROUP_PATTERNS = (r".+_g\d+(?=_c\d+)", r"^\d-\d+(?=-[A-Z])", r"[0-9a-f]{8}(?=_nohash_)")
@@ -29,32 +28,33 @@ class Classes:
     multi_label: bool
 
     def targets(self, labels: list[int | list[int]]) -> np.ndarray:
-        """(clips, classes) 1 for a clip's classes, else 0."""
+        """(clips, classes) int64, 1 for a clip's classes, else 0."""
         targets = np.zeros((len(labels), len(self.names)), dtype=np.int64)
         for row, label in enumerate(labels):
             targets[row, label] = 1
         return targets
 
     def model_labels(self, labels: list[int | list[int]]) -> np.ndarray:
-        """What a classification model takes: (clips,) indices, or (clips, classes) floats 0 or 1."""
+        """As a classification model takes them: (clips,) int64 indices, or (clips, classes) float32, 0 or 1."""
         return self.targets(labels).astype(np.float32) if self.multi_label else np.array(labels)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Clips, and the label of each by its video_id."""
+    """Some clips of a corpus, and the label of each by its video_id."""
 
     corpus: IterableDataset
     labels: dict[str, int | list[int]]
 
     def keep(self, names) -> "Split":
-        """These clips alone."""
+        """The split reduced to the clips of these names."""
         names = frozenset(names)
         corpus = self.corpus.filter(partial(is_among, names), input_columns="video_id")
         return Split(corpus, {name: label for name, label in self.labels.items() if name in names})
 
 
 def is_among(names: frozenset[str], video_id: str) -> bool:
+    """As a function of the module it can be pickled, which decoding processes need."""
     return video_id in names
 
 
@@ -62,7 +62,7 @@ def read_classes(corpus: IterableDataset, dataset: str) -> Classes:
     """The classes of the column `label`.
 
     Raises:
-        UserError: when it is neither a ClassLabel nor a list of them, or not there.
+        UserError: when there is none, or it is neither a ClassLabel nor a list of them.
     """
     feature = corpus.features.get("label")
     multi_label = not isinstance(feature, ClassLabel)
@@ -76,7 +76,8 @@ def read_split(dataset: str, split: str, config_name: str) -> Split:
     """A split's rows, and their labels.
 
     Raises:
-        UserError: when it is not there, or naming a clip that stands there twice or has no label.
+        CorpusError: when the split does not exist.
+        UserError: naming a clip that is in it twice or has no label.
     """
     corpus, labels = load_corpus(dataset, split, config_name), {}
     for row in corpus.select_columns(["video_id", "label"]):
@@ -90,18 +91,21 @@ def read_split(dataset: str, split: str, config_name: str) -> Split:
 
 
 def group_of(video_id: str) -> str:
-    """The recording that a clip was cut from, where its name tells, else the name."""
+    """The recording that a clip was cut from, where its name tells, else the clip's name."""
     matches = (re.search(pattern, video_id) for pattern in GROUP_PATTERNS)
     return next((match.group() for match in matches if match), video_id)
 
 
 def split_groups(targets: np.ndarray, groups: list[str], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Rows to train and to judge on, for each of five parts (fewer where there are fewer groups); no group is in both.
+    """Cross-validation in five parts, fewer where there are fewer groups; no group is trained and validated on.
 
     Args:
         targets: (rows, classes) 0 or 1. Where every row is of one class, the parts have like shares of each.
-        groups: of each row.
+        groups: the group of each row.
         seed: of the order.
+
+    Returns:
+        for each part the indices of the rows to train on, and of the rows to validate on.
 
     Raises:
         ValueError: when all rows are of one group.
@@ -117,26 +121,27 @@ def split_groups(targets: np.ndarray, groups: list[str], seed: int) -> list[tupl
 
 
 def read_fold(dataset: str, config_name: str, split: str, classes: Classes, seed: int) -> tuple[Split, Split]:
-    """What is trained on and what is judged on, of one configuration.
+    """The clips of one configuration to train on, and those to evaluate.
 
     Args:
-        split: that is judged on, or `HELD_OUT`.
+        split: that is evaluated, or `HELD_OUT`.
         seed: of what is held out.
 
     Raises:
-        UserError: when a split is not there, or what is trained on has fewer than two classes.
+        CorpusError: when a split does not exist.
+        UserError: when there are training clips of fewer than two classes, or nothing can be held out.
     """
     train = read_split(dataset, "train", config_name)
     if split == HELD_OUT:
         names = np.array(list(train.labels))
         targets = classes.targets(list(train.labels.values()))
         try:
-            parts = split_groups(targets, [group_of(name) for name in names], seed)[0]
+            kept, held_out = split_groups(targets, [group_of(name) for name in names], seed)[0]
         except ValueError as error:
             raise UserError(f"{dataset}, {config_name}: {error}") from error
-        train, judged = (train.keep(names[rows].tolist()) for rows in parts)
+        train, evaluated = train.keep(names[kept].tolist()), train.keep(names[held_out].tolist())
     else:
-        judged = read_split(dataset, split, config_name)
+        evaluated = read_split(dataset, split, config_name)
     if classes.targets(list(train.labels.values())).any(0).sum() < 2:
         raise UserError(f"{dataset}, {config_name}, has training clips of fewer than two classes.")
-    return train, judged
+    return train, evaluated

@@ -1,4 +1,4 @@
-"""The numbers of a classification, their mean over an evaluation's runs, and the confusion matrix as a picture."""
+"""The metrics of a classification, their mean over several runs, and the confusion matrix as a picture."""
 
 from pathlib import Path
 
@@ -17,11 +17,14 @@ MAX_CLASSES_WRITTEN = 30
 
 
 def compute_metrics(windows: dict[str, np.ndarray], labels: dict, classes: Classes) -> dict:
-    """The metrics of one run: see below; num_clips, and num_undecodable of them.
+    """The metrics of one run, num_clips and, among these, num_undecodable.
 
     Args:
-        windows: (windows, classes) scores of each clip that could be shown; a clip's score is their mean.
-        labels: of all clips that are judged; those that could not be shown get the lowest score for every class.
+        windows: (windows, classes) scores of each clip that was decoded, by video_id; a clip's score is their mean.
+        labels: of all evaluated clips; those that were not decoded get the lowest score for every class.
+
+    Returns:
+        see [`multi_label_metrics`], or else [`single_label_metrics`].
     """
     lowest = np.full((1, len(classes.names)), min(scores.min() for scores in windows.values()) - 1)
     scores = np.stack([windows.get(name, lowest).mean(0) for name in labels])
@@ -34,7 +37,7 @@ def compute_metrics(windows: dict[str, np.ndarray], labels: dict, classes: Class
 
 
 def count_confusions(windows: dict[str, np.ndarray], labels: dict, classes: Classes) -> np.ndarray:
-    """(true classes, predicted classes) clips, of those that could be shown; arguments as in [`compute_metrics`]."""
+    """(true classes, predicted classes) numbers of decoded clips; arguments as in [`compute_metrics`]."""
     predicted = [scores.mean(0).argmax() for scores in windows.values()]
     return confusion_matrix([labels[name] for name in windows], predicted, labels=range(len(classes.names)))
 
@@ -63,14 +66,15 @@ def single_label_metrics(scores: np.ndarray, targets: np.ndarray, names: list[st
 
 
 def multi_label_metrics(scores: np.ndarray, targets: np.ndarray, names: list[str]) -> dict:
-    """mAP and each class' average precision, in percent, for clips of any number of classes; see above."""
+    """mAP and per_class, each class' average precision, in percent, for clips of any number of classes; arguments as in
+    [`single_label_metrics`]."""
     values = average_precisions(targets, scores)
     per_class = {name: None if np.isnan(value) else value for name, value in zip(names, values, strict=True)}
     return {"mAP": np.nanmean(values), "per_class": per_class}
 
 
 def average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """(classes,) average precision in percent; not a number for a class without a clip."""
+    """(classes,) average precision in percent, NaN for a class without a clip; both arguments (clips, classes)."""
     return np.array(
         [
             100 * average_precision_score(targets[:, index], scores[:, index]) if targets[:, index].any() else np.nan
@@ -80,8 +84,10 @@ def average_precisions(targets: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def summarize_runs(runs: list[dict]) -> tuple[dict, dict]:
-    """The mean of every metric over the runs, and the standard deviation of the percentages that are not of one class
-    (None for a single run)."""
+    """The mean of every metric over the runs, and the sample standard deviation of the percentages over all classes.
+
+    The deviation is None for a single run. Of a class' own percentages those that are None do not count.
+    """
     means, spread = {}, {}
     for name in runs[0]:
         values = [run[name] for run in runs]
@@ -95,13 +101,13 @@ def summarize_runs(runs: list[dict]) -> tuple[dict, dict]:
 
 
 def mean_of_known(values: list[float | None]) -> float | None:
-    """The mean of the values that are not None."""
+    """The mean of the values that are not None; None where all are."""
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else None
 
 
 def draw_confusion_matrix(path: Path, counts: np.ndarray, names: list[str]) -> None:
-    """Draws the shares of each true class' clips that are taken for each class.
+    """Draws which share of each true class' clips is predicted as which class.
 
     Args:
         path: of the picture.

@@ -1,4 +1,4 @@
-"""Classifiers on frozen features: linear ones, few-shot draws of them, nearest neighbours. Arrays in, scores out."""
+"""Classifiers on frozen features: linear, few-shot, nearest neighbours. Arrays in, scores out."""
 
 import warnings
 from collections.abc import Iterator
@@ -34,10 +34,13 @@ def fit_linear(
     Args:
         features: (rows, channels).
         targets: (rows, classes) 0 or 1.
-        groups: of each row; none is in both the parts that are trained and judged on.
+        groups: of each row; none is in both the training and the validation part.
         kind: `"logistic"` or `"svm"`.
-        multi_label: one classifier against the rest for each class, judged by mAP; else one for all, by accuracy.
+        multi_label: one classifier against the rest for each class, chosen by mAP; else one for all, by accuracy.
         seed: of the parts, and of the SVM's order.
+
+    Raises:
+        ValueError: when all rows are of one group, or no classifier can be fitted.
     """
     classifier = LogisticRegression(max_iter=1000) if kind == "logistic" else LinearSVC(random_state=seed)
     if multi_label:
@@ -51,18 +54,22 @@ def fit_linear(
         cv=split_groups(targets, groups, seed),
         scoring=scoring,
     )
-    with warnings.catch_warnings():  # the weakest regularisation need not converge, and is judged as it is
+    with warnings.catch_warnings():  # the weakest regularisation need not converge, and is validated as it is
         warnings.simplefilter("ignore", ConvergenceWarning)
         return search.fit(features, targets if multi_label else targets.argmax(1))
 
 
 def mean_average_precision(targets: np.ndarray, scores: np.ndarray) -> float:
-    """Over the classes that have a row."""
+    """mAP in percent over the classes that have a row; both arguments (rows, classes)."""
     return float(np.nanmean(average_precisions(targets, scores)))
 
 
 def class_scores(classifier, features: np.ndarray, num_classes: int) -> np.ndarray:
-    """(rows, classes) what a fitted classifier decides by; a class that it was not shown has the lowest score."""
+    """(rows, classes) decision values of a fitted classifier; the lowest for a class without training rows.
+
+    Args:
+        features: (rows, channels).
+    """
     decisions = classifier.decision_function(features)
     if decisions.ndim == 1:  # two classes
         decisions = np.stack([-decisions, decisions], axis=1)
@@ -74,7 +81,7 @@ def class_scores(classifier, features: np.ndarray, num_classes: int) -> np.ndarr
 
 
 def few_shot_scores(train: np.ndarray, targets: np.ndarray, test: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """For each draw of a few training clips a class, (test clips, classes) scores of logistic regression on them.
+    """For each draw of SHOTS training clips a class, (test clips, classes) scores of logistic regression on them.
 
     Args:
         train, test: (clips, D) embeddings.

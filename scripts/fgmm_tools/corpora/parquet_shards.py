@@ -1,4 +1,4 @@
-"""Writes a corpus as Parquet shards with a dataset card: whole files only, and none that is there already."""
+"""Writes a corpus as Parquet shards with a dataset card: complete files only, and none that exists already."""
 
 import json
 import os
@@ -18,25 +18,30 @@ from tqdm import tqdm
 from ..cli import UserError
 
 ROWS_PER_SHARD = 256
-# Of media in a shard, and at most one file more: a worker holds one shard in memory.
+# Bytes of the media in a shard, exceeded by less than one file: a worker process holds a shard in memory.
 BYTES_PER_SHARD = 500_000_000
-# Of a row group, which a reader holds in memory.
+# Bounds of a row group, which a reader holds in memory.
 ROWS_PER_GROUP = 64
 BYTES_PER_GROUP = 100_000_000
 MEDIA = {"video": Video(decode=False), "image": Image(decode=False), "audio": AudioFeature(decode=False)}
 
 
 def corpus_features(*media: str, **extra) -> Features:
-    """The schema of a corpus with these kinds of media, and columns beyond it."""
+    """The schema of a corpus.
+
+    Args:
+        media: its media columns, keys of MEDIA.
+        extra: further columns.
+    """
     caption = {"text": Value("string"), "start": Value("float64"), "end": Value("float64")}
     columns = {medium: MEDIA[medium] for medium in media}
     return Features({"video_id": Value("string"), **columns, "captions": List(caption), **extra})
 
 
 def write_shard(path: Path, rows: list[dict], features: Features) -> None:
-    """Writes one Parquet file, whole or not at all."""
+    """Writes one Parquet file, complete or not at all."""
     partial = path.with_name(path.name + ".partial")
-    # Not through Dataset: its encoding of sounds asks for torchcodec, even where nothing is decoded.
+    # Dataset.to_parquet would need torchcodec to encode an audio column, even one that is not decoded.
     table = pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
     rows_per_group = min(ROWS_PER_GROUP, len(rows) * BYTES_PER_GROUP // max(table.nbytes, 1))
     parquet.write_table(table, partial, row_group_size=max(1, rows_per_group))
@@ -44,10 +49,10 @@ def write_shard(path: Path, rows: list[dict], features: Features) -> None:
 
 
 def claim_folder(output: Path, arguments: dict) -> None:
-    """Notes what a corpus is made of, so that a later run goes on only with the same.
+    """Records what a corpus is made from in corpus.json, so that a later run continues only the same corpus.
 
     Raises:
-        UserError: when the folder holds a corpus made of something else, or files that are no corpus', or cannot be
+        UserError: when the folder holds a corpus made from something else or files of another kind, or cannot be
             written.
     """
     note, text = output / "corpus.json", json.dumps(arguments)
@@ -58,7 +63,7 @@ def claim_folder(output: Path, arguments: dict) -> None:
         )
     taken = [name for name in ("README.md", "data") if (output / name).exists()]
     if taken and not note.exists():
-        raise UserError(f"{output} has a {taken[0]} that is not a corpus'; give another --output.")
+        raise UserError(f"{output} has a {taken[0]} but holds no corpus; give another --output.")
     try:
         output.mkdir(parents=True, exist_ok=True)
         partial = note.with_name(note.name + ".partial")
@@ -78,19 +83,19 @@ def make_shards(
     num_proc: int,
     sizes: list[int] | None = None,
 ) -> None:
-    """Makes the shards of a group of rows that are not there yet, several at a time, with a progress bar.
+    """Writes the shards of a group of rows that do not exist yet, several at a time, with a progress bar.
 
     Args:
-        output: the corpus' folder.
-        group: its name in the files' names.
-        items: what each row is made of; ROWS_PER_SHARD of them a shard, or fewer for large media.
-        make_rows: items to rows, run in a worker process; items that cannot be used are left out.
+        output: folder of the corpus.
+        group: the first part of the shards' file names.
+        items: what each row is made from; ROWS_PER_SHARD of them go into a shard, fewer where media are large.
+        make_rows: items to rows, run in a worker process.
         features: the schema.
         num_proc: worker processes.
-        sizes: bytes of the media of each item, where they are known.
+        sizes: bytes of each item's media; None: small.
 
     Raises:
-        UserError: when shards are there that were cut otherwise, as the media had other sizes then.
+        UserError: when the existing shards were split otherwise, because the media had other sizes.
     """
     if not items:
         return
@@ -98,7 +103,9 @@ def make_shards(
     paths = [output / "data" / f"{group}-{index:05d}-of-{len(parts):05d}.parquet" for index in range(len(parts))]
     others = set((output / "data").glob(f"{group}-*.parquet")) - set(paths)
     if others:
-        raise UserError(f"{min(others)} was made of media of other sizes; give another --output or delete the folder.")
+        raise UserError(
+            f"{min(others)} was made from media of other sizes; give another --output or delete the folder."
+        )
     jobs = [(path, part) for path, part in zip(paths, parts, strict=True) if not path.exists()]
     if not jobs:
         return
@@ -110,12 +117,12 @@ def make_shards(
                     future.result()
                     bar.update(len(part))
             except BaseException:
-                pool.shutdown(cancel_futures=True)  # else all other shards would be made first
+                pool.shutdown(cancel_futures=True)  # else the remaining shards would be written first
                 raise
 
 
 def split_evenly(items: list, sizes: list[int]) -> list[list]:
-    """Runs of neighbouring items, a shard each, as equal as rows and bytes allow."""
+    """Splits items into runs of neighbours, a shard each, as equal in rows and bytes as possible."""
     shares = np.maximum(np.array(sizes) / BYTES_PER_SHARD, 1 / ROWS_PER_SHARD)
     number = np.ceil(shares.sum())
     shards = ((shares.cumsum() - shares / 2) * number / shares.sum()).astype(int)
@@ -124,33 +131,35 @@ def split_evenly(items: list, sizes: list[int]) -> list[list]:
 
 
 def make_shard(path: Path, part: list, make_rows: Callable[[list], list[dict]], features: Features) -> None:
-    """One worker's job."""
+    """The task of one worker process."""
     write_shard(path, make_rows(part), features)
 
 
 def count_rows(output: Path, group: str) -> int:
-    """Rows of a group, from the files' footers."""
+    """The number of rows of a group, from the footers of its files."""
     return sum(parquet.read_metadata(path).num_rows for path in sorted((output / "data").glob(f"{group}-*.parquet")))
 
 
 def write_card(
     output: Path, title: str, text: str, configs: dict[str, dict[str, list[str]]], license_id: str, tags: list[str]
 ) -> None:
-    """The dataset card: metadata that `load_dataset` reads, and what people read.
+    """Writes the dataset card, README.md, whose metadata tell `load_dataset` which files make up a split.
 
     Args:
-        output: the corpus' folder.
-        title, text: what it is.
-        configs: {configuration: {split: groups of rows that make it up}}; the first is the default.
-        license_id, tags: as the Hub has them.
+        output: folder of the corpus.
+        title: heading of the card.
+        text: description of the corpus.
+        configs: {configuration: {split: its groups of rows}}; the first configuration is the default.
+        license_id: as the Hub names it.
+        tags: of the dataset on the Hub.
     """
     metadata, lines = [], []
-    for place, (config, splits) in enumerate(configs.items()):
+    for index, (config, splits) in enumerate(configs.items()):
         files = [
             {"split": split, "path": [f"data/{group}-*.parquet" for group in groups]}
             for split, groups in splits.items()
         ]
-        metadata.append({"config_name": config, "data_files": files} | ({} if place else {"default": True}))
+        metadata.append({"config_name": config, "data_files": files} | ({} if index else {"default": True}))
         lines += [
             f"| {config} | {split} | {sum(count_rows(output, group) for group in groups)} |"
             for split, groups in splits.items()

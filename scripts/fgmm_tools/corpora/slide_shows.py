@@ -1,7 +1,7 @@
-"""Slide shows of captioned photographs: what uncurated narration is like, with known noise.
+"""Slide shows of captioned photographs: a model of uncurated narration whose noise is known.
 
-An item shows several photographs; its captions tell of one or two of them, and other captions ("chatter") of
-photographs that are not shown. Which caption belongs where is known, but not told.
+An item shows several photographs; its captions describe one or two of them, and other captions ("chatter") photographs
+that are not shown. The column `caption_slides` says which caption belongs to which slide; training does not read it.
 """
 
 import io
@@ -13,6 +13,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from ..cli import UserError
 from .benchmarks.layout import Item
 
 
@@ -23,55 +24,59 @@ def make_slide_shows(items: list[Item], slides: int, chatter: int, generator: np
         items: photographs with captions of the whole item.
         slides: photographs in a show.
         chatter: captions of photographs that are not shown.
-        generator: draws the rest of each show; in half of the shows of two or more slides a second one has a caption.
+        generator: draws the other slides and all captions; in half of the shows of two or more slides a second slide
+            has its caption, too.
 
     Returns:
-        items whose path is a tuple of photographs, in the order in which they are shown, and whose caption_slides
-        say which of them each caption tells of.
+        Items whose path is a tuple of photographs in the order in which they are shown; `caption_slides` says which
+        of them each caption describes.
 
     Raises:
-        ValueError: when there are too few photographs for one show.
+        UserError: when there are too few photographs for one show.
     """
     if slides + chatter > len(items):
-        raise ValueError(f"{len(items)} photographs are too few for {slides} slides and {chatter} other captions.")
+        raise UserError(
+            f"{len(items)} photographs are too few for {slides} slides and {chatter} other captions; "
+            "lower --slides or --chatter."
+        )
     shows = []
     for index, item in enumerate(items):
         for number, caption in enumerate(item.captions):
             others = generator.choice(len(items) - 1, slides - 1 + chatter, replace=False)
             others = [items[other + (other >= index)] for other in others]
             shown, silent = others[: slides - 1], others[slides - 1 :]
-            captions, told = [caption], [0]
+            captions, described = [caption], [0]
             if shown and generator.random() < 0.5:
                 captions.append(draw_caption(shown[0], generator))
-                told.append(1)
+                described.append(1)
             captions += [draw_caption(other, generator) for other in silent]
-            told += [-1] * chatter
+            described += [-1] * chatter
             paths = [item.path, *(other.path for other in shown)]
             order, caption_order = generator.permutation(slides), generator.permutation(len(captions))
-            place_of = {-1: -1, **{int(slide): place for place, slide in enumerate(order)}}
+            position = {-1: -1, **{int(slide): place for place, slide in enumerate(order)}}
             shows.append(
                 Item(
                     f"{item.video_id}_{number}",
                     tuple(paths[slide] for slide in order),
                     tuple(captions[place] for place in caption_order),
-                    tuple(place_of[told[place]] for place in caption_order),
+                    tuple(position[described[place]] for place in caption_order),
                 )
             )
     return [shows[place] for place in generator.permutation(len(shows))]
 
 
 def draw_caption(item: Item, generator: np.random.Generator) -> tuple[str, float | None, float | None]:
-    """One caption of an item."""
+    """A random caption of an item."""
     return item.captions[generator.integers(len(item.captions))]
 
 
 def swap_captions(items: list[Item], share: float, generator: np.random.Generator) -> list[Item]:
-    """The items, a share of which have each other's captions: none of those keeps its own.
+    """The items, a share of which get each other's captions; none of those keeps its own.
 
     Args:
         items: any items.
-        share: between 0 and 1; fewer than two items to swap leave all as they are. Of a swapped slide show no
-            caption tells of a slide.
+        share: from 0 to 1; with fewer than two items to swap all stay as they are. No caption of a swapped slide show
+            describes a slide.
         generator: chooses the items.
     """
     chosen = generator.permutation(len(items))[: round(share * len(items))]
@@ -79,13 +84,13 @@ def swap_captions(items: list[Item], share: float, generator: np.random.Generato
     if len(chosen) > 1:
         for place, donor in zip(chosen, np.roll(chosen, 1), strict=True):
             captions = items[donor].captions
-            told = items[place].caption_slides and (-1,) * len(captions)
-            swapped[place] = replace(items[place], captions=captions, caption_slides=told)
+            slides = items[place].caption_slides and (-1,) * len(captions)
+            swapped[place] = replace(items[place], captions=captions, caption_slides=slides)
     return swapped
 
 
 def encode_slide_show(paths: tuple[Path, ...], size: int) -> bytes:
-    """An MP4 file (H.264) of one frame a second, each the middle square of a photograph, `size` pixels wide."""
+    """An MP4 file (H.264) of one frame a second, each the central square of a photograph scaled to `size` pixels."""
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
         # One thread, so that the same photographs give the same bytes; every slide is a keyframe.
@@ -102,7 +107,7 @@ def encode_slide_show(paths: tuple[Path, ...], size: int) -> bytes:
 
 
 def read_slide(path: Path, size: int) -> np.ndarray:
-    """(size, size, 3) uint8, the middle square of a photograph."""
+    """The central square of a photograph: (size, size, 3), uint8."""
     with Image.open(path) as image:
         image.draft("RGB", (2 * size, 2 * size))
         side = min(image.size)

@@ -1,4 +1,4 @@
-"""How much right and wrong region-phrase pairs weigh through training, on clips whose noise is known."""
+"""How much right and wrong region-phrase pairs weigh in the course of training, on clips whose noise is known."""
 
 import math
 from collections import Counter
@@ -7,7 +7,6 @@ from pathlib import Path
 
 import matplotlib
 import torch
-import torch.nn.functional as F
 from accelerate import PartialState
 from safetensors.torch import load_file
 from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
@@ -15,9 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from modeling_fgmm import FgmmModel
-from modeling_fgmm.loss_fgmm import FineObjective, PairObjective, exp_logit_scale
+from modeling_fgmm.loss_fgmm import OBJECTIVES, Attention
 from modeling_fgmm.outputs_fgmm import as_keys, as_queries
-from modeling_fgmm.scoring_fgmm import Keys, Queries
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.clips_fgmm import Clip, collate, row_duration
 from processing_fgmm.corpora_fgmm import load_corpus
@@ -30,11 +28,11 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.lines import Line2D
 
-# Objectives that compare one vector a clip, the mean over its regions.
-POOLED = ("coarse", "mil_nce", "siglip")
+# Objectives that compare pooled embeddings, in which all regions weigh the same.
+POOLED = [name for name, objective in OBJECTIVES.items() if not objective.needs_phrases]
 SHARES = ("attention_on_right_slide", "weight_of_right_captions")
 PAIRS = ("right_pairs", "wrong_place_pairs", "chatter_pairs")
-# What the kinds of pairs are called in the figure, and how they are drawn.
+# Names of the kinds of pairs in the figure, and their line styles.
 LINES = {"right pairs": "-", "pairs in the wrong place": "--", "pairs of chatter": ":"}
 # Shows that are encoded at once.
 BATCH_SIZE = 32
@@ -42,33 +40,21 @@ BATCH_SIZE = 32
 
 @dataclass
 class Show:
-    """A slide show with all its captions, the slide that each of them tells of (-1: none), and the number of slides."""
+    """A slide show.
+
+    Args:
+        clip: its frames and all its captions.
+        caption_slides: of each caption the slide that it tells of, -1 for none.
+        slides: the number of slides.
+    """
 
     clip: Clip
-    told: list[int]
+    caption_slides: list[int]
     slides: int
 
 
-@dataclass
-class Weights:
-    """How a model weighs what belongs to a show; each is 0 for padding.
-
-    attention (B, M, N) of a phrase over the regions of its show, sum 1 a phrase; phrases (B, M), sum 1 a show;
-    captions (B, K), sum 1 a show.
-    """
-
-    attention: torch.Tensor
-    phrases: torch.Tensor
-    captions: torch.Tensor
-
-    @property
-    def pairs(self) -> torch.Tensor:
-        """(B, M, N) weight of each region-phrase pair, sum 1 a show."""
-        return self.phrases.unsqueeze(-1) * self.attention
-
-
 def find_checkpoints(folder: str) -> dict[int, Path]:
-    """The weights that scripts/pretrain.py kept below a model folder, by training step, oldest first.
+    """The checkpoints' weights that scripts/pretrain.py kept in a model folder, by training step, oldest first.
 
     Raises:
         UserError: when there are none.
@@ -98,7 +84,7 @@ def read_rows(dataset: str, split: str, num_clips: int) -> list[dict]:
 
 
 def read_shows(rows: list[dict], processor: FgmmProcessor) -> list[Show]:
-    """Frames at even times of each show, as in evaluation.
+    """Decodes shows as evaluation does.
 
     Raises:
         UserError: when no show can be decoded.
@@ -111,18 +97,18 @@ def read_shows(rows: list[dict], processor: FgmmProcessor) -> list[Show]:
             tqdm.write(f"Skipped a clip: {item}")
         else:
             clip = replace(item.windows[0], captions=item.captions)
-            # A slide stays for one second.
-            shows.append(Show(clip, row["caption_slides"], round(row_duration(row))))
+            # Each slide is shown for one second.
+            shows.append(Show(clip, row["caption_slides"], slides=round(row_duration(row))))
     if not shows:
         raise UserError(f"None of the {len(rows)} slide shows can be decoded.")
     return shows
 
 
 def check_model(name: str, model: FgmmModel, processor: FgmmProcessor, show: Show) -> None:
-    """Checks that a model's weights are those that this script follows, and that its regions have a slide each.
+    """Checks that a model compares text with video, and that each of its moments shows one slide.
 
     Raises:
-        UserError: saying what does not fit.
+        UserError: when it does not.
     """
     if "text_video" not in model.objectives:
         raise UserError(f"{name} does not compare text with video; it has {', '.join(model.config.modalities)}.")
@@ -141,93 +127,48 @@ def encode(model: FgmmModel, processor: FgmmProcessor, shows: list[Show]) -> dic
     return model.encode_inputs(**{name: value.to(model.device) for name, value in inputs.items()})
 
 
-def weigh(objective: PairObjective, queries: Queries, keys: Keys) -> Weights:
-    """What each show's own regions, phrases and captions weigh under an objective."""
-    logits = objective.scores(queries, keys).diagonal(dim1=0, dim2=1).T * exp_logit_scale(
-        objective.logit_scale
-    )  # (B, K)
-    captions = masked_softmax(logits, queries.caption_mask, 1)
-    similarity = objective.phrase_similarity(queries, keys).diagonal(dim1=0, dim2=1).T  # (B, M)
-    phrase_logits = torch.zeros_like(similarity)
-    if isinstance(objective, FineObjective):
-        phrase_logits = objective.phrase_sharpness * similarity
-        if (gates := objective.phrase_gates(queries)) is not None:
-            phrase_logits = phrase_logits + gates
-    phrases = phrase_weights(queries, phrase_logits, captions)
-    if isinstance(objective, FineObjective):
-        whole = objective.config.whole_caption_weight
-        phrases = torch.cat([(1 - whole) * phrases, whole * captions], dim=1)
-    asked = list_asked(objective, queries)
-    cosines = torch.einsum("bmd,bnd->bmn", asked.phrases.float(), keys.regions.float())
-    attention = attend(cosines, trained_sharpness(objective)) * asked.mask.unsqueeze(-1)
-    return Weights(attention, phrases, captions)
-
-
-def list_asked(objective: PairObjective, queries: Queries) -> Queries:
-    """What asks for regions: the phrases, and in the fine objective behind them the captions as a whole."""
-    return queries.with_whole_captions() if isinstance(objective, FineObjective) else queries
-
-
-def trained_sharpness(objective: PairObjective) -> float:
-    """γ of the attention in what an objective trains: `math.inf` is the best region alone, 0 the mean over them."""
-    return 0.0 if objective.config.objective in POOLED else float(objective.sharpness())
-
-
-def attend(cosines: torch.Tensor, sharpness: float) -> torch.Tensor:
-    """(B, M, N) softmax over regions of γ times the cosines (B, M, N); for an infinite γ 1 on the best region."""
-    if math.isinf(sharpness):
-        return F.one_hot(cosines.argmax(-1), cosines.shape[-1]).to(cosines.dtype)
-    return (sharpness * cosines).softmax(-1)
-
-
-def masked_softmax(logits: torch.Tensor, mask: torch.Tensor, dim: int) -> torch.Tensor:
-    """Softmax over the kept entries; 0 for the others, also where none is kept."""
-    return logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(dim) * mask
-
-
-def phrase_weights(queries: Queries, logits: torch.Tensor, captions: torch.Tensor) -> torch.Tensor:
-    """(B, M) a phrase's weight in its show: softmax of logits (B, M) in its caption, times that one's of (B, K)."""
-    belongs = F.one_hot(queries.captions, captions.shape[1]).bool() & queries.mask.unsqueeze(-1)  # (B, M, K)
-    within = masked_softmax(logits.unsqueeze(-1).expand(belongs.shape), belongs, 1)
-    return (within * captions.unsqueeze(1)).sum(-1)
-
-
 class Means:
-    """Means of weights over shows, phrases and pairs, which come in batches."""
+    """Means of weights over shows, phrases and pairs, added up batch by batch."""
 
     def __init__(self):
         self.sums, self.counts = Counter(), Counter()
 
     def add(self, name: str, values: torch.Tensor, mask: torch.Tensor) -> None:
-        """Adds the values that are kept to a mean."""
+        """Adds the values at which the mask, of the same shape, is True to a mean."""
         self.sums[name] += values[mask].double().sum().item()
         self.counts[name] += int(mask.sum())
 
-    def add_shows(self, weights: Weights, queries: Queries, told: torch.Tensor, slides: int) -> None:
+    def add_shows(self, attention: Attention, caption_slides: torch.Tensor, slides: int) -> None:
         """Adds a batch of shows.
 
         Args:
-            weights, queries: of the shows.
-            told: (B, K) the slide that a caption tells of, -1 for none.
+            attention: of B shows; what counts are the weights of each show's captions with its own regions.
+            caption_slides: (B, K) the slide that a caption tells of, -1 for none.
             slides: in each show; regions of a slide stand together, in the order of the slides.
         """
-        num_regions = weights.attention.shape[-1]
-        slide_of_region = torch.arange(num_regions, device=told.device) // (num_regions // slides)
-        slide_of_phrase = told.gather(1, queries.captions)
-        right = slide_of_phrase.unsqueeze(-1) == slide_of_region  # (B, M, N)
+        queries = attention.queries
+        regions, in_caption, captions = (
+            weights.diagonal(dim1=0, dim2=1).movedim(-1, 0)
+            for weights in (attention.regions, attention.phrases, attention.captions)
+        )
+        phrases = in_caption * captions.gather(1, queries.captions)  # (B, P), sum 1 a show
+        num_regions = regions.shape[-1]
+        slide_of_region = torch.arange(num_regions, device=caption_slides.device) // (num_regions // slides)
+        slide_of_phrase = caption_slides.gather(1, queries.captions)
+        right = slide_of_phrase.unsqueeze(-1) == slide_of_region  # (B, P, N)
         on_slide = slide_of_phrase >= 0
-        self.add("attention_on_right_slide", (weights.attention * right).sum(-1), on_slide & queries.mask)
-        self.add("weight_of_right_captions", (weights.captions * (told >= 0)).sum(1), queries.present)
+        self.add("attention_on_right_slide", (regions * right).sum(-1), on_slide & queries.mask)
+        self.add("weight_of_right_captions", (captions * (caption_slides >= 0)).sum(1), queries.present)
 
         uniform = 1 / (queries.mask.sum(1) * num_regions).clamp(min=1)  # (B,)
-        relative = weights.pairs / uniform.view(-1, 1, 1)
+        relative = phrases.unsqueeze(-1) * regions / uniform.view(-1, 1, 1)
         exists = queries.mask.unsqueeze(-1).expand_as(right)
         on_slide = on_slide.unsqueeze(-1)
         for name, kind in zip(PAIRS, (right, on_slide & ~right, ~on_slide), strict=True):
             self.add(name, relative, kind & exists)
 
     def get(self, name: str) -> float | None:
-        """A mean; None where nothing was added."""
+        """A mean, None of nothing."""
         return self.sums[name] / self.counts[name] if self.counts[name] else None
 
 
@@ -237,11 +178,11 @@ def measure(model: FgmmModel, processor: FgmmProcessor, shows: list[Show]) -> Me
     for first in range(0, len(shows), BATCH_SIZE):
         batch = shows[first : first + BATCH_SIZE]
         outputs = encode(model, processor, batch)
-        queries = as_queries(outputs["text"])
-        told = pad_sequence([torch.tensor(show.told) for show in batch], batch_first=True, padding_value=-1)
-        told = told[:, : queries.caption_mask.shape[1]].to(model.device)  # the last captions may be without a word
-        weights = weigh(objective, queries, as_keys(outputs["video"]))
-        means.add_shows(weights, list_asked(objective, queries), told, batch[0].slides)
+        attention = objective(as_queries(outputs["text"]), as_keys(outputs["video"]), output="attention")
+        slides = [torch.tensor(show.caption_slides) for show in batch]
+        caption_slides = pad_sequence(slides, batch_first=True, padding_value=-1)
+        caption_slides = caption_slides[:, : attention.captions.shape[-1]]  # the last captions may be without a word
+        means.add_shows(attention, caption_slides.to(model.device), batch[0].slides)
     return means
 
 
@@ -256,9 +197,10 @@ def load_weights(model: FgmmModel, path: Path) -> None:
 def trace(
     model: FgmmModel, processor: FgmmProcessor, shows: list[Show], checkpoints: dict[int, Path], bar: tqdm
 ) -> dict:
-    """What one model's checkpoints weigh: a list of each mean, in the order of the steps.
+    """Measures one model's checkpoints: lists of each mean, in the order of the steps.
 
-    sharpness is null for the maximum; pairs counts the region-phrase pairs of each kind.
+    sharpness is that of the attention over regions, null for the maximum; pairs counts the region-phrase pairs of each
+    kind.
     """
     traced = {"objective": model.config.objective, "steps": list(checkpoints)}
     traced |= {name: [] for name in (*SHARES, *PAIRS, "sharpness")}
@@ -267,14 +209,14 @@ def trace(
         means = measure(model, processor, shows)
         for name in (*SHARES, *PAIRS):
             traced[name].append(means.get(name))
-        sharpness = trained_sharpness(model.objectives["text_video"])
+        sharpness = float(model.objectives["text_video"].attention_sharpness())
         traced["sharpness"].append(None if math.isinf(sharpness) else sharpness)
         bar.update()
     return {**traced, "pairs": {name: means.counts[name] for name in PAIRS}}
 
 
 def trace_models(folders: list[str], dataset: str, split: str, num_clips: int) -> dict:
-    """The content of the results file, but for what is said of the run itself.
+    """The content of the results file, without the description of the run.
 
     Raises:
         UserError, CorpusError: when a model or the corpus does not fit.
@@ -289,7 +231,7 @@ def trace_models(folders: list[str], dataset: str, split: str, num_clips: int) -
             shows = read_shows(rows, processor)
             check_model(folder, model, processor, shows[0])
             models[Path(folder).name] = trace(model, processor, shows, checkpoints[folder], bar)
-    right = [sum(slide >= 0 for slide in show.told) / len(show.told) for show in shows]
+    right = [sum(slide >= 0 for slide in show.caption_slides) / len(show.caption_slides) for show in shows]
     chance = dict(zip(SHARES, (1 / shows[0].slides, sum(right) / len(right)), strict=True))
     about = {"dataset": dataset, "split": split, "num_clips": len(shows), "slides": shows[0].slides}
     return {**about, "models": models, "chance": {**chance, **dict.fromkeys(PAIRS, 1.0)}}
@@ -299,7 +241,7 @@ def draw(record: dict, path: Path) -> None:
     """The figure of a results file, over training steps: both shares, and the weights of the three kinds of pairs."""
     models = record["models"]
     objectives = {name: traced["objective"] for name, traced in models.items()}
-    # The objective is the shorter name, where it says which model is meant.
+    # The objective is a shorter name than the folder, where no two models share it.
     labels = objectives if len(set(objectives.values())) == len(models) else {name: name for name in models}
     uniform = [labels[name] for name, objective in objectives.items() if objective in POOLED]
     figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained")

@@ -1,30 +1,29 @@
-"""What the card of a published corpus holds: its columns, configurations and sizes, read from its Parquet files."""
+"""What the card of a published corpus says of it: columns, configurations and sizes, read from its Parquet files.
 
-import json
+Nothing here imports a model or a processor, so that publishing a corpus starts at once.
+"""
+
 from pathlib import Path
 
+import pyarrow
 import pyarrow.parquet as parquet
-from datasets import (
-    DatasetInfo,
-    Features,
-    SplitDict,
-    SplitInfo,
-    load_dataset_builder,
-)
+from datasets import DatasetInfo, Features, SplitDict, SplitInfo, get_dataset_config_names, load_dataset_builder
 from datasets.info import DatasetInfosDict
 from huggingface_hub import DatasetCard
 
-from processing_fgmm.corpora_fgmm import MEDIA_COLUMNS, CorpusError, corpus_errors, list_configs, load_corpus
+from ..cli import UserError
+from ..corpora.parquet_shards import MEDIA
+from .results import read_json
 
-# What the columns of a corpus are.
+# What the columns of a corpus hold.
 COLUMNS = {
     "video_id": "name of the row",
     "video": "the video file, undecoded: its bytes, and a name as path",
     "image": "the photograph's file, undecoded: its bytes, and a name as path",
     "audio": "the sound file, undecoded: its bytes, and a name as path",
-    "captions": "list of text, start and end (s); without start and end where a caption is of the whole item",
-    "caption_is_true": "for each caption, whether it speaks of this clip",
-    "caption_slides": "for each caption, the slide that it tells of, -1 for none",
+    "captions": "list of text, start and end (s); start and end are null where a caption describes the whole item",
+    "caption_is_true": "for each caption, whether it describes this clip",
+    "caption_slides": "for each caption, the slide that it describes, -1 for none",
     "label": "the class, or list of classes",
 }
 # Upper bounds of the Hub's size categories, in rows.
@@ -32,48 +31,74 @@ SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M"
 
 
 def describe_corpus(folder: Path) -> dict:
-    """What a corpus is: the record that its card is made from.
+    """The record that the card of a corpus is made from.
 
     Returns:
-        {"name", "made_of": what corpus.json says, "features": as in a card's metadata, "configs": {configuration:
-        {split: {"files", "rows", "bytes"}}}}; paths are within the folder, bytes those of the Parquet files.
+        {"name", "made_of": the content of corpus.json, "features": as in a card's metadata, "configs": {configuration:
+        {split: {"files", "rows", "bytes"}}}}; files are paths within the folder, bytes those of the Parquet files.
 
     Raises:
-        CorpusError: when it has no card of its own, or is no corpus, or a file is damaged.
+        UserError: when the folder has no card or holds no corpus, or a file is damaged.
     """
     if not (folder / "README.md").exists():
-        raise CorpusError(
+        raise UserError(
             f"{folder} has no README.md; give a folder that scripts/prepare_dataset.py or "
-            "scripts/make_narrated_corpus.py made to the end, or write one that names the licence."
+            "scripts/make_narrated_corpus.py completed, or write one that names the licence."
         )
     folder, note = folder.resolve(), folder / "corpus.json"
-    configs = {}
-    for config in list_configs(str(folder)):
-        with corpus_errors(str(folder)):
-            splits = load_dataset_builder(str(folder), config).config.data_files
-            paths = {str(split): sorted(map(Path, names)) for split, names in splits.items()}
-            configs[config] = {split: describe_files(folder, paths[split]) for split in paths}
-        load_corpus(str(folder), next(iter(paths)), config)  # checks the columns
-    features = Features.from_arrow_schema(parquet.read_schema(next(iter(paths.values()))[0]))
+    try:
+        names = get_dataset_config_names(str(folder))
+        files = {name: load_dataset_builder(str(folder), name).config.data_files for name in names}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no Parquet files that datasets can load: {error}") from error
+    configs, schema = {}, None
+    for name, splits in files.items():
+        paths = {str(split): sorted(map(Path, listed)) for split, listed in splits.items()}
+        configs[name] = {split: describe_files(folder, listed) for split, listed in paths.items()}
+        schema = schema or parquet.read_schema(next(iter(paths.values()))[0])
+    check_schema(folder, schema)
     return {
         "name": folder.name,
-        "made_of": json.loads(note.read_text()) if note.exists() else None,
-        "features": features._to_yaml_list(),
+        "made_of": read_json(note) if note.exists() else None,
+        "features": Features.from_arrow_schema(schema)._to_yaml_list(),
         "configs": configs,
     }
 
 
 def describe_files(folder: Path, paths: list[Path]) -> dict:
-    """Names, rows and bytes of the files of a split."""
+    """Names, rows and bytes of the files of a split.
+
+    Raises:
+        UserError: when one is not a Parquet file.
+    """
+    rows = 0
+    for path in paths:
+        try:
+            rows += parquet.read_metadata(path).num_rows
+        except (OSError, pyarrow.ArrowException) as error:
+            raise UserError(f"{path} is damaged or no Parquet file ({error}); make the corpus anew.") from error
     return {
         "files": [str(path.relative_to(folder)) for path in paths],
-        "rows": sum(parquet.read_metadata(path).num_rows for path in paths),
+        "rows": rows,
         "bytes": sum(path.stat().st_size for path in paths),
     }
 
 
+def check_schema(folder: Path, schema: pyarrow.Schema) -> None:
+    """Checks for the columns that every corpus has.
+
+    Raises:
+        UserError: when one is missing.
+    """
+    if "video_id" not in schema.names or not MEDIA.keys() & set(schema.names):
+        raise UserError(
+            f"{folder} is no corpus: it needs the column video_id and one of {', '.join(MEDIA)}, but has "
+            f"{', '.join(schema.names)}."
+        )
+
+
 def with_sizes(record: dict, folder: Path) -> dict:
-    """The record with the sizes of files of the same names in another folder."""
+    """The record, with the sizes of the files of the same names in another folder."""
     configs = {
         config: {
             split: describe_files(folder, [folder / name for name in values["files"]])
@@ -85,13 +110,13 @@ def with_sizes(record: dict, folder: Path) -> dict:
 
 
 def all_files(record: dict) -> list[str]:
-    """Each file of a corpus once; configurations share files."""
+    """The files of a corpus, each once, though configurations share them."""
     names = (name for splits in record["configs"].values() for split in splits.values() for name in split["files"])
     return list(dict.fromkeys(names))
 
 
 def make_table(record: dict) -> str:
-    """Columns and sizes as Markdown."""
+    """Columns and sizes of a corpus as Markdown."""
     lines = ["| column | |", "|---|---|"]
     lines += [f"| `{feature['name']}` | {COLUMNS.get(feature['name'], '')} |" for feature in record["features"]]
     lines += ["", "| configuration | split | rows | kB |", "|---|---|---:|---:|"]
@@ -104,7 +129,7 @@ def make_table(record: dict) -> str:
 
 
 def fill_metadata(text: str, record: dict) -> str:
-    """A card whose metadata has the columns and sizes of the record; which files make up a split stays as it is."""
+    """A card with the columns and sizes of the record in its metadata; its list of files for each split stays."""
     card = DatasetCard(text)
     infos = {}
     for config, splits in record["configs"].items():
@@ -123,4 +148,4 @@ def fill_metadata(text: str, record: dict) -> str:
 
 def media_columns(record: dict) -> list[str]:
     """The media columns of a corpus."""
-    return [feature["name"] for feature in record["features"] if feature["name"] in MEDIA_COLUMNS]
+    return [feature["name"] for feature in record["features"] if feature["name"] in MEDIA]

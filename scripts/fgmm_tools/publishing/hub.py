@@ -1,4 +1,4 @@
-"""What both push scripts do with the Hub: one commit for everything, and errors that say what to do."""
+"""Publishing on the Hub, for models and datasets: everything in one commit, and errors that say what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,11 @@ from ..cli import UserError
 
 
 def check_repo_id(repo_id: str, flag: str = "--repo_id") -> None:
-    """Checks that it is ORG/NAME in characters that the Hub has.
+    """Checks that a repository id is ORG/NAME in characters that the Hub accepts.
+
+    Args:
+        repo_id: the id.
+        flag: the option that gave it, for the message.
 
     Raises:
         UserError: when it is not.
@@ -29,16 +33,16 @@ def check_repo_id(repo_id: str, flag: str = "--repo_id") -> None:
 def publish(
     repo_id: str, repo_type: str, files: dict[str, Path | bytes], owned: tuple[str, ...], private: bool, message: str
 ) -> str:
-    """Makes the repository where it is not there, and uploads everything in one commit.
+    """Creates the repository if it does not exist, and uploads everything in one commit.
 
-    What an earlier push of the same script left and this one has not is deleted by the same commit. Files that are
-    there already, even of an upload that broke off, are not sent again.
+    The same commit deletes files of an earlier push that this one does not have. Files that the Hub already stores,
+    even from an upload that broke off, are not sent again.
 
     Args:
         repo_id: ORG/NAME.
         repo_type: `"model"` or `"dataset"`.
-        files: what to upload, by the paths in the repository.
-        owned: patterns of the paths that a push of this kind writes; others are left alone.
+        files: what to upload, by paths in the repository.
+        owned: patterns of the paths that a push of this kind writes; other files stay.
         private: whether only its owners may see it.
         message: of the commit.
 
@@ -50,14 +54,14 @@ def publish(
     """
     api = HfApi()
     with explaining(repo_id, api.endpoint):
-        api.whoami()  # so that a token that is missing or wrong is named as such
+        api.whoami()  # fails where the token is missing or wrong
         api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True)
         if private and not api.repo_info(repo_id, repo_type=repo_type).private:
             raise UserError(
-                f"{repo_id} is there already, and public; make it private on the Hub, or leave out --private."
+                f"{repo_id} exists already and is public; make it private on the Hub, or leave out --private."
             )
-        there = api.list_repo_files(repo_id, repo_type=repo_type)
-        stale = [path for path in there if path not in files and any(fnmatch(path, name) for name in owned)]
+        existing = api.list_repo_files(repo_id, repo_type=repo_type)
+        stale = [path for path in existing if path not in files and any(fnmatch(path, name) for name in owned)]
         operations = [CommitOperationDelete(path) for path in stale]
         operations += [
             CommitOperationAdd(path, source if isinstance(source, bytes) else str(source))
@@ -68,13 +72,13 @@ def publish(
 
 @contextmanager
 def explaining(repo_id: str, endpoint: str) -> Iterator[None]:
-    """Errors of the Hub's client become a UserError."""
+    """Turns errors of huggingface_hub into a UserError."""
     try:
         yield
     except LocalTokenNotFoundError as error:
         raise UserError("There is no token for the Hub; run `hf auth login`, or set HF_TOKEN.") from error
     except (HTTPError, OSError, RuntimeError, ValueError) as error:
-        # The client wraps what went wrong with a file in a RuntimeError.
+        # huggingface_hub wraps an error of a single file in a RuntimeError.
         cause = error.__cause__ if type(error) is RuntimeError and error.__cause__ else error
         raise UserError(describe_error(cause, repo_id, endpoint)) from error
 
@@ -91,8 +95,8 @@ def describe_error(error: BaseException, repo_id: str, endpoint: str) -> str:
             "or use a token with permission to write there."
         )
     if isinstance(error, ValueError):  # refused by the Hub before anything is sent, or a malformed answer
-        return f"{endpoint} does not take the upload to {repo_id}: {text}"
+        return f"{endpoint} refuses the upload to {repo_id}: {text}"
     return (
         f"The upload to {repo_id} at {endpoint} broke off ({type(error).__name__}: {text}); nothing was published, "
-        "and the same command goes on where it was."
+        "and the same command continues."
     )

@@ -1,7 +1,7 @@
-"""What the cards of published models hold beside their tables: metadata for the Hub, made from the same results files.
+"""What the card of a published model has beside its tables: metadata for the Hub, made from the same results files.
 
 Only results files give numbers: the model-index at the top of a card and the files in .eval_results come from the
-records that the card's tables name, and `find_problems` notes measured numbers in the text between them.
+records that the card's tables name, and `find_problems` finds measured numbers in the text between the tables.
 """
 
 import re
@@ -9,56 +9,29 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, eval_result_entries_to_yaml
 
-# Metrics that go into metadata, and their names in evaluate's style.
-METRICS = {
-    "R@1": "recall_at_1",
-    "R@5": "recall_at_5",
-    "R@10": "recall_at_10",
-    "MedR": "median_rank",
-    "top1": "accuracy",
-    "mean_class": "mean_class_accuracy",
-    "mAP": "mean_average_precision",
-}
-# What the text of a card may hold beside the generated places: code, addresses and comments.
+from .results import METRIC_NAMES, is_random_init, is_retrieval, list_values
+
+# Parts of a card's text in which numbers are no measurements: code, addresses and comments.
 NOT_PROSE = re.compile(r"```.*?```|`[^`]*`|\]\([^)]*\)|<!--.*?-->", re.DOTALL)
-# A share, a decimal number or one after a metric's name; seconds describe data, and a version follows letters.
+# A percentage, a decimal number, or a number after a metric's name; but no seconds, which describe data, and no
+# version, which follows letters.
 MEASURED = re.compile(
     r"\d+(?:\.\d+)? ?%|(?<![\d.])(?<![A-Za-z]-)\d+\.\d+(?! s\b)|(?:R@\d+|MedR|top-1|accuracy)(?: of| is|:| =)? \d+"
 )
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#]+)")
 
 
-def measured_values(record: dict) -> list[tuple[str, str, float]]:
-    """(task, metric, value) of a results file, rounded as in the tables; the task is a direction, or classification."""
-    groups = record["metrics"] if is_retrieval(record) else {"classification": record["metrics"]}
-    return [
-        (task, metric, round(values[metric], 1))
-        for task, values in groups.items()
-        for metric in METRICS
-        if metric in values
-    ]
-
-
-def is_retrieval(record: dict) -> bool:
-    """Whether its metrics stand under directions such as text_to_video."""
-    return all(isinstance(values, dict) and "R@1" in values for values in record["metrics"].values())
-
-
-def is_floor(record: dict) -> bool:
-    """Whether it tells what random weights reach, which stands beside a model and is not its own."""
-    return "random weights" in record["protocol"]
-
-
 def make_eval_results(records: list[dict], dataset_ids: dict[str, str]) -> list[EvalResult]:
     """Records as entries of the model-index.
 
     Args:
-        dataset_ids: the Hub ids of datasets, by the last part of the name that records have.
+        records: of results files.
+        dataset_ids: the Hub ids of datasets, by the last part of their name in the records.
     """
     results = []
     for record in records:
         name = Path(record["dataset"]).name
-        for task, metric, value in measured_values(record):
+        for task, metric, value in list_values(record):
             results.append(
                 EvalResult(
                     task_type="retrieval" if is_retrieval(record) else "classification",
@@ -66,7 +39,7 @@ def make_eval_results(records: list[dict], dataset_ids: dict[str, str]) -> list[
                     dataset_name=name,
                     dataset_config=record.get("dataset_config"),
                     dataset_split=record["split"],
-                    metric_type=METRICS[metric],
+                    metric_type=METRIC_NAMES[metric],
                     metric_name=f"{metric}, {task.replace('_', ' ')} ({record['protocol']})",
                     metric_value=value,
                 )
@@ -75,18 +48,19 @@ def make_eval_results(records: list[dict], dataset_ids: dict[str, str]) -> list[
 
 
 def fill_metadata(text: str, records: list[dict], dataset_ids: dict[str, str] | None = None, **metadata) -> str:
-    """A card with the model-index that its records give, floors left out; without records it has none.
+    """A card with the model-index of its records; those of random weights are left out, and without any there is none.
 
     Args:
         text: the card, whose first heading is the model's name.
+        records: of results files.
         dataset_ids: see [`make_eval_results`].
         metadata: further fields for the top of the card.
 
     Raises:
-        ValueError: when the library does not accept the metadata.
+        ValueError: when huggingface_hub does not accept the metadata.
     """
     card = ModelCard(text)
-    measured = [record for record in records if not is_floor(record)]
+    measured = [record for record in records if not is_random_init(record)]
     card.data.eval_results = make_eval_results(measured, dataset_ids or {}) or None
     card.data.model_name = re.search(r"^# (.+)$", card.text, re.MULTILINE)[1] if card.data.eval_results else None
     for name, value in metadata.items():
@@ -98,7 +72,8 @@ def make_eval_entries(record: dict, name: str, dataset_id: str, results_url: str
     """A record in the form of .eval_results/NAME.yaml.
 
     Args:
-        name: of the results file, without its ending.
+        record: of a results file.
+        name: of the file, without its extension.
         dataset_id: the Hub's id of the dataset.
         results_url: address of the folder of results files.
     """
@@ -106,24 +81,25 @@ def make_eval_entries(record: dict, name: str, dataset_id: str, results_url: str
         [
             EvalResultEntry(
                 dataset_id=dataset_id,
-                task_id=f"{task}_{METRICS[metric]}",
+                task_id=f"{task}_{METRIC_NAMES[metric]}",
                 value=value,
                 date=record["date"],
                 source_url=f"{results_url}/{name}.json",
                 source_name=f"results/{name}.json",
                 notes=record["protocol"],
             )
-            for task, metric, value in measured_values(record)
+            for task, metric, value in list_values(record)
         ]
     )
 
 
 def find_problems(prose: str, folder: Path) -> list[str]:
-    """What a card may not be published with: measured numbers outside its tables, and links to what does not go along.
+    """What a card must not be published with: measured numbers outside its tables, and links to files that are not
+    published with it.
 
     Args:
-        prose: the card without its metadata and generated places.
-        folder: where its pictures and results are.
+        prose: the card without its metadata and tables.
+        folder: of its pictures and results.
     """
     problems = [f"the number {match[0]!r} in its text" for match in MEASURED.finditer(NOT_PROSE.sub("", prose))]
     for target in LINK.findall(prose):

@@ -1,6 +1,5 @@
-"""A trained model to the Hub: weights, code, processor, card with pictures, and the results files."""
+"""Publishes a trained model on the Hub: weights, code, processor, card with pictures, and results files."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,22 +10,56 @@ from ..cli import UserError
 from ..paths import CARDS
 from . import cards, model_card
 from .hub import check_repo_id, publish
+from .results import is_random_init, read_json, read_results
 
-# Files of a model's folder that are published; results files go into results/.
+# Files of a model's folder that are published as they are; its results files go into results/.
 SUFFIXES = (".safetensors", ".json", ".py", ".yaml", ".txt", ".model", ".jinja")
 TAGS = ["fgmm", "video", "audio"]
+# Paths in the repository that a push writes, and deletes where it no longer writes them.
 OWNED = ("*.safetensors", "*.safetensors.index.json", "*_fgmm.py", "results/*", "pictures/*", ".eval_results/*")
 
 
 @dataclass(frozen=True)
 class Card:
-    """A filled card: its text, the folder of its pictures, that of its results files, and what results of its own
-    weights are among them, by the files' names."""
+    """A filled card.
+
+    Args:
+        text: of the card.
+        pictures: folder that its links to pictures are relative to.
+        results: folder of its results files.
+        records: its results of the model's own weights, by the names of their files.
+    """
 
     text: str
     pictures: Path
     results: Path
     records: dict[str, dict]
+
+
+def push(folder: Path, repo_id: str, private: bool, datasets: list[str], license_id: str | None) -> str:
+    """Publishes a model in one commit.
+
+    Args:
+        folder: of the model.
+        repo_id: ORG/NAME.
+        private: whether only its owners may see it.
+        datasets: Hub ids of the datasets that it was trained or measured on.
+        license_id: of the weights, as the Hub names it; None: that of the card.
+
+    Returns:
+        the address of the commit.
+
+    Raises:
+        UserError: when it cannot be published; then nothing is.
+    """
+    check_repo_id(repo_id)
+    check_model(folder)
+    check_license(folder, license_id)
+    dataset_ids = ids_by_name(datasets)
+    card = make_card(folder, repo_id, dataset_ids, license_id)
+    check_datasets(dataset_ids, folder, card)
+    files = collect_files(folder, card, repo_id, dataset_ids)
+    return publish(repo_id, "model", files, OWNED, private, f"{repo_id.split('/')[1]}: weights, code, card, results")
 
 
 def check_model(folder: Path) -> None:
@@ -45,70 +78,59 @@ def check_model(folder: Path) -> None:
     for name, lack in needed.items():
         sharded = name == "model.safetensors" and (folder / "model.safetensors.index.json").exists()
         if not (folder / name).exists() and not sharded:
-            raise UserError(f"{folder} has {lack} ({name} is not there); give a folder that scripts/pretrain.py wrote.")
+            raise UserError(
+                f"{folder} has {lack} ({name} does not exist); give a folder that scripts/pretrain.py wrote."
+            )
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "fgmm":
         raise UserError(f"{folder} holds a model of the kind {kind}, not fgmm.")
 
 
-def read_training(folder: Path) -> dict | None:
-    """The record of the training run, where scripts/pretrain.py wrote one."""
-    path = folder / "training.json"
-    return read_json(path) if path.exists() else None
-
-
-def read_json(path: Path):
-    """What a JSON file holds.
+def check_license(folder: Path, license_id: str | None) -> None:
+    """Checks that a licence is given for weights that were not trained by us from random ones.
 
     Raises:
-        UserError: when it is damaged.
+        UserError: when it is not.
     """
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); make it anew or take it away.") from error
+    ours = read_training(folder) and not read_settings(folder).get("init_from") and not foreign_encoders(folder)
+    if license_id is None and not ours:
+        raise UserError(f"{folder} was not trained from random weights alone; name the licence of them by --license.")
 
 
-def find_results(folder: Path) -> dict[str, dict]:
-    """The results files in a model's folder, by their names."""
-    contents = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
-    return {
-        name: content
-        for name, content in contents.items()
-        if isinstance(content, dict) and {"metrics", "protocol", "dataset"} <= content.keys()
-    }
+def ids_by_name(repo_ids: list[str]) -> dict[str, str]:
+    """Hub ids of datasets by their last parts.
+
+    Raises:
+        UserError: when one is not of the form ORG/NAME.
+    """
+    for repo_id in repo_ids:
+        check_repo_id(repo_id, "--dataset")
+    return {repo_id.split("/")[1]: repo_id for repo_id in repo_ids}
 
 
 def make_card(folder: Path, repo_id: str, dataset_ids: dict[str, str], license_id: str | None) -> Card:
-    """The card of a model.
+    """The card of a model: its own in model_cards where that has results of this training run, else the template.
 
     Args:
         folder: of the model.
-        dataset_ids: the Hub ids of datasets by their last parts.
-        license_id: of the weights, where it is not that of the card.
+        repo_id: ORG/NAME.
+        dataset_ids: see [`ids_by_name`].
+        license_id: of the weights; None: that of the card.
 
     Raises:
-        UserError: when the card in model_cards disagrees with its results files, results in the folder are of another
-            training run, or the weights begin from others' and no licence is named.
+        UserError: when the card in model_cards disagrees with its results files, or results in the folder are of
+            another training run.
     """
     training = read_training(folder)
-    settings = read_settings(folder)
-    if license_id is None and (training is None or settings.get("init_from") or foreign_encoders(folder)):
-        raise UserError(f"{folder} was not trained from random weights alone; name the licence of them by --license.")
     own = CARDS / f"{folder.resolve().name}.md"
-    if own.exists() and tells_of(own.read_text(), training):
-        text, results, pictures = own.read_text(), CARDS / "results", CARDS
-        if cards.fill(text, results) != text:
-            raise UserError(f"{own.name} differs from its results files; run python scripts/cards.py.")
-        if problems := cards.find_problems(text, pictures):
-            raise UserError(f"{own.name} has {problems[0]}; it is not published with that.")
-        text = text.replace(f"ORG/{own.stem}", repo_id)
+    if own.exists() and has_results_of(own.read_text(), training):
+        text, results, pictures = read_card(own).replace(f"ORG/{own.stem}", repo_id), CARDS / "results", CARDS
         print(f"The card is model_cards/{own.name}.")
     else:
         text, results, pictures = fill_template(folder, repo_id, training), folder, folder
         print("The card is made from model_cards/templates/model.md and the results files in the model's folder.")
-    named = cards.read_named_records(text, results)
-    records = {name: record for name, record in named.items() if not model_card.is_floor(record)}
+    named = cards.read_records(text, results)
+    records = {name: record for name, record in named.items() if not is_random_init(record)}
     corpus = read_corpus_name(folder)
     metadata = {"datasets": [dataset_ids[corpus]]} if corpus in dataset_ids else {}
     metadata |= {"license": license_id} if license_id else {}
@@ -116,32 +138,38 @@ def make_card(folder: Path, repo_id: str, dataset_ids: dict[str, str], license_i
     return Card(text, pictures, results, records)
 
 
-def tells_of(text: str, training: dict | None) -> bool:
-    """Whether the results that a card is made from are of this training run, or of random weights beside it."""
-    paths = cards.results_files(text, CARDS / "results")
-    found = [cards.read_record(path)["training"] for path in paths]
-    return training is not None and training in found and all(one in (training, None) for one in found)
+def has_results_of(text: str, training: dict | None) -> bool:
+    """Whether the results files of a card are of this training run, apart from those of random weights."""
+    runs = [read_results(path)["training"] for path in cards.results_files(text, CARDS / "results")]
+    return training is not None and training in runs and all(run in (training, None) for run in runs)
+
+
+def read_card(path: Path) -> str:
+    """A card in model_cards, ready for publishing.
+
+    Raises:
+        UserError: when it disagrees with its results files, or has in its text what only results files give.
+    """
+    text = path.read_text()
+    if cards.fill(text, CARDS / "results") != text:
+        raise UserError(f"{path.name} differs from its results files; run python scripts/update_cards.py.")
+    if problems := cards.find_problems(text, CARDS):
+        raise UserError(f"{path.name} has {problems[0]}; it is not published with that.")
+    return text
 
 
 def fill_template(folder: Path, repo_id: str, training: dict | None) -> str:
-    """The plain card, from the results files in the model's folder.
+    """The card made from model_cards/templates/model.md and the results files in the model's folder.
 
     Raises:
         UserError: when one of them is of another training run.
     """
-    records = find_results(folder)
-    records = {name: record for name, record in records.items() if not model_card.is_floor(record)}
+    records = {name: record for name, record in find_results(folder).items() if not is_random_init(record)}
     for name, record in records.items():
         if record["training"] != training:
             raise UserError(f"{folder}/{name}.json is of another training run than the weights; evaluate anew.")
-    data = ModelCardData(
-        license="apache-2.0",
-        library_name="transformers",
-        pipeline_tag="feature-extraction",
-        tags=TAGS,
-    )
     card = ModelCard.from_template(
-        data,
+        ModelCardData(license="apache-2.0", library_name="transformers", pipeline_tag="feature-extraction", tags=TAGS),
         template_path=CARDS / "templates" / "model.md",
         name=repo_id.split("/")[1],
         repo_id=repo_id,
@@ -155,27 +183,21 @@ def fill_template(folder: Path, repo_id: str, training: dict | None) -> str:
     return cards.fill(str(card), folder)
 
 
-def read_settings(folder: Path) -> dict:
-    """The settings of the training run, where scripts/pretrain.py wrote them."""
-    path = folder / "pretrain.yaml"
-    return yaml.safe_load(path.read_text()) if path.exists() else {}
+def check_datasets(dataset_ids: dict[str, str], folder: Path, card: Card) -> None:
+    """Checks that the model was trained or measured on the datasets.
 
-
-def read_corpus_name(folder: Path) -> str | None:
-    """The last part of the name of the corpus that the model was trained on."""
-    dataset = read_settings(folder).get("dataset")
-    return dataset and Path(dataset).name
-
-
-def foreign_encoders(folder: Path) -> dict[str, str]:
-    """The kinds of encoders that are transformers' own, by their modalities."""
-    config = read_json(folder / "config.json")
-    kinds = {modality: config[f"{modality}_config"]["model_type"] for modality in config["modalities"]}
-    return {modality: kind for modality, kind in kinds.items() if not kind.startswith("fgmm_")}
+    Raises:
+        UserError: naming the first on which it was not.
+    """
+    corpora = {read_corpus_name(folder)} | {Path(record["dataset"]).name for record in card.records.values()}
+    for name, dataset_id in dataset_ids.items():
+        if name not in corpora:
+            known = ", ".join(sorted(corpora - {None})) or "none is known"
+            raise UserError(f"--dataset {dataset_id} is no corpus that {folder} was trained or measured on: {known}.")
 
 
 def collect_files(folder: Path, card: Card, repo_id: str, dataset_ids: dict[str, str]) -> dict[str, Path | bytes]:
-    """Everything that is published, by its path in the repository: no checkpoint, no optimiser's state."""
+    """Everything that is published, by its path in the repository; no checkpoints."""
     measured = find_results(folder)
     files: dict[str, Path | bytes] = {
         path.name: path
@@ -197,43 +219,36 @@ def collect_files(folder: Path, card: Card, repo_id: str, dataset_ids: dict[str,
     return files
 
 
-def name_datasets(repo_ids: list[str]) -> dict[str, str]:
-    """Hub ids of datasets by their last parts.
-
-    Raises:
-        UserError: when one is not of the form ORG/NAME.
-    """
-    for repo_id in repo_ids:
-        check_repo_id(repo_id, "--dataset")
-    return {repo_id.split("/")[1]: repo_id for repo_id in repo_ids}
-
-
-def check_datasets(dataset_ids: dict[str, str], folder: Path, card: Card) -> None:
-    """Checks that the datasets are those that the model was trained or measured on.
-
-    Raises:
-        UserError: naming the first that is not.
-    """
-    corpora = {read_corpus_name(folder)} | {Path(record["dataset"]).name for record in card.records.values()}
-    for name, dataset_id in dataset_ids.items():
-        if name not in corpora:
-            known = ", ".join(sorted(corpora - {None})) or "none is known"
-            raise UserError(f"--dataset {dataset_id} is no corpus that {folder} was trained or measured on: {known}.")
+def find_results(folder: Path) -> dict[str, dict]:
+    """The results files in a model's folder, by their names."""
+    contents = {path.stem: read_json(path) for path in sorted(folder.glob("*.json"))}
+    return {
+        name: content
+        for name, content in contents.items()
+        if isinstance(content, dict) and {"metrics", "protocol", "dataset"} <= content.keys()
+    }
 
 
-def push(folder: Path, repo_id: str, private: bool, datasets: list[str], license_id: str | None) -> str:
-    """Publishes a model.
+def read_training(folder: Path) -> dict | None:
+    """The record of the training run that scripts/pretrain.py wrote; None without."""
+    path = folder / "training.json"
+    return read_json(path) if path.exists() else None
 
-    Returns:
-        the address of the commit.
 
-    Raises:
-        UserError: when it cannot be published; then nothing is.
-    """
-    check_repo_id(repo_id)
-    check_model(folder)
-    dataset_ids = name_datasets(datasets)
-    card = make_card(folder, repo_id, dataset_ids, license_id)
-    check_datasets(dataset_ids, folder, card)
-    files = collect_files(folder, card, repo_id, dataset_ids)
-    return publish(repo_id, "model", files, OWNED, private, f"{repo_id.split('/')[1]}: weights, code, card, results")
+def read_settings(folder: Path) -> dict:
+    """The settings of the training run that scripts/pretrain.py wrote; empty without."""
+    path = folder / "pretrain.yaml"
+    return yaml.safe_load(path.read_text()) if path.exists() else {}
+
+
+def read_corpus_name(folder: Path) -> str | None:
+    """The last part of the name of the corpus that the model was trained on; None where it is unknown."""
+    dataset = read_settings(folder).get("dataset")
+    return dataset and Path(dataset).name
+
+
+def foreign_encoders(folder: Path) -> dict[str, str]:
+    """The model types of the encoders that are transformers' own, by modality."""
+    config = read_json(folder / "config.json")
+    kinds = {modality: config[f"{modality}_config"]["model_type"] for modality in config["modalities"]}
+    return {modality: kind for modality, kind in kinds.items() if not kind.startswith("fgmm_")}

@@ -1,239 +1,380 @@
-"""Studies: the same encoders, seeds and clips under each loss; which runs there are, and what they found, as tables."""
+"""Studies: which runs are compared. A run trains the same encoders from the same seed on as many clips, under one loss.
 
-import dataclasses
-import itertools
-import json
+Without heavy imports, so that the command's `--help`, which lists the studies, need not wait for them.
+"""
+
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
-from ..paths import CARDS
+from ..corpora.options import TrainingNoise
 
 LOSSES = ("fine", "coarse", "mil_nce", "filip", "siglip")
-# Photographs, from the first, that the start of the runs on slide shows has seen.
-START_PHOTOS = 2000
-# Seeds of runs; results of all of them are shown.
+BASELINES = LOSSES[1:]
+MAIN_LOSSES = LOSSES[:3]
+# Seeds that a run may have; tables show those that were run.
 SEEDS = range(10)
+# Training photographs, from the first, that are seen by the model from which runs on slide shows are initialised.
+START_PHOTOS = 2000
+# Learning rates that are tried for every loss, as factors of the corpus' own.
+RATES = (0.5, 1.0, 2.0)
+
+
+CLEAN = TrainingNoise()
+
+
+@dataclass(frozen=True)
+class StudyCorpus:
+    """A corpus that runs are trained and measured on, and how.
+
+    Args:
+        title: what it is, for tables and figures.
+        source: `"narrated"` (rendered), or the benchmark that it is prepared from.
+        config: training configuration in scripts/configs.
+        direction, metric: of the result that counts, as in results files.
+        batch_size, clips_seen: of a run, unless a study varies them.
+        learning_rate: at that batch size; at others it grows with the root of the batch.
+        caption_noise: of the narrated corpus, share of the training captions that do not describe their clip.
+        noise: what is done to the training split of a benchmark.
+        skip: rows of the training split that are left out, from the first.
+        limit: rows of the training split at most; None: all.
+        start: the corpus whose coarse model initialises the runs; None: random weights.
+        fields: further fields of the training configuration.
+    """
+
+    title: str
+    source: str
+    config: str
+    direction: str
+    metric: str
+    batch_size: int
+    clips_seen: int
+    learning_rate: float
+    caption_noise: float = 0.0
+    noise: TrainingNoise = CLEAN
+    skip: int = 0
+    limit: int | None = None
+    start: str | None = None
+    fields: tuple[tuple[str, object], ...] = ()
+
+
+def narrated(caption_noise: float) -> StudyCorpus:
+    """Rendered clips with spoken captions."""
+    title = f"rendered clips, {caption_noise:.0%} of the captions of others"
+    return StudyCorpus(
+        title, "narrated", "comparison_narrated", "text_to_video", "R@10", 64, 12_800, 2e-3, caption_noise
+    )
+
+
+def slide_shows(slides: int, chatter: int) -> StudyCorpus:
+    """Slide shows of Flickr8k's photographs with captions of photographs that are not shown."""
+    return StudyCorpus(
+        f"slide shows of {slides}, {chatter} captions of others",
+        "flickr8k",
+        "comparison_slides",
+        "text_to_image",
+        "R@10",
+        batch_size=32,
+        clips_seen=32_000,
+        learning_rate=4e-4,
+        # Slides of 64 pixels: more than the models see, and half of the time that the default takes to decode.
+        noise=TrainingNoise(slides=slides, slide_size=64, chatter=chatter),
+        skip=START_PHOTOS,
+        start="photographs_2000",
+        fields=(("num_captions", chatter + 2), ("video_processor.num_frames", slides)),
+    )
+
+
+def spoken(title: str, noise: TrainingNoise, **fields) -> StudyCorpus:
+    """GRID's spoken sentences, sound and text alone."""
+    return StudyCorpus(
+        title,
+        "grid",
+        "comparison_grid",
+        "text_to_audio",
+        "R@1",
+        batch_size=64,
+        clips_seen=23_040,
+        learning_rate=2e-3,
+        noise=noise,
+        fields=tuple(fields.items()),
+    )
+
+
+PHOTOGRAPHS = StudyCorpus(
+    "photographs with their own captions",
+    "flickr8k",
+    "comparison_plain",
+    "text_to_image",
+    "R@10",
+    batch_size=128,
+    clips_seen=96_000,
+    learning_rate=1.5e-3,
+)
+CORPORA = {
+    "narrated0": narrated(0.0),
+    "narrated50": narrated(0.5),
+    "narrated80": narrated(0.8),
+    "slides1_chatter0": slide_shows(1, 0),
+    "slides4_chatter0": slide_shows(4, 0),
+    "slides4_chatter2": slide_shows(4, 2),
+    "slides4_chatter4": slide_shows(4, 4),
+    "grid": spoken("spoken sentences", CLEAN),
+    "grid_joined2_chatter1": spoken(
+        "two spoken sentences, one of them and one of others transcribed",
+        TrainingNoise(joined=2, chatter=1),
+        clip_seconds=6.0,
+        num_captions=2,
+    ),
+    "exercises": StudyCorpus(
+        "exercises: two photographs, written steps",
+        "exercises",
+        "comparison_exercises",
+        "text_to_video",
+        "R@10",
+        batch_size=32,
+        clips_seen=16_000,
+        learning_rate=4e-4,
+        start="photographs",
+    ),
+    "photographs": PHOTOGRAPHS,
+    # What the runs on slide shows and on exercises are initialised from.
+    "photographs_2000": replace(PHOTOGRAPHS, limit=START_PHOTOS),
+}
+# Where learning rates are chosen for the other corpora of their kind.
+RATES_CHOSEN_ON = {
+    **dict.fromkeys(("narrated0", "narrated80"), "narrated50"),
+    **dict.fromkeys(("slides1_chatter0", "slides4_chatter0", "slides4_chatter4"), "slides4_chatter2"),
+}
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run is trained with. Two runs of the same settings are the same run.
+    """The settings of a run. Two runs of the same settings are the same run.
 
     Args:
+        corpus: a key of CORPORA.
         loss: the objective.
-        slides: photographs in a training item; 0: plain photographs, or the narrated corpus.
-        chatter: captions of others in a slide show.
-        swapped: share of training items with others' captions.
-        noise: share of captions of the narrated corpus that say nothing about their clip; None: Flickr8k.
-        batch_size: clips in a contrast.
-        clips_seen: training items in all.
+        batch_size, clips_seen: None: those of the corpus.
+        rate: factor of the corpus' learning rate.
         seed: of weights, order and crops.
-        options: further fields of the training configuration.
+        options: further fields of the training configuration, as (name, value).
     """
 
+    corpus: str
     loss: str
-    slides: int = 4
-    chatter: int = 2
-    swapped: float = 0.0
-    noise: float | None = None
-    batch_size: int = 32
-    clips_seen: int = 32_000
+    batch_size: int | None = None
+    clips_seen: int | None = None
+    rate: float = 1.0
     seed: int = 0
-    options: tuple[tuple[str, object], ...] = field(default=())
+    options: tuple[tuple[str, object], ...] = ()
 
     @property
-    def corpus(self) -> str:
-        """The name of its corpus' folder."""
-        if self.noise is not None:
-            return f"narrated_noise{round(100 * self.noise)}"
-        name = f"slides{self.slides}_chatter{self.chatter}" if self.slides else "plain"
-        return f"{name}_swapped{round(100 * self.swapped)}" if self.swapped else name
+    def trained_on(self) -> StudyCorpus:
+        """The corpus."""
+        return CORPORA[self.corpus]
 
     @property
-    def config(self) -> str:
-        """The training configuration that the run's fields are set in."""
-        kind = "narrated" if self.noise is not None else "slides" if self.slides else "plain"
-        return f"scripts/configs/comparison_{kind}.yaml"
+    def batch(self) -> int:
+        """Clips in a batch."""
+        return self.batch_size or self.trained_on.batch_size
+
+    @property
+    def clips(self) -> int:
+        """Training items in all."""
+        return self.clips_seen or self.trained_on.clips_seen
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps."""
+        return self.clips // self.batch
+
+    @property
+    def learning_rate(self) -> float:
+        """The corpus' own times `rate`, growing with the root of the batch size."""
+        corpus = self.trained_on
+        return round(corpus.learning_rate * self.rate * math.sqrt(self.batch / corpus.batch_size), 7)
 
     @property
     def name(self) -> str:
-        """Says all settings; the name of its results file."""
+        """All settings; the name of its results file."""
         options = "".join(f"-{key.rpartition('.')[2]}={value}" for key, value in self.options)
-        return f"{self.corpus}-{self.loss}-batch{self.batch_size}-clips{self.clips_seen}-seed{self.seed}{options}"
+        return (
+            f"{self.corpus}-{self.loss}-batch{self.batch}-clips{self.clips}-rate{self.rate:g}-seed{self.seed}"
+            f"{options}".replace(" ", "")
+        )
 
     def settings(self) -> dict:
-        """As they stand in the results file: what is not used is left out."""
-        values = {**dataclasses.asdict(self), "steps": self.clips_seen // self.batch_size}
-        unused = {"slides": 0, "chatter": 0, "swapped": 0.0, "noise": None}
-        used = {name: value for name, value in values.items() if name not in unused or value != unused[name]}
-        return {name: value for name, value in used.items() if name not in ("options", "seed")} | dict(self.options)
-
-    def fields(self, corpus: Path, output: Path, start: Path) -> dict[str, object]:
-        """What is set in its training configuration; the learning rate grows with the root of the batch."""
-        steps = self.clips_seen // self.batch_size
-        slides = {
-            "init_from": start,
-            "num_captions": self.chatter + 2,
-            "video_processor.num_frames": self.slides,
-            "learning_rate": round(4e-4 * math.sqrt(self.batch_size / 32), 7),
-            "warmup_steps": steps // 10,
-        }
+        """The settings as in the results file."""
         return {
-            "dataset": corpus,
-            "output_dir": output,
+            "corpus": self.corpus,
+            "loss": self.loss,
+            "batch_size": self.batch,
+            "clips_seen": self.clips,
+            "steps": self.steps,
+            "learning_rate": self.learning_rate,
+            **({"noise": self.trained_on.caption_noise} if self.trained_on.source == "narrated" else {}),
+            **self.trained_on.noise.options(),
+            **dict(self.options),
+        }
+
+    def training_fields(self) -> dict[str, object]:
+        """The fields that are set in its training configuration, without its folders."""
+        return {
             "model.objective": self.loss,
-            "batch_size": self.batch_size,
-            "max_steps": steps,
+            "batch_size": self.batch,
+            "max_steps": self.steps,
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.steps // 10,
             "seed": self.seed,
-            **(slides if self.slides else {}),
+            **dict(self.trained_on.fields),
             **dict(self.options),
         }
 
 
-# The start of the runs on slide shows.
-START = Run("coarse", slides=0, chatter=0, batch_size=128, clips_seen=96_000)
-
-
 @dataclass(frozen=True)
 class Study:
-    """Runs that are shown together: every combination of `varied`, a list of values a field of Run.
+    """Runs that prove or disprove one claim.
 
-    x: the field on the horizontal axis of the figure (a line a loss); None: a bar a run.
+    Args:
+        title: the claim's subject.
+        list_runs: seed and the results so far (those with which settings are chosen) to the runs of that seed.
+        seeds: that are run unless others are asked for.
     """
 
     title: str
-    varied: dict[str, list]
-    x: str | None = None
+    list_runs: Callable[[int, dict[Run, dict]], list[Run]]
+    seeds: tuple[int, ...] = (0, 1, 2)
 
-    def runs(self, seeds: Iterable[int]) -> list[Run]:
-        """One seed after the other, so that every run is there once before any is there twice."""
-        combinations = itertools.product(*self.varied.values())
-        settings = [dict(zip(self.varied, values, strict=True)) for values in combinations]
-        return [Run(**values, seed=seed) for seed in seeds for values in settings]
+    def runs(self, seeds: Iterable[int], results: dict[Run, dict]) -> list[Run]:
+        """All runs, ordered by seed, so that every run has its first seed before any has its second."""
+        return list(dict.fromkeys(run for seed in seeds for run in self.list_runs(seed, results)))
 
 
-def ablation(**options) -> tuple:
-    """Options of the model's configuration in the form that Run takes."""
+def best_rate(run: Run, results: dict[Run, dict]) -> Run:
+    """The run with the learning rate that was best on the validation split, with seed 0.
+
+    Rates are tried at the run's own corpus and batch size, else at the batch size of the corpus where those of its kind
+    are chosen; 1 where none was tried.
+    """
+    chosen_on = RATES_CHOSEN_ON.get(run.corpus, run.corpus)
+    for like in (replace(run, clips_seen=None, options=(), seed=0), Run(chosen_on, run.loss)):
+        tried = {rate: results.get(replace(like, rate=rate)) for rate in RATES}
+        scores = {rate: validation_score(like, record) for rate, record in tried.items() if record}
+        if len(scores) > 1:
+            return replace(run, rate=max(scores, key=scores.get))
+    return run
+
+
+def validation_score(run: Run, record: dict) -> float:
+    """The result that counts, on the validation split."""
+    return record["metrics_on_validation"][run.trained_on.direction][run.trained_on.metric]
+
+
+def test_score(run: Run, record: dict) -> float:
+    """The result that counts, on the test split."""
+    return record["metrics"][run.trained_on.direction][run.trained_on.metric]
+
+
+def list_rates(seed: int, results: dict[Run, dict]) -> list[Run]:
+    """Every learning rate for the main losses, with seed 0 alone."""
+    chosen_on = ("narrated50", "slides4_chatter2", "grid", "grid_joined2_chatter1", "exercises", "photographs")
+    return [Run(corpus, loss, rate=rate) for corpus in chosen_on for loss in MAIN_LOSSES for rate in RATES]
+
+
+def list_noise(seed: int, results: dict[Run, dict]) -> list[Run]:
+    """Corpora from clean to noisy."""
+    corpora = (
+        *("narrated50", "narrated0", "narrated80"),
+        *("slides4_chatter2", "slides4_chatter0", "slides4_chatter4", "slides1_chatter0"),
+        *("grid", "grid_joined2_chatter1", "exercises", "photographs"),
+    )
+    runs = [Run(corpus, loss, seed=seed) for corpus in corpora for loss in MAIN_LOSSES]
+    more = ("narrated50", "slides4_chatter2", "grid_joined2_chatter1", "photographs")
+    runs += [Run(corpus, loss, seed=seed) for corpus in more for loss in ("filip", "siglip")]
+    return [best_rate(run, results) for run in runs]
+
+
+NOISY = ("narrated50", "slides4_chatter2", "grid_joined2_chatter1")
+BATCH_SIZES = (16, 32, 64, 128, 256, 512)
+
+
+def list_batches(seed: int, results: dict[Run, dict]) -> list[Run]:
+    """Batch sizes, with as many clips seen; with seed 0 every learning rate, with others the best."""
+    runs = [Run(corpus, loss, batch, seed=seed) for corpus in NOISY for batch in BATCH_SIZES for loss in MAIN_LOSSES]
+    runs = [as_default(run) for run in runs]
+    if seed == 0:
+        return [replace(run, rate=rate) for run in runs for rate in RATES]
+    return [best_rate(run, results) for run in runs]
+
+
+def list_lengths(seed: int, results: dict[Run, dict]) -> list[Run]:
+    """From an eighth to four times the clips."""
+    factors = {"fine": (1 / 8, 1 / 4, 1 / 2, 1, 2), "coarse": (1 / 2, 1, 2, 4), "mil_nce": (1 / 2, 1, 2, 4)}
+    runs = [
+        as_default(Run(corpus, loss, clips_seen=round(CORPORA[corpus].clips_seen * factor), seed=seed))
+        for corpus in NOISY
+        for loss in MAIN_LOSSES
+        for factor in factors[loss]
+    ]
+    return [best_rate(run, results) for run in runs]
+
+
+# Widths and depths of the video encoder; 0.375 and [1, 1] are fgmm-tiny's.
+SIZES = (
+    *((0.25, "[1,1]"), (0.375, "[1,1]"), (0.5, "[1,1]"), (1.0, "[1,1]")),
+    *((0.375, "[2,3]"), (0.375, "[2,5,2]")),
+)
+
+
+def list_sizes(seed: int, results: dict[Run, dict]) -> list[Run]:
+    """Smaller and larger video encoders, on the narrated corpus."""
+    sizes = [
+        model_options(**{"video_config.width_multiplier": width, "video_config.depths": depths})
+        for width, depths in SIZES
+    ]
+    runs = [Run("narrated50", loss, seed=seed, options=size) for size in sizes for loss in MAIN_LOSSES]
+    return [best_rate(run, results) for run in runs]
+
+
+def list_options(seed: int, results: dict[Run, dict]) -> list[Run]:
+    """The fine objective without one of its parts, or with another setting."""
+    options = (
+        (),
+        model_options(whole_captions=False),
+        model_options(phrase_gates=False),
+        model_options(coarse_loss_weight=0.0),
+        model_options(coarse_loss_weight=1.0),
+        model_options(sharpness_init_value=1.0, learnable_sharpness=False),
+        model_options(sharpness_init_value=16.0),
+        model_options(learnable_phrase_sharpness=False),
+        model_options(gce_q=0.3),
+    )
+    corpora = ("narrated50", "slides4_chatter2", "grid")
+    runs = [Run(corpus, "fine", seed=seed, options=option) for corpus in corpora for option in options]
+    return [best_rate(run, results) for run in runs]
+
+
+def as_default(run: Run) -> Run:
+    """The same run, named as those that leave its corpus' own batch size and length as they are."""
+    corpus = run.trained_on
+    return replace(
+        run,
+        batch_size=None if run.batch_size == corpus.batch_size else run.batch_size,
+        clips_seen=None if run.clips_seen == corpus.clips_seen else run.clips_seen,
+    )
+
+
+def model_options(**options) -> tuple[tuple[str, object], ...]:
+    """Fields of the model's configuration in the form that Run takes."""
     return tuple((f"model.{name}", value) for name, value in options.items())
 
 
-SLIDES = {"slides": [4], "chatter": [2]}
-PLAIN = {"slides": [0], "chatter": [0], "batch_size": [128], "clips_seen": [96_000]}
-NARRATED = {"slides": [0], "chatter": [0], "batch_size": [64], "clips_seen": [12_800]}
 STUDIES = {
-    "losses": Study("Slide shows of four photographs, two captions of others", {"loss": LOSSES, **SLIDES}),
-    "clean": Study(
-        "The same photographs one by one, without captions of others",
-        {"loss": LOSSES[:3], **SLIDES, "slides": [1], "chatter": [0]},
-    ),
-    "plain": Study("Photographs with their own captions", {"loss": LOSSES, **PLAIN}),
-    "batch": Study(
-        "Batch size", {"loss": LOSSES[:3], **SLIDES, "batch_size": [16, 32, 64, 128, 256, 512]}, "batch_size"
-    ),
-    "swapped": Study(
-        "Share of photographs with another one's captions",
-        {"loss": LOSSES[:3], **PLAIN, "swapped": [0.0, 0.2, 0.4, 0.6]},
-        "swapped",
-    ),
-    "robust": Study(
-        "Generalised cross entropy where 40 % of the photographs have another one's captions",
-        {"loss": LOSSES[:3], **PLAIN, "swapped": [0.0, 0.4], "options": [(), ablation(gce_q=0.3)]},
-    ),
-    "slides": Study("Photographs in a slide show", {"loss": LOSSES[:3], **SLIDES, "slides": [1, 2, 4, 8]}, "slides"),
-    "chatter": Study("Captions of others", {"loss": LOSSES[:3], **SLIDES, "chatter": [0, 1, 2, 4]}, "chatter"),
-    "noise": Study(
-        "Narrated corpus: share of captions that say nothing about their clip",
-        {"loss": LOSSES[:3], **NARRATED, "noise": [0.0, 0.5, 0.8]},
-        "noise",
-    ),
-    "rates": Study(
-        "Learning rate, beside 4e-4",
-        {"loss": LOSSES, **SLIDES, "options": [(), (("learning_rate", 2e-4),), (("learning_rate", 8e-4),)]},
-    ),
-    "ablation": Study(
-        "Options of the fine objective",
-        {
-            "loss": ["fine"],
-            **SLIDES,
-            "options": [
-                (),
-                ablation(phrase_gates=False, whole_caption_weight=0.0, sharpness_init_value=4.0),
-                ablation(phrase_gates=False),
-                ablation(whole_caption_weight=0.0),
-                ablation(whole_caption_weight=1.0),
-                ablation(contrast_bag=False),
-                ablation(sharpness_init_value=1.0, learnable_sharpness=False),
-                ablation(sharpness_init_value=16.0, learnable_sharpness=False),
-                ablation(coarse_loss_weight=0.0),
-                ablation(coarse_loss_weight=1.0),
-                ablation(attention_direction="both"),
-                ablation(posterior_weights=True),
-                ablation(contrast_unit="phrase"),
-                ablation(sharpness_init_value=16.0),
-                ablation(phrase_sharpness_init_value=5.0),
-                ablation(learnable_phrase_sharpness=False),
-                ablation(attention_direction="regions_to_text"),
-                ablation(contrast_unit="phrase", contrast_bag=False),
-            ],
-        },
-    ),
+    "rates": Study("Learning rates", list_rates, seeds=(0,)),
+    "noise": Study("Noise", list_noise),
+    "batch": Study("Batch size", list_batches),
+    "compute": Study("Compute", list_lengths),
+    "size": Study("Model size", list_sizes),
+    "options": Study("Options of the fine objective", list_options),
 }
-
-
-def results_folder() -> Path:
-    """Where the results files of all runs are."""
-    return CARDS / "results" / "comparison"
-
-
-def find_results(runs: list[Run]) -> dict[Run, dict]:
-    """The results files that are there."""
-    paths = {run: results_folder() / f"{run.name}.json" for run in runs}
-    return {run: json.loads(path.read_text()) for run, path in paths.items() if path.exists()}
-
-
-def describe(run: Run, study: Study) -> str:
-    """What distinguishes a run within its study."""
-    options = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in run.options)
-    varied = [name for name, values in study.varied.items() if len(values) > 1 and name not in ("loss", "options")]
-    parts = [f"{name.replace('_', ' ')} {getattr(run, name)}" for name in varied]
-    return ", ".join([run.loss, *parts, *([options] if options else [])])
-
-
-def mean_and_spread(values: list[float]) -> str:
-    """The mean, with half of the range of several."""
-    mean = sum(values) / len(values)
-    return f"{mean:.1f}" if len(values) == 1 else f"{mean:.1f} ± {(max(values) - min(values)) / 2:.1f}"
-
-
-def group_by_settings(results: dict[Run, dict]) -> dict[Run, list[dict]]:
-    """Runs that differ in nothing but the seed, under the first of them."""
-    groups: dict[Run, list[dict]] = {}
-    for run, record in results.items():
-        groups.setdefault(dataclasses.replace(run, seed=0), []).append(record)
-    return groups
-
-
-def find_direction(metrics: dict[str, dict], towards: str) -> dict[str, float]:
-    """Metrics from a text to an image or video (`towards` "item"), or back (`towards` "text")."""
-    names = {"item": ("text_to_image", "text_to_video"), "text": ("image_to_text", "video_to_text")}[towards]
-    return next(metrics[name] for name in names if name in metrics)
-
-
-def make_table(name: str) -> str:
-    """A study's results so far as Markdown."""
-    study = STUDIES[name]
-    groups = group_by_settings(find_results(study.runs(SEEDS)))
-    heads = ("run", "R@1", "R@5", "R@10", "item to text R@10", "one vector R@10", "validation R@10", "seeds")
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    for run, records in groups.items():
-        text = [find_direction(record["metrics"], "item") for record in records]
-        columns = [[values[column] for values in text] for column in ("R@1", "R@5", "R@10")]
-        columns.append([find_direction(record["metrics"], "text")["R@10"] for record in records])
-        columns.append([find_direction(record["metrics_of_pooled_vectors"], "item")["R@10"] for record in records])
-        validation = [record["metrics_on_validation"] for record in records if record["metrics_on_validation"]]
-        columns.append([find_direction(metrics, "item")["R@10"] for metrics in validation])
-        cells = " | ".join(mean_and_spread(values) if values else "" for values in columns)
-        lines.append(f"| {describe(run, study)} | {cells} | {len(records)} |")
-    return "\n".join(lines)

@@ -1,6 +1,5 @@
-"""Makes what the runs of studies need, then trains and measures them, some at a time."""
+"""Runs of studies: makes their corpora and what they are initialised from, then trains and measures them."""
 
-import argparse
 import os
 import shlex
 import shutil
@@ -8,6 +7,8 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,117 +17,193 @@ from tqdm import tqdm
 
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 
-from ..cli import UserError
+from ..cli import UserError, stop_in_silence
+from ..corpora.narrated import render_corpus
+from ..corpora.options import RowSelection
+from ..corpora.preparation import prepare
 from ..models import load_model
 from ..paths import ROOT
 from ..records import describe_run, read_training_record, write_record
 from ..retrieval.evaluation import evaluate_retrieval
-from .studies import START, START_PHOTOS, Run, results_folder
+from ..retrieval.settings import RetrievalSettings
+from ..training.tokenizer import iterate_captions, train_word_tokenizer
+from .studies import CORPORA, Run
+
+NUM_PROC = 2  # shards written at a time
+# Clips of the narrated corpus; all noises share validation and test clips.
+NARRATED = {"num_train": 3000, "num_validation": 500, "num_test": 500, "seed": 0}
+# Corpora whose words the models know that other runs are initialised from.
+START_WORDS = ("photographs", "exercises")
+MIN_FREQUENCY = 3
 
 
-def make_corpus(run: Run, args: argparse.Namespace) -> None:
-    """Makes the run's corpus where it is not there, whole or not at all."""
-    output = args.data / run.corpus
-    if (output / "README.md").exists():
-        return
-    if run.noise is not None:
-        sizes = ["--num_train", "3000", "--num_test", "500"]
-        execute(["scripts/make_narrated_corpus.py", "--output", str(output), *sizes, "--noise", str(run.noise)])
-        return
-    options = ["--swapped", str(run.swapped)]
-    if run.slides:
-        # Slides of 64 pixels: more than the models see, and half of the time that 112 pixels take to decode.
-        slides = ["--slides", str(run.slides), "--slide_size", "64", "--chatter", str(run.chatter)]
-        options += [*slides, "--skip", str(START_PHOTOS)]
-    execute(["scripts/prepare_dataset.py", "flickr8k", "--source", args.flickr8k, "--output", str(output), *options])
+@dataclass(frozen=True)
+class Folders:
+    """Where runs read and write.
 
-
-def make_start(model: Path, args: argparse.Namespace) -> None:
-    """Trains the model that all runs on slide shows go on from.
-
-    Its tokenizer knows the words of all training captions, so that no later run meets new ones.
+    Args:
+        sources: the benchmarks in their publishers' layouts, in folders of their names.
+        corpora: the corpora that are made.
+        models: the models that are trained.
+        results: the results files.
     """
-    make_corpus(START, args)
-    tokenizer, corpus = args.output_dir / "start_tokenizer", args.data / "start"
-    words = ["--dataset", str(args.data / START.corpus), "--output", str(tokenizer), "--min_frequency", "3"]
-    execute(["scripts/train_tokenizer.py", *words])
-    options = ["--source", args.flickr8k, "--output", str(corpus), "--limit", str(START_PHOTOS)]
-    execute(["scripts/prepare_dataset.py", "flickr8k", *options])
-    fields = {**START.fields(corpus, model, model), "tokenizer": tokenizer}
-    train(START.config, fields, len(os.sched_getaffinity(0)))
+
+    sources: Path
+    corpora: Path
+    models: Path
+    results: Path
+
+    def start(self, corpus: str) -> Path:
+        """The coarse model of a corpus from which other runs are initialised."""
+        return self.models / f"start_{corpus}"
 
 
-def train(config: str, fields: dict[str, object], threads: int) -> None:
-    """Pretrains; goes on from the last checkpoint where it was interrupted."""
-    command = ["scripts/pretrain.py", "--config", config, "--resume_from", "latest"]
-    execute([*command, *(word for name, value in fields.items() for word in (f"--{name}", str(value)))], threads)
+def run_studies(runs: list[Run], folders: Folders, jobs: int, keep_models: bool) -> None:
+    """Makes what the runs need, then trains and measures them.
 
+    Args:
+        runs: without those that have their results.
+        folders: where they read and write.
+        jobs: runs at a time; they share the processor's threads.
+        keep_models: do not delete a model after it is measured.
 
-def train_and_measure(run: Run, config: str, fields: dict[str, object], threads: int) -> dict:
-    """Pretrains one run and measures it, in a process of its own; gives its record."""
-    train(config, fields, threads)
-    started = time.monotonic()
-    torch.set_num_threads(threads)
-    model, processor = load_model(str(fields["output_dir"]))
-    splits = ("test",) if run.noise is not None else ("validation", "test")  # the narrated corpus has no validation
-    corpora = {split: load_corpus(str(fields["dataset"]), split) for split in splits}
-    metrics = {
-        (split, score): evaluate_retrieval(model, processor, corpus, score, num_workers=0)
-        for split, corpus in corpora.items()
-        for score in ("trained", "coarse")
-    }
-    return {
-        "model": run.name,
-        "dataset": run.corpus if run.noise is not None else "flickr8k",
-        "split": "test",
-        "protocol": f"retrieval, trained score, the middle {processor.clip_seconds:g} s of each item",
-        "metrics": metrics["test", "trained"],
-        "metrics_of_pooled_vectors": metrics["test", "coarse"],
-        "metrics_on_validation": metrics.get(("validation", "trained")),
-        "seed": run.seed,
-        **describe_run(time.monotonic() - started, launcher="python"),
-        "settings": run.settings(),
-        "training": read_training_record(str(fields["output_dir"])),
-    }
-
-
-def run_all(runs: list[Run], args: argparse.Namespace) -> None:
-    """Makes what the runs need, then trains and measures them, some at a time; models are deleted unless kept."""
-    results_folder().mkdir(parents=True, exist_ok=True)
-    threads = max(1, len(os.sched_getaffinity(0)) // args.jobs)
-    for run in tqdm({run.corpus: run for run in runs}.values(), desc="Making corpora", unit="corpus"):
-        make_corpus(run, args)
-    start = args.output_dir / "start"
-    if any(run.slides for run in runs) and not (start / "model.safetensors").exists():
-        make_start(start, args)
-    futures = {}
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        for run in runs:
-            fields = run.fields(args.data / run.corpus, args.output_dir / run.name, start)
-            futures[pool.submit(train_and_measure, run, run.config, fields, threads)] = run
-        failures = []
+    Raises:
+        UserError: when a corpus cannot be made, or, after all runs, when some have failed.
+    """
+    folders.results.mkdir(parents=True, exist_ok=True)
+    starts = list(dict.fromkeys(run.trained_on.start for run in runs if run.trained_on.start))
+    corpora = dict.fromkeys([*(run.corpus for run in runs), *starts, *(START_WORDS if starts else ())])
+    for corpus in tqdm(corpora, desc="Making corpora", unit="corpus"):
+        make_corpus(corpus, folders)
+    for corpus in starts:
+        make_start(corpus, folders)
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    failures = []
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=stop_in_silence) as pool:
+        futures = {pool.submit(train_and_measure, run, folders, threads): run for run in runs}
         for future in tqdm(as_completed(futures), total=len(futures), desc="Training", unit="run"):
             run = futures[future]
             try:
-                write_record(results_folder() / f"{run.name}.json", future.result())
+                write_record(folders.results / f"{run.name}.json", future.result())
             except (UserError, CorpusError) as error:
                 failures.append(f"{run.name}: {error}")
                 tqdm.write(failures[-1])
                 continue
-            if not args.keep_models:
-                shutil.rmtree(args.output_dir / run.name)
+            if not keep_models:
+                shutil.rmtree(folders.models / run.name)
     if failures:
         raise UserError(f"{len(failures)} of {len(runs)} runs failed; the first: {failures[0]}")
 
 
-def execute(words: list[str], threads: int | None = None) -> None:
-    """Runs one of our scripts from the project's root.
+def make_corpus(name: str, folders: Folders) -> None:
+    """Makes a corpus, unless it exists.
+
+    Args:
+        name: a key of CORPORA.
+        folders: where it is.
+    """
+    corpus, output = CORPORA[name], folders.corpora / name
+    if (output / "README.md").exists():
+        return
+    if corpus.source == "narrated":
+        render_corpus(output, noise=corpus.caption_noise, num_proc=NUM_PROC, **NARRATED)
+        return
+    selection = RowSelection(limit=corpus.limit, skip=corpus.skip)
+    prepare(corpus.source, folders.sources / corpus.source, output, selection, corpus.noise, NUM_PROC)
+
+
+def make_start(corpus: str, folders: Folders) -> None:
+    """Trains and measures the coarse model of a corpus from which other runs are initialised, unless it exists.
+
+    Its tokenizer is trained on all training captions of the corpora that it is used for, so that no run meets unknown
+    words.
+    """
+    output, results = folders.start(corpus), folders.results / f"start_{corpus}.json"
+    if results.exists() and (output / "model.safetensors").exists():
+        return
+    rows = chain.from_iterable(
+        iterate_captions(load_corpus(str(folders.corpora / name), "train")) for name in START_WORDS
+    )
+    words = train_word_tokenizer((text for row in rows for text in row), 20_000, MIN_FREQUENCY)
+    words.save_pretrained(folders.models / "start_words")
+    run = Run(corpus, "coarse")
+    fields = {**run.training_fields(), "tokenizer": folders.models / "start_words"}
+    train(run, folders.corpora / corpus, output, fields, len(os.sched_getaffinity(0)))
+    write_record(results, measure(run, folders.corpora / corpus, output))
+
+
+def train(run: Run, corpus: Path, output: Path, fields: dict[str, object], threads: int) -> None:
+    """Pretrains by scripts/pretrain.py; continues from the last checkpoint where training was interrupted.
+
+    Args:
+        run: what is trained.
+        corpus, output: folders of the corpus and of the model.
+        fields: of the training configuration.
+        threads: of the processor.
 
     Raises:
-        UserError: with the last lines that it wrote, when it fails.
+        UserError: with the last lines of its output, when it fails.
     """
-    environment = {**os.environ, **({"OMP_NUM_THREADS": str(threads)} if threads else {})}
-    answer = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    config = ROOT / "scripts" / "configs" / f"{run.trained_on.config}.yaml"
+    script, config = (os.path.relpath(path) for path in (ROOT / "scripts" / "pretrain.py", config))
+    fields = {"dataset": corpus, "output_dir": output, **fields}
+    command = [sys.executable, script, "--config", config, "--resume_from", "latest"]
+    command += [str(word) for name, value in fields.items() for word in (f"--{name}", value)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True)
     if answer.returncode:
         tail = "\n".join((answer.stdout + answer.stderr).strip().splitlines()[-5:])
-        raise UserError(f"{shlex.join(words)} failed:\n{tail}")
+        raise UserError(f"{shlex.join(command[1:])} failed:\n{tail}")
+
+
+def train_and_measure(run: Run, folders: Folders, threads: int) -> dict:
+    """Pretrains one run and measures its retrieval, in a process of its own.
+
+    Args:
+        run: what is trained.
+        folders: where it reads and writes.
+        threads: of the processor.
+
+    Returns:
+        its record.
+    """
+    corpus, output = folders.corpora / run.corpus, folders.models / run.name
+    fields = run.training_fields()
+    if run.trained_on.start:
+        fields["init_from"] = folders.start(run.trained_on.start)
+    train(run, corpus, output, fields, threads)
+    torch.set_num_threads(threads)
+    return measure(run, corpus, output)
+
+
+def measure(run: Run, corpus: Path, output: Path) -> dict:
+    """The retrieval of a trained model on the validation and the test split, and its pooled vectors' on the latter.
+
+    Args:
+        run: how it was trained.
+        corpus, output: folders of the corpus and of the model.
+
+    Returns:
+        its record.
+    """
+    started = time.monotonic()
+    model, processor = load_model(str(output))
+
+    def evaluate(split: str, score: str) -> dict[str, dict[str, float]]:
+        settings = RetrievalSettings(score, num_workers=0)
+        return evaluate_retrieval(model, processor, load_corpus(str(corpus), split), settings)
+
+    return {
+        "model": run.name,
+        "dataset": run.trained_on.source,
+        "split": "test",
+        "protocol": f"retrieval, trained score, the middle {processor.clip_seconds:g} s of each item",
+        "metrics": evaluate("test", "trained"),
+        "metrics_of_pooled_vectors": evaluate("test", "coarse"),
+        "metrics_on_validation": evaluate("validation", "trained"),
+        "seed": run.seed,
+        **describe_run(time.monotonic() - started),
+        "settings": run.settings(),
+        "run": asdict(run),
+        "training": read_training_record(str(output)),
+    }

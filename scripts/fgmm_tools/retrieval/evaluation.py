@@ -1,26 +1,24 @@
-"""Retrieval among the items of a corpus, in both directions for each pair of modalities."""
+"""Retrieval among the items of a corpus, in both directions of each pair of modalities."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import evaluate
 import torch
-from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from modeling_fgmm import FgmmModel
 from modeling_fgmm.modeling_fgmm import PAIRS
-from modeling_fgmm.outputs_fgmm import as_keys, as_queries
 from modeling_fgmm.scoring_fgmm import Keys, Queries
 from processing_fgmm import FgmmProcessor
-from processing_fgmm.clips_fgmm import collate
 from processing_fgmm.corpora_fgmm import check_times
-from processing_fgmm.streams_fgmm import EvaluationClips, EvaluationItem, in_order
+from processing_fgmm.streams_fgmm import EvaluationClips
 
 from ..cli import UserError
-from .scores import BLOCK_SIZE, clock, score_pairs
+from ..embedding import EncodedCorpus, encode_keys, encode_texts
+from .scores import clock, score_pairs
+from .settings import RetrievalSettings
 
 METRIC = str(Path(__file__).parent.parent / "metrics" / "fgmm_retrieval")
 
@@ -28,184 +26,174 @@ COLUMNS = ("R@1", "R@5", "R@10", "nDCG@10", "MedR", "MnR", "num_queries", "num_i
 
 
 @dataclass
-class EncodedCorpus:
-    """A corpus in the shared space, on the CPU.
+class RetrievalItems:
+    """The items of a corpus and their captions in the shared space, on the CPU.
 
-    parts: of "video" and "audio" the items' keys, of "text" all captions as queries; what no item has is left out.
-    targets: (texts,) the item that each caption belongs to. kind: "video", or "image" where every item is one frame.
-    num_undecodable: items left out because they cannot be decoded.
+    Args:
+        keys: under "video" and "audio" [`Keys`] of all items; a modality that no item has is left out.
+        texts: all captions, each a query; None without captions or a text encoder.
+        text_targets: (texts,) the item that each caption belongs to.
+        visual: what the items' video is called in the results: "image" where all are images, else "video".
+        num_undecodable: items that are left out because they cannot be decoded.
     """
 
-    parts: dict[str, Queries | Keys]
-    targets: torch.Tensor
-    kind: str
-    num_undecodable: int
+    keys: dict[str, Keys]
+    texts: Queries | None
+    text_targets: torch.Tensor
+    visual: str = "video"
+    num_undecodable: int = 0
 
 
-def read_items(clips: EvaluationClips, num_workers: int, failures: list[str]) -> Iterator[EvaluationItem]:
-    """The items of a corpus that can be decoded, in its order; the others are named and added to `failures`.
-
-    Raises:
-        UserError: when none can be decoded.
-    """
-    loader = DataLoader(clips, batch_size=None, num_workers=num_workers)
-    empty = True
-    for _, items in tqdm(in_order(loader), desc="Encoding clips", unit="row", leave=False):
-        for item in items:
-            if isinstance(item, str):
-                tqdm.write(f"Skipped a clip: {item}")
-                failures.append(item)
-            else:
-                empty = False
-                yield item
-    if empty:
-        raise UserError(
-            f"No clip of the corpus could be decoded ({len(failures)} failed); one published as ids has no media."
-        )
-
-
-def in_batches(items: Iterator[EvaluationItem], batch_size: int) -> Iterator[list[EvaluationItem]]:
-    """Items until their windows are a batch."""
-    batch = []
-    for item in items:
-        batch.append(item)
-        if sum(len(item.windows) for item in batch) >= batch_size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def encode_windows(model: FgmmModel, processor: FgmmProcessor, items: list[EvaluationItem]) -> dict[str, Keys]:
-    """The keys of "video" and "audio" of some items, on the CPU."""
-    windows = [window for item in items for window in item.windows]
-    modalities = model.config.modalities
-    inputs = collate(processor, windows, "video" in modalities, "audio" in modalities, with_text=False)
-    outputs = model.encode_inputs(**{name: value.to(model.device) for name, value in inputs.items()})
-    counts = [len(item.windows) for item in items]
-    return {name: as_keys(output).to("cpu").join_windows(counts) for name, output in outputs.items()}
-
-
-def encode_texts(model: FgmmModel, processor: FgmmProcessor, texts: list[str]) -> Queries:
-    """Each text as a query of one caption, on the CPU."""
-    pieces = []
-    for first in range(0, len(texts), BLOCK_SIZE):
-        inputs = processor(text=texts[first : first + BLOCK_SIZE])
-        output = model.get_text_features(**{name: value.to(model.device) for name, value in inputs.items()})
-        pieces.append(as_queries(output).to("cpu"))
-    return Queries.concatenate(pieces)
-
-
-def encode_corpus(
-    model: FgmmModel, processor: FgmmProcessor, clips: EvaluationClips, batch_size: int, num_workers: int
-):
-    """Encodes all items that can be decoded, and all their captions; gives an [`EncodedCorpus`]."""
-    pieces: dict[str, list[Keys]] = {}
-    texts, targets, single_frames, number = [], [], True, 0
-    failures: list[str] = []
-    for batch in in_batches(read_items(clips, num_workers, failures), batch_size):
-        for name, keys in encode_windows(model, processor, batch).items():
-            pieces.setdefault(name, []).append(keys)
-        for item in batch:
-            single_frames &= all(clip.frames is not None and len(clip.frames) == 1 for clip in item.windows)
-            texts += item.captions
-            targets += [number] * len(item.captions)
-            number += 1
-    parts = {name: Keys.concatenate(keys) for name, keys in pieces.items()}
-    parts = {name: keys for name, keys in parts.items() if keys.present.any()}
-    if texts and "text" in model.config.modalities:
-        parts["text"] = encode_texts(model, processor, texts)
-    kind = "image" if single_frames else "video"
-    return EncodedCorpus(parts, torch.tensor(targets, dtype=torch.long), kind, len(failures))
-
-
-def build_task(encoded: EncodedCorpus, query: str, key: str, skip_silent: bool) -> tuple[Queries, Keys, torch.Tensor]:
-    """The queries and items of two modalities, and (queries,) the right item of each query."""
-    keys = encoded.parts[key]
-    if query == "text":
-        queries, targets = encoded.parts["text"], encoded.targets
-    else:
-        queries, targets = Queries.from_keys(encoded.parts[query]), torch.arange(len(keys.mask))
-    if skip_silent and "audio" in (query, key):
-        has_sound = encoded.parts["audio"].present
-        asked = has_sound[targets]
-        queries, keys, targets = queries.select(asked), keys.select(has_sound), targets[asked]
-        targets = (has_sound.cumsum(0) - 1)[targets]
-    return queries, keys, targets
-
-
-@torch.no_grad()
 def evaluate_retrieval(
     model: FgmmModel,
     processor: FgmmProcessor,
     corpus,
-    score: str = "trained",
-    batch_size: int = 32,
-    num_workers: int = 1,
-    *,
-    rerank_k: int = 100,
-    num_windows: int = 1,
-    each_caption: bool = False,
-    skip_silent: bool = False,
+    settings: RetrievalSettings | None = None,
     seconds: Counter | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Retrieval in both directions for each pair of modalities that the clips have.
+    """Encodes a corpus and measures retrieval in both directions of each pair of modalities that its items have.
 
     Args:
         model, processor: in evaluation mode, as loaded.
-        corpus: from [`load_corpus`]; each of a clip's captions is a query of its own.
-        score: `"trained"` (what the model's objective trains), `"fine"` (regions and phrases), `"coarse"` (one vector
-            each) or `"coarse_then_fine"` (the best `rerank_k` by the coarse score once more by the fine one).
-        batch_size: windows encoded at once.
-        num_workers: decoding processes.
-        rerank_k: items of a query, and queries of an item, that are scored finely.
-        num_windows, each_caption: see [`EvaluationClips`].
-        skip_silent: leave clips without sound out of text-audio and audio-video; else they count as errors.
+        corpus: from [`load_corpus`]; each caption of an item is a query of its own.
+        settings: how items are encoded and scored; None: the defaults.
         seconds: the time is added to its stages: encoding (with decoding), coarse_scoring, fine_scoring.
 
     Returns:
-        {"text_to_video": {"R@1": percent, ...}, "video_to_text": ...}; image for video where clips are images. Clips
-        that cannot be decoded are neither queries nor items; num_undecodable counts them where there are any.
+        {"text_to_video": {"R@1": percent, ...}, "video_to_text": ...}; image in place of video where all are images.
+        Items that cannot be decoded are neither queries nor keys; num_undecodable counts them where there are any.
 
     Raises:
-        UserError: when nothing can be decoded or compared, or a caption has no times of its own.
+        CorpusError: when each caption is to be an item and one has no times.
+        UserError: when nothing can be decoded or compared, or scores are not numbers.
     """
+    settings = settings or RetrievalSettings()
     seconds = Counter() if seconds is None else seconds
-    if each_caption:
+    if settings.each_caption:
         check_times(corpus)
+    with clock(seconds, "encoding"):
+        items = encode_items(model, processor, corpus, settings)
+    return measure_retrieval(model, items, settings, seconds)
+
+
+def encode_items(model: FgmmModel, processor: FgmmProcessor, corpus, settings: RetrievalSettings) -> RetrievalItems:
+    """Encodes all items that can be decoded, and all their captions.
+
+    Raises:
+        UserError: when no item can be decoded.
+    """
+    modalities = model.config.modalities
     clips = EvaluationClips(
         corpus,
         processor,
-        with_video="video" in model.config.modalities,
-        with_audio="audio" in model.config.modalities,
-        num_windows=num_windows,
-        each_caption=each_caption,
+        with_video="video" in modalities,
+        with_audio="audio" in modalities,
+        num_windows=settings.num_windows,
+        each_caption=settings.each_caption,
     )
-    with clock(seconds, "encoding"):
-        encoded = encode_corpus(model, processor, clips, batch_size, num_workers)
-    names = {"text": "text", "video": encoded.kind, "audio": "audio"}
+    encoded = EncodedCorpus(
+        clips,
+        partial(encode_keys, model),
+        device=model.device,
+        batch_size=settings.batch_size,
+        num_workers=settings.num_workers,
+    )
+    keys: dict[str, list[Keys]] = {}
+    texts, text_targets, only_images = [], [], True
+    for number, item in enumerate(encoded):
+        only_images &= item.is_image
+        for name in item.windows[0]:
+            windows = Keys.concatenate([window[name] for window in item.windows])
+            keys.setdefault(name, []).append(windows.join_windows([len(item.windows)]))
+        texts += item.captions
+        text_targets += [number] * len(item.captions)
+    if not keys:
+        raise UserError(
+            f"No clip of the corpus could be decoded ({len(encoded.failures)} failed); one published as ids has no "
+            "media."
+        )
+    joined = {name: Keys.concatenate(pieces) for name, pieces in keys.items()}
+    return RetrievalItems(
+        {name: pieces for name, pieces in joined.items() if pieces.present.any()},
+        encode_texts(model, processor, texts) if texts and "text" in modalities else None,
+        torch.tensor(text_targets, dtype=torch.long),
+        "image" if only_images else "video",
+        len(encoded.failures),
+    )
+
+
+@torch.no_grad()
+def measure_retrieval(
+    model: FgmmModel, items: RetrievalItems, settings: RetrievalSettings, seconds: Counter
+) -> dict[str, dict[str, float]]:
+    """Scores and metrics of encoded items; arguments, results and errors as of [`evaluate_retrieval`]."""
+    names = {"text": "text", "video": items.visual, "audio": "audio"}
+    given = {*items.keys, *(["text"] if items.texts is not None else [])}
     metric = evaluate.load(METRIC)
     results = {}
     for query, key in PAIRS:
-        if not {query, key} <= encoded.parts.keys():
+        if not {query, key} <= given:
             continue
-        queries, keys, targets = build_task(encoded, query, key, skip_silent)
+        queries, keys, targets = build_task(items, query, key, settings.skip_silent)
         if not len(targets):
             continue
         queries, keys = queries.to(model.device), keys.to(model.device)
         objective = model.objectives[f"{query}_{key}"]
-        of_queries, of_items = score_pairs(objective, queries, keys, score, rerank_k, seconds)
-        found = metric.compute(predictions=of_queries.numpy(), references=targets.numpy())
-        results[f"{names[query]}_to_{names[key]}"] = found["text_to_item"]
-        found = metric.compute(predictions=of_items.numpy(), references=targets.numpy())
-        results[f"{names[key]}_to_{names[query]}"] = found["item_to_text"]
-    if encoded.num_undecodable:
-        results = {name: values | {"num_undecodable": encoded.num_undecodable} for name, values in results.items()}
+        scores = score_pairs(objective, queries, keys, settings.score, settings.rerank_k, seconds)
+        if any(score.isnan().any() for score in scores):
+            raise UserError(
+                f"Scores of {names[query]} with {names[key]} are not numbers (NaN): the model's weights are damaged; "
+                "give an earlier checkpoint or train it again."
+            )
+        directions = (f"{names[query]}_to_{names[key]}", f"{names[key]}_to_{names[query]}")
+        for direction, ranked, score in zip(directions, ("text_to_item", "item_to_text"), scores, strict=True):
+            results[direction] = metric.compute(predictions=score.numpy(), references=targets.numpy())[ranked]
     if not results:
         raise UserError(
-            "The clips of the corpus share no two modalities with the model, so that nothing is to compare."
+            "The clips of the corpus share no two modalities with the model, so that nothing can be compared."
         )
+    if items.num_undecodable:
+        results = {name: values | {"num_undecodable": items.num_undecodable} for name, values in results.items()}
     return results
+
+
+def build_task(items: RetrievalItems, query: str, key: str, skip_silent: bool) -> tuple[Queries, Keys, torch.Tensor]:
+    """The queries and keys of two modalities, and (queries,) the key that each query belongs to."""
+    keys = items.keys[key]
+    if query == "text":
+        queries, targets = items.texts, items.text_targets
+    else:
+        queries, targets = Queries.from_keys(items.keys[query]), torch.arange(len(keys.mask))
+    if skip_silent and "audio" in (query, key):
+        has_sound = items.keys["audio"].present
+        kept = has_sound[targets]
+        queries, keys, targets = queries.select(kept), keys.select(has_sound), targets[kept]
+        targets = (has_sound.cumsum(0) - 1)[targets]
+    return queries, keys, targets
+
+
+def describe_protocol(
+    settings: RetrievalSettings, clip_seconds: float, with_sound: bool, random_init: bool = False
+) -> str:
+    """One line for the results file.
+
+    Args:
+        clip_seconds: length of a window, s.
+        with_sound: whether a direction with audio was measured.
+        random_init: whether the weights were random.
+    """
+    score = f"{settings.score} score"
+    if random_init:
+        score += " of random weights"
+    if settings.score == "coarse_then_fine":
+        score += f" (the best {settings.rerank_k} finely)"
+    number = settings.num_windows
+    windows = f"the middle {clip_seconds:g} s" if number == 1 else f"{number} x {clip_seconds:g} s"
+    parts = ["retrieval", score, f"{windows} of each {'caption' if settings.each_caption else 'item'}"]
+    if with_sound:
+        convention = "are left out" if settings.skip_silent else "count as errors (AVLnet's convention)"
+        parts.append(f"clips without sound {convention}")
+    return ", ".join(parts)
 
 
 def format_table(results: dict[str, dict[str, float]]) -> str:

@@ -1,4 +1,4 @@
-"""Scores of every query with every item, all by one score, or coarsely first and then finely for the best alone."""
+"""Scores of all pairs of queries and keys: by one score, or by the coarse one and re-ranked by the fine one."""
 
 import time
 from collections import Counter
@@ -11,17 +11,17 @@ from tqdm import tqdm
 from modeling_fgmm.loss_fgmm import PairObjective
 from modeling_fgmm.scoring_fgmm import Keys, Queries
 
-# Queries that are encoded, or scored against all items, at once.
+# Queries that are scored against all keys at once.
 BLOCK_SIZE = 128
-# Below every cosine: an item without the modality, or a text without a word, comes last.
+# Below every cosine: a pair of which one side is missing (no sound, no word) comes last.
 MISSING = -5.0
-# What is not scored finely stands behind all that is: cosines less this.
-BEHIND = 2.5
+# Taken off the cosines of pairs that are not re-ranked, so that they come after all that are.
+RERANK_OFFSET = 2.5
 
 
 @contextmanager
 def clock(seconds: Counter, stage: str) -> Iterator[None]:
-    """Adds to a stage the time that passes inside."""
+    """Adds the time that passes inside to `seconds[stage]`."""
     started = time.monotonic()
     yield
     seconds[stage] += time.monotonic() - started
@@ -30,22 +30,21 @@ def clock(seconds: Counter, stage: str) -> Iterator[None]:
 def score_pairs(
     objective: PairObjective, queries: Queries, keys: Keys, score: str, rerank_k: int, seconds: Counter
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores for finding items by queries, and for finding queries by items.
+    """Scores that rank the keys of each query, and scores that rank the queries of each key.
 
-    Only `"coarse_then_fine"` makes a difference between the two: the best `rerank_k` items of each query, by the coarse
-    score, are scored finely for the former, the best `rerank_k` queries of each item for the latter. What is not among
-    them keeps its coarse order behind them.
+    The two differ only for `"coarse_then_fine"`: by the fine score are re-ranked the best `rerank_k` keys of each query
+    in the former, the best `rerank_k` queries of each key in the latter. All others keep their coarse order after them.
 
     Args:
         objective: of the two modalities.
-        queries: of one caption each (Bq), on the objective's device.
-        keys: of the items (Bk), on the same device.
-        score: `"trained"`, `"fine"`, `"coarse"` or `"coarse_then_fine"`.
-        rerank_k: how many are scored finely.
+        queries: (Bq) of one caption each, on the objective's device.
+        keys: (Bk) on the same device.
+        score: see [`RetrievalSettings`].
+        rerank_k: how many are re-ranked.
         seconds: the time is added to its stages coarse_scoring and fine_scoring.
 
     Returns:
-        (Bq, Bk) float32 on the CPU, twice; `MISSING` where either side is missing. For `"coarse_then_fine"` four
+        (Bq, Bk) float32 on the CPU, twice; `MISSING` where query or key is missing. For `"coarse_then_fine"` four
         such tensors and four of bool are held at once, else one of each.
     """
     missing = ~(queries.present.unsqueeze(1) & keys.present).cpu()
@@ -60,12 +59,16 @@ def score_pairs(
         best = [best_of(coarse, rerank_k, dim) & ~missing for dim in (1, 0)]
     with clock(seconds, "fine_scoring"):
         fine = score_some(objective.fine_scores, queries, keys, best[0] | best[1])
-    behind = coarse.sub_(BEHIND).masked_fill_(missing, MISSING)
-    return torch.where(best[0], fine, behind), torch.where(best[1], fine, behind)
+    others = coarse.sub_(RERANK_OFFSET).masked_fill_(missing, MISSING)
+    return torch.where(best[0], fine, others), torch.where(best[1], fine, others)
 
 
 def score_all(function: Callable, queries: Queries, keys: Keys) -> torch.Tensor:
-    """(Bq, Bk) scores of all pairs on the CPU, a block of queries at once."""
+    """(Bq, Bk) float32 scores of all pairs, on the CPU; a block of queries at once.
+
+    Args:
+        function: [`Queries`] (b) and [`Keys`] (Bk) to their (b, Bk, 1) scores.
+    """
     scores = torch.empty(len(queries.mask), len(keys.mask))
     for first in tqdm(range(0, len(scores), BLOCK_SIZE), desc="Scoring", unit="block", leave=False):
         rows = slice(first, first + BLOCK_SIZE)
@@ -74,29 +77,30 @@ def score_all(function: Callable, queries: Queries, keys: Keys) -> torch.Tensor:
 
 
 def best_of(scores: torch.Tensor, number: int, dim: int) -> torch.Tensor:
-    """(Bq, Bk) True for the `number` highest scores along an axis."""
+    """(Bq, Bk) True for the `number` highest of the scores (Bq, Bk) along the axis `dim`."""
     places = scores.topk(min(number, scores.shape[dim]), dim=dim).indices
     return torch.zeros_like(scores, dtype=torch.bool).scatter_(dim, places, True)
 
 
 def score_some(function: Callable, queries: Queries, keys: Keys, wanted: torch.Tensor) -> torch.Tensor:
-    """Scores of the pairs that are wanted: item by item, with all the queries that want it at once.
+    """Scores of the wanted pairs: key by key, each with all queries that want it at once.
 
-    So regions, which are many, stay where they are, and only phrases, which are few, are copied. Work: with k items
-    for each query and k queries for each item at most k·(Bq + Bk) pairs in place of Bq·Bk. On a CPU a pair of 16
+    So regions, which are many, stay where they are, and only phrases, which are few, are copied. Work: with k keys
+    for each query and k queries for each key at most k·(Bq + Bk) pairs in place of Bq·Bk. On a CPU a pair of 16
     regions takes 5 times as long as among all pairs, because of the copying, one of 196 regions no longer. Memory
-    beside the scores: the phrases of the queries of one item.
+    beside the scores: the phrases of the queries of one key.
 
     Args:
+        function: as in [`score_all`].
         wanted: (Bq, Bk) bool, on the CPU.
 
     Returns:
         (Bq, Bk) float32 on the CPU; 0 for pairs that are not wanted.
     """
     scores = torch.zeros(wanted.shape)
-    for item in tqdm(range(len(keys.mask)), desc="Scoring the best", unit="item", leave=False):
-        rows = wanted[:, item].nonzero().squeeze(1)
+    for column in tqdm(range(len(keys.mask)), desc="Re-ranking", unit="item", leave=False):
+        rows = wanted[:, column].nonzero().squeeze(1)
         if len(rows):
             chosen = queries.select(rows.to(queries.mask.device)).without_padding()
-            scores[rows, item] = function(chosen, keys.select(slice(item, item + 1))).flatten().cpu()
+            scores[rows, column] = function(chosen, keys.select(slice(column, column + 1))).flatten().cpu()
     return scores

@@ -1,193 +1,290 @@
-"""What a pretraining run is made of, from a YAML file and the command line."""
+"""What a pretraining run is made of: the fields, and how they are read from a YAML file and the command line.
 
-import dataclasses
+Nothing heavy is imported here, so that `--help` answers at once.
+"""
+
 import difflib
-import inspect
-from dataclasses import dataclass, field
-from pathlib import Path
+import json
+import re
+from argparse import ArgumentError, RawDescriptionHelpFormatter
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import yaml
-from accelerate.tracking import get_available_trackers
-from huggingface_hub.dataclasses import strict
-from huggingface_hub.errors import StrictDataclassError
-
-from modeling_fgmm import FgmmConfig
-from processing_fgmm import FgmmFeatureExtractor, FgmmVideoProcessor
+from jsonargparse import (
+    ActionConfigFile,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    get_loader,
+    set_loader,
+    set_parsing_settings,
+)
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+)
 
 from ..cli import UserError
 
+load_plain_yaml = get_loader("yaml")  # it reads 1e-3 as a number, as PyYAML does not
+BatchSize = restricted_number_type("IntFrom2", int, (">=", 2))  # a contrast needs two clips
+Area = restricted_number_type("FloatAbove0To1", float, [(">", 0), ("<=", 1)])
 
-@strict
-@dataclass
-class PretrainConfig:
-    """What a run is made of; the units stand behind the fields."""
 
-    # Data
-    dataset: str = ""  # folder of Parquet shards, or a dataset on the Hub
-    dataset_config: str | None = None  # which of its official splits or folds, where it has several
-    output_dir: str = ""  # model folder; checkpoints go below it
+@dataclass(kw_only=True)
+class Data:
+    """Data"""
+
+    dataset: str
+    """folder of Parquet shards, or a dataset on the Hub"""
+    dataset_config: str | None = None
+    """which of its official splits or folds, where it has several"""
+    output_dir: str
+    """model folder; checkpoints go below it"""
     train_split: str = "train"
-    eval_split: str = "test"  # retrieval is evaluated on it
-    clip_seconds: float | int = 10.0  # window shown of each item, s
-    num_captions: int = 4  # candidate captions nearest to the window (K)
-    min_crop_area: float | int = 1.0  # smallest random crop, share of the picture
-    flip: bool = False  # mirror every second clip; not where captions say left and right
-    block_size: int = 1024  # rows shuffled together
-    num_workers: int = 2  # decoding processes
-    max_failed_share: float | int = 0.1  # of clips that cannot be decoded, before training stops
-
-    # Text
-    tokenizer: str = ""  # folder or Hub name of a fast tokenizer; empty: words of the corpus
-    vocab_size: int = 20000  # words, when the tokenizer is made from the corpus
-    min_frequency: int = 1  # occurrences that a word needs to be known
-    max_phrase_words: int = 4  # words in a phrase at most
-
-    # Model, see FgmmConfig, FgmmVideoProcessor, FgmmFeatureExtractor
-    init_from: str = ""  # model whose processor, encoders and projections are gone on from; the objective begins anew
-    model: dict = field(default_factory=dict)
-    video_processor: dict = field(default_factory=dict)  # empty: that of init_from
-    feature_extractor: dict = field(default_factory=dict)  # empty: that of init_from
-
-    # Optimisation
-    batch_size: int = 64  # clips a process and batch
-    gradient_accumulation_steps: int = 1  # batches of a step; all their clips stand in one contrast
-    encoder_chunk_size: int = 0  # clips encoded at once, see gradient_cache.py; 0: a batch
-    max_steps: int = 1000  # optimiser steps
-    learning_rate: float | int = 1e-3  # of AdamW, after warm-up
-    warmup_steps: int = 100  # linear from 0; then a cosine down to 0
-    weight_decay: float | int = 0.05  # of matrices and kernels
-    max_grad_norm: float | int = 1.0  # gradients are clipped to it
-    mixed_precision: str = "no"  # no, bf16 or fp16
-    gradient_checkpointing: bool = False  # recompute activations, for less memory
-    seed: int = 0
-
-    # Logging
-    log_steps: int = 20  # steps between two log lines
-    eval_steps: int = 500  # steps between two evaluations; 0: only after the last
-    eval_clips: int = 500  # clips of each evaluation
-    save_steps: int = 500  # steps between two checkpoints; 0: only after the last
-    save_total_limit: int = 2  # checkpoints kept
-    trackers: list[str] = field(default_factory=list)  # tensorboard, trackio
-    resume_from: str = ""  # a checkpoint's folder, or latest
+    """split that is trained on"""
+    eval_split: str = "test"
+    """split that retrieval is evaluated on"""
+    clip_seconds: PositiveFloat = 10.0
+    """window shown of each item, s"""
+    num_captions: PositiveInt = 4
+    """candidate captions nearest to the window (K)"""
+    min_crop_area: Area = 1.0
+    """smallest random crop, share of the frame; 1: no crops"""
+    flip: bool = False
+    """mirror every second clip; not where captions say left and right"""
+    block_size: PositiveInt = 1024
+    """rows shuffled together"""
+    num_workers: NonNegativeInt = 2
+    """decoding processes; 0: decode in the training process"""
+    max_failed_share: ClosedUnitInterval = 0.1
+    """share of clips that cannot be decoded above which training stops"""
 
 
-def parse_config(arguments: list[str]) -> PretrainConfig:
-    """Reads `--config FILE` and `--field value` pairs.
+@dataclass(kw_only=True)
+class Text:
+    """Text"""
+
+    tokenizer: str = ""
+    """folder or Hub name of a fast tokenizer; empty: that of init_from, or else the words of the corpus"""
+    vocab_size: PositiveInt = 20000
+    """most words of a tokenizer that is made from the corpus"""
+    min_frequency: PositiveInt = 1
+    """occurrences in the corpus that a word needs to be known"""
+    max_phrase_words: PositiveInt = 4
+    """most words of a phrase (W)"""
+
+
+@dataclass(kw_only=True)
+class Model:
+    """Model"""
+
+    init_from: str = ""
+    """fgmm model that processor, encoders and projections are initialised from; the objective starts anew"""
+    model: dict[str, Any] = field(default_factory=dict)
+    """fields of modeling_fgmm's FgmmConfig"""
+    video_processor: dict[str, Any] = field(default_factory=dict)
+    """arguments of processing_fgmm's FgmmVideoProcessor; empty: that of init_from, or else its defaults"""
+    feature_extractor: dict[str, Any] = field(default_factory=dict)
+    """arguments of processing_fgmm's FgmmFeatureExtractor; empty: that of init_from, or else its defaults"""
+
+
+@dataclass(kw_only=True)
+class Optimisation:
+    """Optimisation"""
+
+    batch_size: BatchSize = 64
+    """clips a process and batch (B)"""
+    gradient_accumulation_steps: PositiveInt = 1
+    """batches of a step; all their clips stand in one contrast"""
+    encoder_chunk_size: NonNegativeInt = 0
+    """clips encoded at once, to save memory, see gradient_cache.py; 0: a whole batch"""
+    max_steps: PositiveInt = 1000
+    """optimiser steps"""
+    learning_rate: PositiveFloat = 1e-3
+    """of AdamW, after warm-up"""
+    warmup_steps: NonNegativeInt = 100
+    """steps of linear warm-up from 0; then a cosine down to 0"""
+    weight_decay: NonNegativeFloat = 0.05
+    """of matrices and kernels"""
+    max_grad_norm: PositiveFloat = 1.0
+    """norm that gradients are clipped to"""
+    mixed_precision: Literal["no", "bf16", "fp16"] = "no"
+    """data type of the encoders' arithmetic; no: float32"""
+    gradient_checkpointing: bool = False
+    """recompute activations in the backward pass, for less memory"""
+    seed: NonNegativeInt = 0
+    """of weights, order, crops and dropout"""
+
+
+@dataclass(kw_only=True)
+class Logging:
+    """Logging"""
+
+    log_steps: PositiveInt = 20
+    """steps between two log lines"""
+    eval_steps: NonNegativeInt = 500
+    """steps between two evaluations, with one at the end; 0: none"""
+    eval_clips: PositiveInt = 500
+    """clips of an evaluation, the first of eval_split"""
+    save_steps: NonNegativeInt = 500
+    """steps between two checkpoints, with one at the end; 0: only at the end"""
+    save_total_limit: PositiveInt = 2
+    """checkpoints kept"""
+    trackers: list[str] = field(default_factory=list)
+    """accelerate's trackers, as [tensorboard, trackio]"""
+    resume_from: str = ""
+    """checkpoint folder to resume from, or latest: the last one in output_dir, where there is one"""
+
+
+SECTIONS = (Data, Text, Model, Optimisation, Logging)
+
+
+@dataclass(kw_only=True)
+class PretrainConfig(Logging, Optimisation, Model, Text, Data):  # the fields of a dataclass's last base come first
+    """All fields of a run."""
+
+
+def parse_config(arguments: list[str], documentation: str = "") -> PretrainConfig:
+    """Reads `--config FILE` and `--field value` pairs; the command line wins over the file.
+
+    Args:
+        arguments: command line without the program.
+        documentation: what `--help` begins with.
 
     Raises:
-        UserError: for an unknown field, a value of the wrong type, or a file that is not there.
+        UserError: for an unknown field, a value of the wrong type or out of range, or a file that cannot be read.
+        SystemExit: after `--help`.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
-        fields = "\n".join(f"  --{entry.name}" for entry in dataclasses.fields(PretrainConfig))
-        raise UserError(f"{__doc__}\nFields:\n  --config\n{fields}")
-    pairs, rest = [], list(arguments)
-    while rest:
-        name = rest.pop(0)
-        if not name.startswith("--"):
-            raise UserError(f"{name!r} is not an option; write --field value.")
-        name, equals, value = name[2:].partition("=")
-        if not equals:
-            if not rest:
-                raise UserError(f"--{name} has no value.")
-            value = rest.pop(0)
-        pairs.append((name, value))
-    values = {}
-    for name, value in pairs:
-        if name == "config":
-            values.update(read_yaml(value))
-    for name, value in pairs:
-        if name != "config":
-            set_value(values, name, number_or_text(yaml.safe_load(value)))
-    return make_config(values)
-
-
-def read_yaml(path: str) -> dict:
-    """The mapping in a YAML file."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    set_loader("yaml", load_yaml, (yaml.YAMLError,))
+    parser = ArgumentParser(
+        description=documentation,
+        formatter_class=HelpFormatter,
+        exit_on_error=False,
+        allow_abbrev=False,
+        print_config=None,
+    )
+    parser.add_argument("--config", action=ConfigFile, help="YAML file of fields (type: path, default: none)")
+    for section in SECTIONS:
+        parser.add_class_arguments(section)
+    files, options, entries = sort_arguments(arguments)
     try:
-        content = yaml.safe_load(Path(path).read_text())
-    except OSError as error:
-        raise UserError(f"The configuration {path!r} cannot be read: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"The configuration {path!r} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"The configuration {path!r} does not hold `field: value` lines.")
-    return {name: number_or_text(value) for name, value in content.items()}
+        namespace = parser.parse_args([*files, *options])
+    except ArgumentError as error:
+        raise UserError(describe_error(error)) from error
+    values = json.loads(parser.dump(namespace, format="json"))  # plain numbers, which checkpoints may hold
+    for name, text in entries:
+        set_entry(values, name, text)
+    return PretrainConfig(**values)
 
 
-def number_or_text(value):
-    """YAML takes 1e-3 for text; people do not."""
-    if isinstance(value, str):
+class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
+    """Keeps the documentation's lines."""
+
+
+class ConfigFile(ActionConfigFile):
+    """The option of the YAML file, whose errors name the file."""
+
+    def __call__(self, parser, namespace, path, option=None):
         try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+            super().__call__(parser, namespace, path, option)
+            parser.validate(namespace, skip_required=True)
+        except (ArgumentError, KeyError, TypeError) as error:
+            raise UserError(f"The configuration {path!r} cannot be used: {describe_error(error)}") from error
 
 
-def set_value(values: dict, name: str, value) -> None:
-    """Sets a field, or with dots an entry of its mapping."""
+def load_yaml(text: str):
+    """What jsonargparse's own loader gives, but for the word no, which YAML reads as false."""
+    values = load_plain_yaml(text)
+    if isinstance(values, dict) and values.get("mixed_precision") is False:
+        values["mixed_precision"] = "no"
+    return values
+
+
+def sort_arguments(arguments: list[str]) -> tuple[list[str], list[str], list[tuple[str, str]]]:
+    """The arguments that name files, those that set fields, and (dotted name, value) of those that set entries.
+
+    jsonargparse lets a later file win over an option, and forgets the other entries of a mapping inside a mapping when
+    one of them is set (`--model.video_config.width_multiplier 0.5`).
+
+    Raises:
+        UserError: when a value is missing.
+    """
+    files, options, entries = [], [], []
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        is_file, is_entry = name == "--config", name.startswith("--") and "." in name
+        if (is_file or is_entry) and not equals:
+            value = next(words, None)
+            if value is None:
+                raise UserError(f"{name} has no value.")
+        if is_file:
+            files += [name, value]
+        elif is_entry:
+            entries.append((name[2:], value))
+        else:
+            options.append(word)
+    return files, options, entries
+
+
+def set_entry(values: dict, name: str, text: str) -> None:
+    """Sets an entry of a field from its value in YAML.
+
+    Args:
+        values: of the fields; changed.
+        name: as `model.video_config.width_multiplier`.
+        text: the value.
+
+    Raises:
+        UserError: when there is no such field, or it has no entries.
+    """
     *parents, last = name.split(".")
+    check_names(parents[:1], field_names(PretrainConfig))
     for parent in parents:
         values = values.setdefault(parent, {})
-    values[last] = value
+        if not isinstance(values, dict):
+            raise UserError(f"--{name} cannot be set, as {parent} is {values!r} and has no entries.")
+    values[last] = load_plain_yaml(text)
+
+
+def describe_error(error: Exception) -> str:
+    """A parser's error as one sentence, with the field that was meant where one is misspelt."""
+    text = " ".join(str(error).split())
+    if unknown := re.search(r"(?:Option '|unrecognized arguments: --)(\w+)", text):
+        return describe_unknown(unknown[1], field_names(PretrainConfig))
+    text = re.sub(r"<class '(\w+)'>", r"\1", text.removesuffix("."))
+    return re.sub(r'Parser key "(.*?)":', r"\1:", text) + "."
+
+
+def describe_unknown(name: str, known: list[str], where: str = "") -> str:
+    """Says that there is no such field, and which may have been meant."""
+    close = difflib.get_close_matches(name, known, 1)
+    return f"There is no field {where + name!r}{f'; did you mean {where + close[0]!r}' if close else ''}."
+
+
+def check_names(names: Iterable[str], known: list[str], where: str = "") -> None:
+    """Checks names of fields.
+
+    Args:
+        names: as given.
+        known: all that there are.
+        where: what the names stand in, with a dot at its end.
+
+    Raises:
+        UserError: naming the first unknown one, and which may have been meant.
+    """
+    for name in names:
+        if name not in known:
+            raise UserError(describe_unknown(name, known, where))
 
 
 def field_names(kind: type) -> list[str]:
     """The fields of a dataclass."""
-    return [entry.name for entry in dataclasses.fields(kind)]
-
-
-def check_names(values, known: list[str], where: str) -> None:
-    """Checks the keys of a mapping: transformers' classes would take a misspelt one without a word.
-
-    Raises:
-        UserError: naming the first unknown one, and what was meant.
-    """
-    if not isinstance(values, dict):
-        raise UserError(f"The field {where.rstrip('.')!r} must hold `field: value` pairs, not {values!r}.")
-    for name in values:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"; did you mean {close[0]!r}" if close else ""
-            raise UserError(f"There is no field {where + name!r}{hint}.")
-
-
-def make_config(values: dict) -> PretrainConfig:
-    """The typed configuration.
-
-    Raises:
-        UserError: naming the field.
-    """
-    check_names(values, field_names(PretrainConfig), "")
-    model = values.get("model") or {}
-    check_names(model, field_names(FgmmConfig), "model.")
-    for part, kind in FgmmConfig.sub_configs.items():
-        if "model_type" not in (model.get(part) or {}):  # else it is one of transformers' encoders
-            check_names(model.get(part) or {}, field_names(kind), f"model.{part}.")
-    for part, kind in (("video_processor", FgmmVideoProcessor), ("feature_extractor", FgmmFeatureExtractor)):
-        check_names(values.get(part) or {}, list(inspect.signature(kind.__init__).parameters), f"{part}.")
-    if values.get("mixed_precision") is False:  # YAML reads the word no as false
-        values["mixed_precision"] = "no"
-    try:
-        config = PretrainConfig(**values)
-    except StrictDataclassError as error:
-        raise UserError(f"The configuration is wrong: {' '.join(str(error).split())}.") from error
-    for name in ("dataset", "output_dir"):
-        if not getattr(config, name):
-            raise UserError(f"The field {name!r} is not set; give --{name} or put it into the configuration file.")
-    if config.encoder_chunk_size < 0:
-        raise UserError(f"encoder_chunk_size is {config.encoder_chunk_size}, but must be 0 or positive.")
-    positive = ("batch_size", "gradient_accumulation_steps", "max_steps", "clip_seconds", "num_captions", "block_size")
-    for name in (*positive, "log_steps", "learning_rate"):
-        if getattr(config, name) <= 0:
-            raise UserError(f"{name} is {getattr(config, name)}, but must be positive.")
-    if config.batch_size < 2:
-        raise UserError("batch_size is 1, but a contrast needs at least 2 clips.")
-    if config.mixed_precision not in ("no", "bf16", "fp16"):
-        raise UserError(f"mixed_precision is {config.mixed_precision!r}, but must be no, bf16 or fp16.")
-    for name in config.trackers:
-        if name not in (available := [str(tracker) for tracker in get_available_trackers()]):
-            raise UserError(f"The tracker {name!r} is not installed or unknown; there are {', '.join(available)}.")
-    if not 0 < config.min_crop_area <= 1:
-        raise UserError(f"min_crop_area is {config.min_crop_area}, but must be above 0 and at most 1.")
-    return config
+    return [entry.name for entry in fields(kind)]

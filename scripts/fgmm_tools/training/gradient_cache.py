@@ -1,9 +1,9 @@
-"""One contrast over more clips than memory holds: encoders run chunk by chunk, twice, with cached gradients.
+"""One contrast over more clips than fit into memory: encoders run chunk by chunk, twice, with cached gradients.
 
-First every chunk is encoded without a graph; the loss of all embeddings together gives each embedding its gradient;
-then every chunk is encoded again, with a graph, and its gradient flows on into the weights (Gao et al., "Scaling Deep
-Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021). Loss and gradients are those of the plain
-step, except that batch normalisation in training takes its statistics from a chunk, as it does from a process's share.
+Every chunk is encoded without a graph; the loss of all embeddings together gives each embedding its gradient; then
+every chunk is encoded again, with a graph, and the cached gradients are propagated into the weights (Gao et al.,
+"Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP 2021). Loss and gradients are those
+of the plain step, except that batch normalisation takes its statistics from a chunk.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from transformers.utils import ModelOutput
 
 from modeling_fgmm import FgmmModel
 
-# What the loss reads of an encoder's output; the others are not kept.
+# The fields of an encoder's output that the loss reads; the others are not kept.
 CACHED = (
     ("regions", "region_mask", "pooler_output"),
     ("phrases", "phrase_mask", "phrase_captions", "caption_embeds", "caption_mask"),
@@ -25,22 +25,27 @@ CACHED = (
 
 
 def split_batch(inputs: dict[str, torch.Tensor], chunk_size: int) -> list[dict[str, torch.Tensor]]:
-    """Model inputs of B items, in parts of at most `chunk_size`; 0 keeps them whole."""
+    """Splits model inputs of B items into chunks.
+
+    Args:
+        inputs: tensors (B, ...).
+        chunk_size: items of a chunk at most; 0: one chunk of all items.
+    """
     number = len(next(iter(inputs.values())))
     size = chunk_size or number
     return [{name: value[first : first + size] for name, value in inputs.items()} for first in range(0, number, size)]
 
 
 def cached_backward(accelerator: Accelerator, model: FgmmModel, chunks: list[dict[str, torch.Tensor]]) -> torch.Tensor:
-    """Adds the gradients of one contrast over all items of all chunks, and of all processes.
+    """Adds the gradients of one contrast over the items of all chunks and processes, averaged over processes.
 
     Args:
-        accelerator: its autocast and loss scaling are used.
-        model: as prepared by the accelerator, or plain.
-        chunks: model inputs, on the device; of different lengths where they were collated apart.
+        accelerator: for autocast, loss scaling and communication.
+        model: prepared by the accelerator, or plain.
+        chunks: model inputs on the device, tensors (B, ...); chunks collated apart may differ in their other sizes.
 
     Returns:
-        this process's loss, without graph.
+        this process's loss, a scalar without graph.
     """
     module = accelerator.unwrap_model(model)
     states, parts = [], []
@@ -72,7 +77,14 @@ def cached_backward(accelerator: Accelerator, model: FgmmModel, chunks: list[dic
 
 
 def concatenate_outputs(parts: list[ModelOutput]) -> ModelOutput:
-    """What the loss reads of several outputs of one encoder, end to end; shorter ones are padded by zeros."""
+    """Concatenates the fields that the loss reads.
+
+    Args:
+        parts: outputs of one encoder, tensors (B, n, ...) or (B,) with their own B and n.
+
+    Returns:
+        an output of tensors (sum of B, largest n, ...) or (sum of B,); shorter parts are padded by zeros.
+    """
     names = next(names for names in CACHED if names[0] in parts[0])
     joined = {}
     for name in names:
@@ -83,12 +95,18 @@ def concatenate_outputs(parts: list[ModelOutput]) -> ModelOutput:
 
 
 def pad_second(tensor: torch.Tensor, length: int) -> torch.Tensor:
-    """(B, n, ...) -> (B, length, ...), with zeros."""
+    """Pads (B, n, ...) to (B, length, ...) by zeros."""
     return F.pad(tensor, [0, 0] * (tensor.ndim - 2) + [0, length - tensor.shape[1]])
 
 
 def backward_rows(outputs: dict[str, ModelOutput], cached: dict[str, ModelOutput], rows: slice) -> None:
-    """Sends the cached gradients of a chunk's rows into the graph that made them."""
+    """Propagates the cached gradients of one chunk through the encoders.
+
+    Args:
+        outputs: of the chunk with its graph, by modality, tensors (B of the chunk, n, ...).
+        cached: of all chunks, with gradients, tensors (B of all, largest n, ...).
+        rows: those of the chunk in `cached`.
+    """
     tensors, gradients = [], []
     for modality, output in outputs.items():
         for name, whole in cached[modality].items():
@@ -100,13 +118,13 @@ def backward_rows(outputs: dict[str, ModelOutput], cached: dict[str, ModelOutput
 
 
 def get_random_state() -> tuple:
-    """Of the CPU and, where there is one, the current GPU."""
+    """The state of the random generators of the CPU and, where there is one, the current GPU."""
     return torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
 
 
 @contextmanager
 def random_state(state: tuple) -> Iterator[None]:
-    """Random numbers as they came when the state was taken (dropout's); afterwards they go on as before."""
+    """Draws random numbers (dropout's) from a given state, and restores the present one afterwards."""
     before = get_random_state()
     set_random_state(state)
     try:
@@ -116,7 +134,7 @@ def random_state(state: tuple) -> Iterator[None]:
 
 
 def set_random_state(state: tuple) -> None:
-    """See [`get_random_state`]."""
+    """Sets what [`get_random_state`] gave."""
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state(state[1])
@@ -124,7 +142,7 @@ def set_random_state(state: tuple) -> None:
 
 @contextmanager
 def frozen_statistics(module: torch.nn.Module) -> Iterator[None]:
-    """Batch normalisation's running statistics stay as they are: the first encoding has counted this chunk."""
+    """Keeps batch normalisation's running statistics as they are: the first pass has counted the chunk."""
     norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

@@ -1,44 +1,71 @@
-"""Processor, model and optimizer of a run."""
+"""What a run trains with: output folder, processor, model, optimiser, batches."""
+
+import inspect
+from pathlib import Path
 
 import torch
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
+from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
+from processing_fgmm.streams_fgmm import NarratedClips
 
 from ..cli import UserError
-from .configuration import PretrainConfig
+from .checkpoints import Progress
+from .configuration import PretrainConfig, check_names, field_names
 from .tokenizer import iterate_captions, train_word_tokenizer
 
 # Rows that are read, without their media, to check a corpus and to train a tokenizer.
 MAX_ROWS_CHECKED = 100_000
+# What the configuration of a model that is initialised from another takes over from it.
+INIT_FIELDS = (
+    *("modalities", "frozen", "projection_dim", "audio_padding_value"),
+    *("video_config", "audio_config", "text_config"),
+)
 
 
-def make_processor(config: PretrainConfig, corpus) -> FgmmProcessor:
-    """The processor, with a tokenizer of the corpus' own words where none is named.
+def check_config(config: PretrainConfig) -> None:
+    """Checks what the command line could not without the libraries that train, and makes the output folder.
 
     Raises:
-        UserError: when the corpus has no caption anywhere, or fewer clips than a batch, or there is no such tokenizer.
+        UserError: naming the first field that does not exist, tracker that is not installed, or folder that cannot be
+            made.
     """
-    if "captions" not in (corpus.column_names or []):
-        raise UserError(f"The corpus {config.dataset!r} has no column 'captions' to learn from.")
-    rows = list(tqdm(iterate_captions(corpus, MAX_ROWS_CHECKED), desc="Reading captions", unit="row", leave=False))
-    texts = [text for row in rows for text in row]
-    if not any(text.strip() for text in texts):
-        raise UserError(f"The corpus {config.dataset!r} has no caption anywhere in its split {config.train_split!r}.")
-    if len(rows) < config.batch_size:
-        raise UserError(
-            f"The corpus {config.dataset!r} has {len(rows)} clips, fewer than batch_size {config.batch_size}."
-        )
+    check_names(config.model, field_names(FgmmConfig), "model.")  # transformers' classes take misspelt ones in silence
+    for part, kind in FgmmConfig.sub_configs.items():
+        values = config.model.get(part, {})
+        if not isinstance(values, dict):
+            raise UserError(f"The field 'model.{part}' must hold `field: value` pairs, not {values!r}.")
+        if "model_type" not in values:  # else it is one of transformers' encoders
+            check_names(values, field_names(kind), f"model.{part}.")
+    for part, kind in (("video_processor", FgmmVideoProcessor), ("feature_extractor", FgmmFeatureExtractor)):
+        check_names(getattr(config, part), list(inspect.signature(kind.__init__).parameters), f"{part}.")
+    available = [str(tracker) for tracker in get_available_trackers()]
+    for name in config.trackers:
+        if name not in available:
+            raise UserError(f"The tracker {name!r} is not installed or unknown; there are {', '.join(available)}.")
+    try:
+        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The output_dir {config.output_dir!r} cannot be made: {error.strerror}.") from error
+
+
+def make_processor(config: PretrainConfig, corpus: IterableDataset) -> FgmmProcessor:
+    """The processor, initialised from that of `init_from` where it is named, with a tokenizer that knows the corpus.
+
+    Raises:
+        UserError: when the corpus has too little to train on, or something named cannot be loaded.
+    """
+    texts = read_captions(config, corpus)
     start = load_init_processor(config.init_from) if config.init_from else None
     if config.tokenizer:
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(config.tokenizer)
-        except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"The tokenizer {config.tokenizer!r} could not be loaded: {reason}") from error
+        tokenizer = load_tokenizer(config.tokenizer)
     elif start:
         tokenizer = start.tokenizer
     else:
@@ -53,28 +80,46 @@ def make_processor(config: PretrainConfig, corpus) -> FgmmProcessor:
     )
 
 
-def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
-    """A model that fits the processor, with random weights but for what it goes on from.
+def read_captions(config: PretrainConfig, corpus: IterableDataset) -> list[str]:
+    """The captions of the training split.
 
     Raises:
-        UserError: for values that FgmmConfig does not take, or a model that cannot be gone on from.
+        UserError: when there is none, or there are fewer clips than a batch.
+    """
+    if "captions" not in (corpus.column_names or []):
+        raise UserError(f"The corpus {config.dataset!r} has no column 'captions' to learn from.")
+    rows = list(tqdm(iterate_captions(corpus, MAX_ROWS_CHECKED), desc="Reading captions", unit="row", leave=False))
+    texts = [text for row in rows for text in row]
+    if not any(text.strip() for text in texts):
+        raise UserError(f"The corpus {config.dataset!r} has no caption anywhere in its split {config.train_split!r}.")
+    if len(rows) < config.batch_size:
+        raise UserError(
+            f"The corpus {config.dataset!r} has {len(rows)} clips, fewer than batch_size {config.batch_size}."
+        )
+    return texts
+
+
+def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """A tokenizer by folder or name on the Hub.
+
+    Raises:
+        UserError: when it cannot be loaded.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise UserError(f"The tokenizer {name!r} could not be loaded: {first_line(error)}") from error
+
+
+def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
+    """A model that fits the processor, with random weights, or encoders and projections of `init_from`.
+
+    Raises:
+        UserError: for values that FgmmConfig does not take, or a model that it cannot be initialised from.
     """
     start = load_init_model(config.init_from) if config.init_from else None
-    given = {name: start.config.to_dict()[name] for name in INIT_FIELDS} if start else {}
-    parts = {
-        "video_config": {},
-        "text_config": {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id},
-        "audio_config": {"num_mel_bins": processor.feature_extractor.feature_size},
-    }
-    values = {**given, **config.model}
-    for part, fitting in parts.items():
-        own_type = FgmmConfig.sub_configs[part].model_type
-        known = given.get(part, {})
-        if known.get("model_type", own_type) != own_type:  # one of transformers' encoders, with a processor of its own
-            fitting = {}
-        values[part] = {**known, **fitting, **config.model.get(part, {})}
     try:
-        model = FgmmModel(FgmmConfig(**values))
+        model = FgmmModel(make_model_config(config, processor, start))
     except (StrictDataclassError, ValueError, TypeError) as error:
         raise UserError(f"The model's configuration is wrong: {' '.join(str(error).split())}.") from error
     if start:
@@ -87,58 +132,88 @@ def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
     return model
 
 
-# What a model that is gone on from says of the new one's configuration.
-INIT_FIELDS = (
-    *("modalities", "frozen", "projection_dim", "audio_padding_value"),
-    *("video_config", "audio_config", "text_config"),
-)
+def make_model_config(config: PretrainConfig, processor: FgmmProcessor, start: FgmmModel | None) -> FgmmConfig:
+    """The model's configuration: the fields of `start`, sizes that the processor sets, then the run's own fields.
+
+    Args:
+        config: of the run.
+        processor: sets vocabulary, padding token and mel bands of our encoders.
+        start: model to initialise from.
+
+    Raises:
+        StrictDataclassError, ValueError, TypeError: for values that FgmmConfig does not take.
+    """
+    taken_over = {name: start.config.to_dict()[name] for name in INIT_FIELDS} if start else {}
+    sizes = {
+        "video_config": {},
+        "text_config": {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id},
+        "audio_config": {"num_mel_bins": processor.feature_extractor.feature_size},
+    }
+    values = {**taken_over, **config.model}
+    for part, fitting in sizes.items():
+        of_start = taken_over.get(part, {})
+        own_type = FgmmConfig.sub_configs[part].model_type
+        if of_start.get("model_type", own_type) != own_type:  # one of transformers' encoders, with its own processor
+            fitting = {}
+        values[part] = {**of_start, **fitting, **config.model.get(part, {})}
+    return FgmmConfig(**values)
 
 
 def load_init_model(name: str) -> FgmmModel:
-    """The model to go on from.
+    """The model to initialise from.
 
     Raises:
-        UserError: when there is none of that name, or it is none of ours.
+        UserError: when it cannot be loaded, or is no fgmm model.
     """
     check_init_model(name)
     try:
         return FgmmModel.from_pretrained(name)
     except OSError as error:
-        raise UserError(f"The model {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(f"The model {name!r} could not be loaded: {first_line(error)}") from error
 
 
 def load_init_processor(name: str) -> FgmmProcessor:
-    """The processor of the model to go on from.
+    """The processor of the model to initialise from.
 
     Raises:
-        UserError: when there is none.
+        UserError: when it cannot be loaded.
     """
     check_init_model(name)
     try:
         return FgmmProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
-        raise UserError(f"The processor of {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(f"The processor of {name!r} could not be loaded: {first_line(error)}") from error
 
 
 def check_init_model(name: str) -> None:
-    """Checks what a model to go on from is.
+    """Checks that a model to initialise from is one of ours.
 
     Raises:
-        UserError: when there is none of that name, or it is none of ours.
+        UserError: when it has no configuration, or that of another kind of model.
     """
     try:
         values, _ = FgmmConfig.get_config_dict(name)
     except OSError as error:
-        raise UserError(f"The model {name!r} could not be loaded: {str(error).splitlines()[0]}") from error
+        raise UserError(f"The model {name!r} could not be loaded: {first_line(error)}") from error
     if values.get("model_type") != FgmmConfig.model_type:
         raise UserError(f"The model {name!r} is of type {values.get('model_type')!r}, not fgmm; give one of ours.")
 
 
+def first_line(error: Exception) -> str:
+    """Of a message of many lines, as transformers' are."""
+    return str(error).splitlines()[0]
+
+
 def copy_encoders(start: FgmmModel, model: FgmmModel, name: str) -> None:
-    """Copies the encoders and projections that both have.
+    """Copies the encoders and projections that both models have.
+
+    Args:
+        start: model to copy from.
+        model: model to copy into.
+        name: of `start`.
 
     Raises:
-        UserError: naming the first weight that does not fit.
+        UserError: naming the first weight whose shapes differ.
     """
     state = {key: value for key, value in start.state_dict().items() if not key.startswith("objectives.")}
     for key, value in model.state_dict().items():
@@ -151,10 +226,38 @@ def copy_encoders(start: FgmmModel, model: FgmmModel, name: str) -> None:
 
 
 def make_optimizer(model: FgmmModel, config: PretrainConfig) -> torch.optim.Optimizer:
-    """AdamW; biases, norms, scales and sharpness do not decay."""
+    """AdamW over the parameters that are not frozen; weights of one dimension or none do not decay."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},  # biases, norms, scales, sharpness
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def make_batches(
+    config: PretrainConfig,
+    corpus: IterableDataset,
+    processor: FgmmProcessor,
+    modalities: list[str],
+    accelerator: Accelerator,
+    progress: Progress,
+) -> DataLoader:
+    """This process's endless batches of training clips, from where its progress is."""
+    clips = NarratedClips(
+        corpus,
+        processor,
+        batch_size=config.batch_size,
+        num_captions=config.num_captions,
+        with_video="video" in modalities,
+        with_audio="audio" in modalities,
+        seed=config.seed,
+        block_size=config.block_size,
+        min_crop_area=config.min_crop_area,
+        flip=config.flip,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        epoch=progress.epoch,
+        position=progress.position,
+    )
+    return DataLoader(clips, batch_size=None, num_workers=config.num_workers, pin_memory=torch.cuda.is_available())

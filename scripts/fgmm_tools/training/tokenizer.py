@@ -1,4 +1,4 @@
-"""The default word-level tokenizer, from a corpus' captions."""
+"""The default word-level tokenizer, trained on the captions of a corpus."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,19 +8,24 @@ from transformers import PreTrainedTokenizerFast
 
 
 def iterate_captions(corpus: IterableDataset, max_rows: int | None = None) -> Iterator[list[str]]:
-    """The texts of each row's captions, media left unread."""
+    """Yields the texts of each row's captions; media are not read.
+
+    Args:
+        corpus: from [`load_corpus`].
+        max_rows: rows read at most; None: all.
+    """
     captions = corpus.select_columns(["captions"])
     for row in captions if max_rows is None else captions.take(max_rows):
         yield [caption["text"] for caption in row["captions"] or []]
 
 
 def train_word_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int = 1) -> PreTrainedTokenizerFast:
-    """A lower-casing tokenizer of whole words, the most frequent first.
+    """Trains a lower-casing tokenizer of whole words and punctuation marks, the most frequent first.
 
     Args:
         texts: captions.
-        vocab_size: the most words, with the two special ones.
-        min_frequency: how often a word must occur.
+        vocab_size: most words, with `[PAD]` and `[UNK]`.
+        min_frequency: occurrences that a word needs to be known.
     """
     tokenizer = Tokenizer(models.WordLevel(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])

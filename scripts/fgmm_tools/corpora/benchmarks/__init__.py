@@ -1,31 +1,52 @@
-"""The benchmarks that scripts/prepare_dataset.py reads from their published layouts.
+"""The benchmarks that scripts/prepare_dataset.py reads from their published layouts, each in a module of its own.
 
-To add one: a file here with a reader and a [`Benchmark`], its import and its place in the list below, and its name in
-fgmm_tools/corpora/names.py.
+To add one: a module here with a reader and a [`Benchmark`], whose attribute is the benchmark's name in capitals, and
+its line in BENCHMARKS. A module is imported when its benchmark is read, so that `--help` can list all names at once.
 """
 
-from .audiocaps import AUDIOCAPS
-from .audioset import AUDIOSET
-from .clotho import CLOTHO
-from .didemo import DIDEMO, DIDEMO_MOMENTS
-from .esc import ESC10, ESC50
-from .flickr8k import FLICKR8K
-from .folder import FOLDER
-from .grid import GRID
-from .hmdb51 import HMDB51
-from .howto100m import HOWTO100M
-from .karpathy import COCO, FLICKR30K
-from .kinetics import KINETICS
-from .layout import Benchmark
-from .msrvtt import MSRVTT
-from .msvd import MSVD
-from .speech_commands import SPEECH_COMMANDS
-from .ucf101 import UCF101
-from .youcook2 import YOUCOOK2
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-READ = (
-    *(MSRVTT, YOUCOOK2, MSVD, DIDEMO, DIDEMO_MOMENTS, FLICKR8K, FLICKR30K, COCO, AUDIOCAPS, CLOTHO, GRID),
-    *(UCF101, HMDB51, KINETICS, ESC10, ESC50, AUDIOSET, SPEECH_COMMANDS),
-    *(HOWTO100M, FOLDER),
-)
-BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in READ}
+if TYPE_CHECKING:
+    from .layout import Benchmark
+
+# {what they are for: {name: module}}
+BENCHMARKS = {
+    "retrieval": {
+        "msrvtt": "msrvtt",
+        "youcook2": "youcook2",
+        "msvd": "msvd",
+        "didemo": "didemo",
+        "didemo_moments": "didemo",
+        "flickr8k": "flickr8k",
+        "flickr30k": "karpathy",
+        "coco": "karpathy",
+        "audiocaps": "audiocaps",
+        "clotho": "clotho",
+        "grid": "grid",
+        "exercises": "exercises",
+    },
+    "classification": {
+        "ucf101": "ucf101",
+        "hmdb51": "hmdb51",
+        "kinetics": "kinetics",
+        "esc10": "esc",
+        "esc50": "esc",
+        "audioset": "audioset",
+        "speech_commands": "speech_commands",
+    },
+    "pretraining": {
+        "howto100m": "howto100m",
+        "folder": "folder",
+    },
+}
+MODULES = {name: module for modules in BENCHMARKS.values() for name, module in modules.items()}
+
+
+def load_benchmark(name: str) -> "Benchmark":
+    """Imports the module of a benchmark.
+
+    Args:
+        name: a key of MODULES.
+    """
+    return getattr(import_module(f".{MODULES[name]}", __name__), name.upper())

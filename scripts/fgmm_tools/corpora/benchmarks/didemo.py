@@ -22,7 +22,7 @@ from .layout import (
 LAYOUT = (
     "DiDeMo is published as train_data.json, val_data.json and test_data.json, with the videos in folders beside them"
 )
-# Moments are runs of such segments of the first 30 s.
+# Moments are runs of such segments within the first 30 s.
 SEGMENT_SECONDS = 5
 
 
@@ -30,8 +30,8 @@ def read(source: Path, problems: list[str], moments: bool) -> Reading:
     """The lists of sentences of each split.
 
     Args:
-        moments: give each sentence as a caption with its time; else a video has one caption, its sentences end to end,
-            which is what paragraph retrieval asks for.
+        moments: each sentence is a caption with its time; else a video has one caption, all of its sentences, as in
+            paragraph retrieval.
     """
     videos = MediaFolder(source, VIDEO)
     splits = {}

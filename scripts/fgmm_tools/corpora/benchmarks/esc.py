@@ -5,11 +5,11 @@ from pathlib import Path
 
 from datasets import ClassLabel
 
+from ...cli import UserError
 from .layout import (
     AUDIO,
     Benchmark,
     Item,
-    LayoutError,
     MediaFolder,
     Reading,
     find_file,
@@ -34,13 +34,13 @@ def read_esc50(source: Path, problems: list[str]) -> Reading:
 
 
 def read_esc10(source: Path, problems: list[str]) -> Reading:
-    """The rows of ESC-50 that are marked esc10, or a folder a class of files named FOLD-CLIP-TAKE.ogg."""
+    """The rows of ESC-50 that are marked esc10, or one folder a class of files named FOLD-CLIP-TAKE.ogg."""
     path = find_file(source, "esc50.csv")
     if path:
         return read_list(source, path, LAYOUT_10, problems, only_esc10=True)
     folders = sorted(folder for folder in source.iterdir() if folder.is_dir() and re.match(r"\d+ - ", folder.name))
     if not folders:
-        raise LayoutError(f"{source} has no folder of a class; {LAYOUT_10}.")
+        raise UserError(f"{source} has no folder of a class; {LAYOUT_10}.")
     rows = [
         (name.partition("-")[0], label, name, path)
         for label, folder in enumerate(folders)
@@ -50,7 +50,7 @@ def read_esc10(source: Path, problems: list[str]) -> Reading:
 
 
 def read_list(source: Path, path: Path, layout: str, problems: list[str], only_esc10: bool = False) -> Reading:
-    """The rows of meta/esc50.csv; classes are in the order of their targets."""
+    """The rows of meta/esc50.csv, classes in the order of their targets."""
     sounds = MediaFolder(require(source / "audio", layout), AUDIO)
     with parsing(path, layout):
         listed = read_csv(path)
@@ -70,7 +70,7 @@ def read_list(source: Path, path: Path, layout: str, problems: list[str], only_e
 
 
 def make_reading(rows: list[tuple[str, int, str, Path]], classes: list[str], problems: list[str]) -> Reading:
-    """A group and a configuration a fold: that which is tested on it.
+    """A group and a configuration for each fold; configuration `fold1` is tested on fold 1, and so on.
 
     Args:
         rows: (fold, label, name, file).

@@ -10,13 +10,13 @@ import pysubs2
 
 from .layout import VIDEO, Benchmark, Item, Reading, find_files, one_config, timed_captions
 
-# Of several files with captions of one video the first of these is read: Whisper writes all of them.
+# Where a video has several caption files, the first kind of these is read: Whisper writes all of them.
 CAPTIONS = (".srt", ".vtt", ".json")
 LANGUAGE = re.compile(r"\.[a-z]{2,3}(-\w+)*$")
 
 
 def read(source: Path, problems: list[str]) -> Reading:
-    """NAME.mp4 (or another video) with NAME.srt, NAME.vtt or NAME.json beside it, or NAME.en.vtt in one language.
+    """NAME.mp4, or another video, with NAME.srt, NAME.vtt, NAME.json or, in one language, NAME.en.vtt beside it.
 
     A JSON file is what Whisper writes, or a list of {text, start, end} in seconds. All videos are for training.
     """
@@ -40,7 +40,7 @@ def read(source: Path, problems: list[str]) -> Reading:
 
 
 def find_captions(source: Path) -> tuple[dict[str, Path], dict[str, list[Path]]]:
-    """Files with captions by their paths without ending, and those whose names end with a language by the rest."""
+    """Caption files by their paths without extension, and those with a language code by the path without the code."""
     captions_of: dict[str, Path] = {}
     translations_of: dict[str, list[Path]] = {}
     for path in sorted(find_files(source, CAPTIONS), key=lambda path: CAPTIONS.index(path.suffix.lower())):
@@ -67,12 +67,12 @@ def read_captions(path: Path, problems: list[str]) -> list[tuple]:
 def read_cues(cues: pysubs2.SSAFile) -> Iterator[tuple[str, float, float]]:
     """(text, start, end) of each cue, seconds.
 
-    YouTube's captions roll: a line is shown again by the cues that follow at once. It counts where it is new.
+    YouTube's captions roll: a cue repeats the lines of the one that ends as it starts. Only new lines are given.
     """
     shown: list[str] = []
     until = None
     for cue in cues:
-        # Times of single words (<00:00:01.500>) and HTML's entities are left as they are by the parser.
+        # The parser keeps times of single words (<00:00:01.500>) and HTML entities.
         text = html.unescape(re.sub(r"<[^>]*>", "", cue.plaintext))
         lines = [line.strip() for line in text.splitlines() if line.strip()]
         new = [line for line in lines if line not in shown] if cue.start == until else lines

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from .layout import VIDEO, Benchmark, Item, LayoutError, Reading, one_config, read_lines, require
+from ...cli import UserError
+from .layout import VIDEO, Benchmark, Item, Reading, one_config, read_lines, require
 
 LAYOUT = "GRID is published as folders s1, s2, ... of clips and a folder align with their transcripts"
 # Times in the transcripts are thousandths of a frame, at 25 frames a second.
@@ -10,12 +11,12 @@ TICKS_PER_SECOND = 25_000
 
 
 def read(source: Path, problems: list[str]) -> Reading:
-    """s*/NAME.mpg and align/s*/NAME.align; every fifth clip of a speaker, in sorted order, is for testing."""
+    """s*/NAME.mpg and align/s*/NAME.align; see [`split_of`]."""
     align = require(source / "align", LAYOUT)
-    splits: dict[str, list[Item]] = {"train": [], "test": []}
+    splits: dict[str, list[Item]] = {"train": [], "validation": [], "test": []}
     speakers = sorted(folder for folder in source.glob("s[0-9]*") if folder.is_dir())
     if not speakers:
-        raise LayoutError(f"{source} has no folder of a speaker; {LAYOUT}.")
+        raise UserError(f"{source} has no folder of a speaker; {LAYOUT}.")
     for speaker in speakers:
         clips = sorted(path for path in speaker.iterdir() if path.suffix.lower() in VIDEO)
         for index, path in enumerate(clips):
@@ -26,8 +27,15 @@ def read(source: Path, problems: list[str]) -> Reading:
             caption = read_transcript(transcript, problems)
             if caption:
                 name = f"{speaker.name}_{path.stem}"
-                splits["test" if index % 5 == 4 else "train"].append(Item(name, path, (caption,)))
+                splits[split_of(index)].append(Item(name, path, (caption,)))
     return one_config(splits)
+
+
+def split_of(index: int) -> str:
+    """The split of a speaker's clip by its index in sorted order; none is official."""
+    if index % 5 == 4:
+        return "test"
+    return "validation" if index % 10 == 0 else "train"
 
 
 def read_transcript(path: Path, problems: list[str]) -> tuple[str, float, float] | None:
@@ -35,7 +43,7 @@ def read_transcript(path: Path, problems: list[str]) -> tuple[str, float, float]
     words = []
     try:
         lines = read_lines(path)
-    except LayoutError as error:
+    except UserError as error:
         problems.append(str(error).rstrip("."))
         return None
     for line in lines:
@@ -58,5 +66,5 @@ GRID = Benchmark(
     "video",
     read,
     "Spoken sentences of a fixed grammar, filmed, with word-timed transcripts (Cooke et al., 2006). Every fifth "
-    "clip of a speaker, in sorted order, is for testing. For research use.",
+    "clip of a speaker, in sorted order, is for testing, every tenth for validation. For research use.",
 )

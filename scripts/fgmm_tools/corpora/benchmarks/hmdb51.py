@@ -4,11 +4,11 @@ from pathlib import Path
 
 from datasets import ClassLabel
 
+from ...cli import UserError
 from .layout import (
     VIDEO,
     Benchmark,
     Item,
-    LayoutError,
     MediaFolder,
     Reading,
     read_lines,
@@ -26,7 +26,7 @@ def read(source: Path, problems: list[str]) -> Reading:
     """Clips in folders, and lists of `file flag`, beside them or in a folder of their own."""
     lists = sorted(path for folder in ("", "*/") for path in source.glob(f"{folder}*_test_split[1-{NUM_SPLITS}].txt"))
     if not lists:
-        raise LayoutError(f"{source} has no list of a split; {LAYOUT}.")
+        raise UserError(f"{source} has no list of a split; {LAYOUT}.")
     class_of: dict[str, str] = {}
     splits_of: dict[str, list[str | None]] = {}
     for path in lists:

@@ -6,11 +6,11 @@ from pathlib import Path
 import ijson
 from tqdm import tqdm
 
+from ...cli import UserError
 from .layout import (
     VIDEO,
     Benchmark,
     Item,
-    LayoutError,
     MediaFolder,
     Reading,
     find_file,
@@ -30,7 +30,7 @@ LAYOUT = (
 
 
 def read(source: Path, problems: list[str]) -> Reading:
-    """The captions of the videos that are there; the whole of it is for training."""
+    """The videos that exist, with their captions; all are for training."""
     videos = MediaFolder(source, VIDEO)
     path = find_file(source, *CAPTION_FILES)
     captions = read_json_captions(path, problems) if path else read_csv_captions(source, problems)
@@ -49,7 +49,7 @@ def read(source: Path, problems: list[str]) -> Reading:
 
 
 def read_json_captions(path: Path, problems: list[str]) -> Iterator[tuple[str, list[tuple]]]:
-    """(video, its (text, start, end)), a video at a time: the file has gigabytes."""
+    """(video, its (text, start, end) in seconds), one video at a time: the file has gigabytes."""
     with parsing(path, LAYOUT), path.open("rb") as file:
         for name, captions in ijson.kvitems(file, "", use_float=True):
             rows = []
@@ -59,10 +59,10 @@ def read_json_captions(path: Path, problems: list[str]) -> Iterator[tuple[str, l
 
 
 def read_csv_captions(source: Path, problems: list[str]) -> Iterator[tuple[str, list[tuple]]]:
-    """The same from a CSV file a video."""
+    """As [`read_json_captions`], from one CSV file a video."""
     files = {name: path for name, path in MediaFolder(source, (".csv",)).paths.items() if name not in OTHER_LISTS}
     if not files:
-        raise LayoutError(f"{source} has no captions; {LAYOUT}.")
+        raise UserError(f"{source} has no captions; {LAYOUT}.")
     for name, path in files.items():
         rows = []
         with reading_row(path.name, problems):

@@ -1,4 +1,4 @@
-"""COCO captions and Flickr30k, in the split of Karpathy and Fei-Fei, which the field reports."""
+"""COCO captions and Flickr30k, in the split of Karpathy and Fei-Fei, on which results are published."""
 
 import json
 from functools import partial
@@ -18,11 +18,11 @@ from .layout import (
     whole_captions,
 )
 
-# Photographs of COCO's validation part that are neither for validation nor for testing are trained on.
+# `restval`: the photographs of COCO's validation part that are in neither of the smaller splits.
 SPLIT_NAMES = {"train": "train", "restval": "train", "val": "validation", "test": "test"}
 
-# Captions of an image for validation or testing: some images of COCO have more, which the field leaves out.
-CAPTIONS_JUDGED = 5
+# Captions of an image in validation and test: some images of COCO have more, which published results leave out.
+EVALUATED_CAPTIONS = 5
 
 
 def read(source: Path, problems: list[str], annotations: str) -> Reading:
@@ -40,7 +40,7 @@ def read(source: Path, problems: list[str], annotations: str) -> Reading:
     for number, image in enumerate(listed, start=1):
         with reading_row(f"image {number} of {path.name}", problems):
             split = SPLIT_NAMES[image["split"]]
-            sentences = image["sentences"] if split == "train" else image["sentences"][:CAPTIONS_JUDGED]
+            sentences = image["sentences"] if split == "train" else image["sentences"][:EVALUATED_CAPTIONS]
             captions = whole_captions(sentence["raw"] for sentence in sentences)
             if not captions:
                 problems.append(f"{image['filename']} has no caption")

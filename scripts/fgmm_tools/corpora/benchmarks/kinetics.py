@@ -4,11 +4,11 @@ from pathlib import Path
 
 from datasets import ClassLabel
 
+from ...cli import UserError
 from .layout import (
     VIDEO,
     Benchmark,
     Item,
-    LayoutError,
     MediaFolder,
     Reading,
     find_file,
@@ -26,10 +26,10 @@ LAYOUT = (
 
 
 def read(source: Path, problems: list[str]) -> Reading:
-    """The lists (label, youtube_id, time_start, time_end) that are there; the first of them gives the classes."""
+    """The lists (label, youtube_id, time_start, time_end) that exist; the first of them defines the classes."""
     lists = {split: path for split, names in LISTS.items() if (path := find_file(source, *names))}
     if not lists:
-        raise LayoutError(f"{source} has no list; {LAYOUT}.")
+        raise UserError(f"{source} has no list; {LAYOUT}.")
     rows = {}
     for split, path in lists.items():
         with parsing(path, LAYOUT):

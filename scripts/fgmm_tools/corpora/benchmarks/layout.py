@@ -1,7 +1,7 @@
-"""What every reader of a benchmark gives, and what readers share.
+"""What the reader of a benchmark returns, and the helpers that readers share.
 
-A reader is a function (source, problems) -> Reading. It raises [`LayoutError`] where the folder is not in the published
-layout, and adds a sentence to `problems` for each entry that it leaves out.
+A reader is a function (source, problems) -> Reading: `source` is the folder in the published layout, and a sentence is
+added to `problems` for each entry that is left out. It raises [`UserError`] where the folder has another layout.
 """
 
 import csv
@@ -16,25 +16,27 @@ from datasets import ClassLabel, List
 
 from ...cli import UserError
 
-# Endings of media files: publishers, downloaders and converters differ.
+# File name extensions: publishers, downloaders and converters differ.
 VIDEO = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".flv", ".wmv", ".3gp")
 IMAGE = (".jpg", ".jpeg", ".png", ".webp")
 AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm")
 
 SPLITS = ("train", "validation", "test")
 
-Caption = tuple[str, float | None, float | None]
-
-
-class LayoutError(UserError):
-    """A source that is not in the published layout: one sentence that names what is missing."""
+Caption = tuple[str, float | None, float | None]  # text, start and end (s); None: it describes the whole item
 
 
 @dataclass(frozen=True)
 class Item:
-    """What a row is made of: its id, the media file (or the photographs of a slide show), and captions as
-    (text, start, end) in seconds or None. Of a slide show also the slide that each caption tells of, -1 for none.
-    Of a benchmark with classes the label: the index of its class, or of each of its classes."""
+    """What one row of a corpus is made from.
+
+    Args:
+        video_id: the row's name, unique within its group.
+        path: the media file; of a slide show its photographs in the order in which they are shown.
+        captions: text, start and end of each.
+        caption_slides: of a slide show, the slide that each caption describes, -1 for none.
+        label: of a benchmark with classes, the index of the class, or of each class where there may be several.
+    """
 
     video_id: str
     path: Path | tuple[Path, ...]
@@ -53,14 +55,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Reading:
-    """The rows of a benchmark.
+    """The rows of a benchmark, in groups whose items are in the same split of every configuration, so that official
+    splits and folds share the stored media.
 
-    Rows are stored in groups: those of a group are in the same split of every configuration, so that official splits
-    or folds share what is stored.
-
-    groups: the items of each group.
-    configs: {configuration: {split: names of the groups that make it up}}.
-    label: the feature of the column label, None for a benchmark without classes.
+    Args:
+        groups: items by the name of their group.
+        configs: {configuration: {split: names of its groups}}.
+        label: feature of the column `label`; None: the benchmark has no classes.
     """
 
     groups: dict[str, list[Item]]
@@ -70,9 +71,16 @@ class Reading:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """How a benchmark is read, and what its card says.
+    """How a benchmark is read, and what its dataset card says.
 
-    redistributable: whether its licence lets anybody pass on the media, as a Hub dataset for example.
+    Args:
+        name: as in the registry.
+        title: its name as written by its publishers.
+        medium: the media column: `"video"`, `"image"` or `"audio"`.
+        read: its reader, see the top of this file.
+        text: the card's description.
+        license_id: as the Hub names it.
+        redistributable: whether the licence allows anybody to publish the media, for example as a Hub dataset.
     """
 
     name: str
@@ -85,7 +93,7 @@ class Benchmark:
 
 
 def one_config(splits: dict[str, list[Item]], label: ClassLabel | List | None = None) -> Reading:
-    """The rows of a benchmark with a single official split."""
+    """The rows of a benchmark with one official split, given as {split: items}."""
     return Reading(splits, {"default": {split: [split] for split in splits}}, label)
 
 
@@ -97,9 +105,9 @@ def several_configs(
     """The rows of a benchmark with several official splits.
 
     Args:
-        names: of the configurations.
-        members: items, each with its split in every configuration, None where it is in none of its splits.
-        label: the feature of the column label.
+        names: the configurations.
+        members: each item with its split in every configuration, None where it is in none.
+        label: feature of the column `label`.
     """
     groups: dict[str, list[Item]] = {}
     splits_of: dict[str, tuple[str | None, ...]] = {}
@@ -116,18 +124,18 @@ def several_configs(
 
 
 def require(path: Path, layout: str) -> Path:
-    """The path, if it is there.
+    """The path, if it exists.
 
     Raises:
-        LayoutError: naming it and the layout.
+        UserError: naming it and the layout.
     """
     if not path.exists():
-        raise LayoutError(f"{path} is not there; {layout}.")
+        raise UserError(f"{path} does not exist; {layout}.")
     return path
 
 
 def find_file(source: Path, *names: str) -> Path | None:
-    """The first of these files that is in the source or in a folder directly within it."""
+    """The first of these files that exists in the source or directly below one of its folders."""
     for name in names:
         for path in (source / name, *sorted(source.glob(f"*/{name}"))):
             if path.exists():
@@ -136,35 +144,35 @@ def find_file(source: Path, *names: str) -> Path | None:
 
 
 def require_file(source: Path, layout: str, *names: str) -> Path:
-    """The first of these files that is in the source or in a folder directly within it.
+    """As [`find_file`].
 
     Raises:
-        LayoutError: naming them and the layout.
+        UserError: naming the files and the layout, where there is none.
     """
     path = find_file(source, *names)
     if path is None:
-        raise LayoutError(f"{source} has no {' or '.join(names)}; {layout}.")
+        raise UserError(f"{source} has no {' or '.join(names)}; {layout}.")
     return path
 
 
 @contextmanager
 def parsing(path: Path, layout: str) -> Iterator[None]:
-    """Whatever a damaged file gives becomes a [`LayoutError`] that names the file."""
+    """Turns any exception that a damaged file causes into a UserError that names the file."""
     try:
         yield
-    except LayoutError:
+    except UserError:
         raise
     except Exception as error:
         problem = " ".join(f"{type(error).__name__}: {error}".split())
-        raise LayoutError(f"{path} cannot be read as published ({problem}); {layout}.") from error
+        raise UserError(f"{path} cannot be read as published ({problem}); {layout}.") from error
 
 
 @contextmanager
 def reading_row(row: str, problems: list[str]) -> Iterator[None]:
-    """Whatever a damaged row gives becomes a problem; the others are read on.
+    """Notes a problem where the row that is read within the block is damaged, so that the others are still read.
 
     Args:
-        row: what it is called in the problem.
+        row: its name in the problem.
     """
     try:
         yield
@@ -182,17 +190,17 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty.
 
     Raises:
-        LayoutError: when the file is not a text.
+        UserError: when the file is not UTF-8.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LayoutError(f"{path} is not a text in UTF-8; get it again.") from error
+        raise UserError(f"{path} is not a text in UTF-8; download it again.") from error
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def seconds(value: object) -> float:
-    """A time, not a number (NaN) where it is none."""
+    """A time in seconds; NaN where the value is no number."""
     try:
         return float(value)
     except (TypeError, ValueError):
@@ -200,18 +208,18 @@ def seconds(value: object) -> float:
 
 
 def find_files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """The files with these endings in a folder and in those within it, in sorted order; links are followed."""
+    """The files with these extensions in a folder and below it, sorted; symbolic links are followed."""
     for parent, folders, names in os.walk(folder, followlinks=True):
         folders.sort()
         yield from (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in suffixes)
 
 
 class MediaFolder:
-    """The media files in a folder and in those within it, by their names without ending.
+    """The media files in a folder and below it, by their names without extension.
 
     Args:
         folder: where they are.
-        suffixes: endings of the files that count.
+        suffixes: extensions of media files, in lower case, with the dot.
     """
 
     def __init__(self, folder: Path, suffixes: tuple[str, ...]):
@@ -222,13 +230,13 @@ class MediaFolder:
             self.paths.setdefault(self.stem(path.name), path)
 
     def stem(self, name: str) -> str:
-        """A file's name without its ending, or endings (`x.mov.mp4`)."""
+        """A file's name without its extension, or extensions (`x.mov.mp4`)."""
         while Path(name).suffix.lower() in self.suffixes:
             name = name[: -len(Path(name).suffix)]
         return name
 
     def find(self, problems: list[str], *names: str) -> Path | None:
-        """The first of these files that is there, whatever their endings; None, and a problem noted, if none is."""
+        """The first of these files that exists, with any extension; None, and a problem noted, if none does."""
         for name in names:
             if self.stem(name) in self.paths:
                 return self.paths[self.stem(name)]
@@ -237,7 +245,7 @@ class MediaFolder:
 
 
 def segment_names(video: str, start: float, end: float) -> list[str]:
-    """What the usual downloaders call the file of a segment of a YouTube video, from `start` to `end` seconds."""
+    """The file names that common downloaders give a segment of a YouTube video, from `start` to `end` seconds."""
     return [
         f"{video}_{start:g}",
         f"{video}_{start:g}_{end:g}",
@@ -251,16 +259,16 @@ def segment_names(video: str, start: float, end: float) -> list[str]:
 
 
 def whole_captions(texts: Iterable[str]) -> tuple[Caption, ...]:
-    """Captions of the whole item; those without a word are left out."""
+    """Captions of the whole item; empty ones are left out."""
     return tuple((text.strip(), None, None) for text in texts if text and text.strip())
 
 
 def timed_captions(name: str, rows: Iterable[tuple], problems: list[str]) -> tuple[Caption, ...]:
-    """Captions with times; a problem is noted for each that has no word, or no times with 0 <= start < end.
+    """Captions with times; a problem is noted for each that is empty or has no times with 0 <= start < end.
 
     Args:
-        name: of the item, for the problems.
-        rows: (text, start, end) as they are read, seconds.
+        name: the item's name in the problems.
+        rows: (text, start, end) as read from the list, seconds.
     """
     captions = []
     for text, start, end in rows:
@@ -276,6 +284,6 @@ def timed_captions(name: str, rows: Iterable[tuple], problems: list[str]) -> tup
 
 
 def readable_class(name: str) -> str:
-    """A class name as words: `BabyCrawling`, `brush_hair` and `010 - Fire crackling` are glued or numbered."""
+    """A class name as lower-case words: of `BabyCrawling`, `brush_hair` or `010 - Fire crackling`."""
     words = re.sub(r"^\d+ - ", "", name).replace("_", " ")
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", words).lower()

@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
+from ...cli import UserError
 from .layout import (
     VIDEO,
     Benchmark,
     Item,
-    LayoutError,
     MediaFolder,
     Reading,
     find_file,
@@ -39,7 +39,7 @@ def read(source: Path, problems: list[str]) -> Reading:
     parts = [path for name in PART_FILES if (path := find_file(source, name))]
     data_files = [whole_file] if whole_file else parts
     if not data_files and not test_list:
-        raise LayoutError(f"{source} has neither captions nor a list; {LAYOUT}.")
+        raise UserError(f"{source} has neither captions nor a list; {LAYOUT}.")
     splits, texts = read_data(data_files)
     videos = MediaFolder(source, VIDEO)
 
@@ -83,7 +83,7 @@ def read_data(paths: list[Path]) -> tuple[dict[str, str], dict[str, list[str]]]:
 
 
 def read_list(path: Path | None) -> set[str]:
-    """The videos of a training list; none where there is no list."""
+    """The videos of a training list; empty without a list."""
     if path is None:
         return set()
     with parsing(path, LAYOUT):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from datasets import ClassLabel
 
-from .layout import AUDIO, Benchmark, Item, LayoutError, MediaFolder, Reading, one_config, read_lines, require
+from ...cli import UserError
+from .layout import AUDIO, Benchmark, Item, MediaFolder, Reading, one_config, read_lines, require
 
 LAYOUT = "Speech Commands is published as a folder of sounds a word, validation_list.txt and testing_list.txt"
 LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
@@ -15,7 +16,7 @@ def read(source: Path, problems: list[str]) -> Reading:
     split_of = {line: split for split, name in LISTS.items() for line in read_lines(require(source / name, LAYOUT))}
     words = sorted(folder.name for folder in source.iterdir() if folder.is_dir() and folder.name[0] not in "_.")
     if not words:
-        raise LayoutError(f"{source} has no folder of a word; {LAYOUT}.")
+        raise UserError(f"{source} has no folder of a word; {LAYOUT}.")
     splits: dict[str, list[Item]] = {"train": [], "validation": [], "test": []}
     for label, word in enumerate(words):
         for name, path in MediaFolder(source / word, AUDIO).paths.items():

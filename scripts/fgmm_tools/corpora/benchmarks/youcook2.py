@@ -3,11 +3,11 @@
 import json
 from pathlib import Path
 
+from ...cli import UserError
 from .layout import (
     VIDEO,
     Benchmark,
     Item,
-    LayoutError,
     MediaFolder,
     Reading,
     find_file,
@@ -35,7 +35,7 @@ def read(source: Path, problems: list[str]) -> Reading:
     """
     annotations, validation_list = find_file(source, ANNOTATIONS), find_file(source, VALIDATION_LIST)
     if not annotations and not validation_list:
-        raise LayoutError(f"{source} has no annotations; {LAYOUT}.")
+        raise UserError(f"{source} has no annotations; {LAYOUT}.")
     steps: dict[str, Steps] = {"train": {}, "validation": {}}
     if annotations:
         steps = read_annotations(annotations, problems)
@@ -68,7 +68,7 @@ def read_validation_list(path: Path) -> Steps:
 
 
 def make_items(videos: MediaFolder, steps: Steps, problems: list[str]) -> list[Item]:
-    """A row for each video that is there."""
+    """One row for each video that exists."""
     items = []
     for name, rows in steps.items():
         captions = timed_captions(name, rows, problems)

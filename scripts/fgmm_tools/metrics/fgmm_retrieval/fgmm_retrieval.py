@@ -5,8 +5,8 @@ import evaluate
 import numpy as np
 
 _DESCRIPTION = """
-Ranks of the right answers in retrieval between texts (or other queries) and items, where several texts may belong to
-one item. Ties count against the model: a wrong answer with the same score stands before the right one.
+Recall, nDCG and ranks of retrieval between texts (or other queries) and items, where several texts may belong to one
+item. Ties count against the model: a wrong answer with the same score is ranked before the right one.
 """
 
 _KWARGS_DESCRIPTION = """
@@ -16,8 +16,8 @@ Args:
 Returns:
     text_to_item and item_to_text, each with R@1, R@5, R@10, nDCG@10 (percent), MedR, MnR (ranks from 1), num_queries,
     num_items. Text to item: each text is a query, its item the one right answer. Item to text: each item that has a
-    text is a query, answered by the best placed of its texts; for nDCG@10 all of its texts are right answers, each of
-    relevance 1, and the ideal order has as many of them as there are, at most 10, in front.
+    text is a query, and its rank is that of the first of its texts; for nDCG@10 all of its texts are right answers of
+    relevance 1, and the ideal ranking begins with as many of them as there are, at most 10.
 Examples:
     >>> metric = evaluate.load("scripts/fgmm_tools/metrics/fgmm_retrieval")
     >>> metric.compute(predictions=[[0.9, 0.1], [0.8, 0.2]], references=[0, 1])["text_to_item"]["R@1"]
@@ -25,9 +25,9 @@ Examples:
 """
 
 
-# Places that nDCG looks at, and so the most right answers of a query that count.
+# Ranks that nDCG counts, and so the most right answers of a query that do.
 DEPTH = 10
-# What a right answer at each of these places is worth.
+# The discounted gain of a right answer at each of these ranks.
 DISCOUNTS = 1 / np.log2(np.arange(2, DEPTH + 2))
 
 
@@ -45,8 +45,8 @@ def item_ranks(blocks: list[np.ndarray], references: list[np.ndarray]) -> np.nda
         references: (texts,) right items of each block.
 
     Returns:
-        (right, queries): of the best placed text, of the next one, and so on, at most DEPTH; infinite where an item has
-        no more.
+        (right, queries): of the first of an item's texts, of the next one, and so on, at most DEPTH; infinite where it
+        has no more.
     """
     right, has_right = best_right_scores(blocks, references)
     wrong_before = np.zeros(right.shape, dtype=np.int64)
@@ -97,7 +97,7 @@ def summarize(ranks: np.ndarray, num_items: int) -> dict[str, float]:
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
 class FgmmRetrieval(evaluate.Metric):
-    """Keeps scores as float32 arrays: as Arrow lists, 40,000 texts against 8,000 items would not fit in memory."""
+    """Keeps scores as float32 arrays: as Arrow lists 40,000 texts against 8,000 items would not fit in memory."""
 
     def _info(self):
         return evaluate.MetricInfo(

@@ -1,0 +1,61 @@
+"""The options of scripts/prepare_dataset.py: which rows are taken, and what noise the training split is given.
+
+Without heavy imports, so that the command's `--help` need not wait for them.
+"""
+
+from dataclasses import dataclass
+
+SLIDE_SIZE = 112  # pixels
+
+
+@dataclass(frozen=True)
+class RowSelection:
+    """Which rows of a benchmark are taken.
+
+    Args:
+        limit: rows of each split, or of each part that splits share, at most; None: all.
+        skip: rows of the training split that are left out, from the first.
+    """
+
+    limit: int | None = None
+    skip: int = 0
+
+    def options(self) -> dict[str, object]:
+        """The options that differ from their defaults, by name."""
+        return {name: value for name, value in vars(self).items() if value}
+
+
+@dataclass(frozen=True)
+class TrainingNoise:
+    """What is done to the items of the training split.
+
+    Args:
+        slides: photographs in a slide show; None: photographs stay single.
+        slide_size: height and width of a slide, pixels; None: SLIDE_SIZE.
+        joined: clips that are joined end to end, of sound alone; None: clips stay single.
+        chatter: captions of others, in each slide show or joined clip.
+        swapped: share of the items that get each other's captions, 0 to 1.
+        seed: of slide shows, joined clips and swaps.
+    """
+
+    slides: int | None = None
+    slide_size: int | None = None
+    joined: int | None = None
+    chatter: int = 0
+    swapped: float = 0.0
+    seed: int = 0
+
+    def options(self) -> dict[str, object]:
+        """The options that differ from their defaults, by name."""
+        return {name: value for name, value in vars(self).items() if value}
+
+    def describe(self) -> str:
+        """A sentence for the dataset card, empty without noise."""
+        parts = []
+        if self.slides:
+            parts.append(f"shows {self.slides} photographs, with {self.chatter} captions of others")
+        if self.joined:
+            parts.append(f"joins {self.joined} clips, with the caption of one and {self.chatter} captions of others")
+        if self.swapped:
+            parts.append(f"has another item's captions in {self.swapped:.0%} of the cases")
+        return f" Each training item {' and '.join(parts)}." if parts else ""

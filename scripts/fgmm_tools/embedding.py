@@ -1,0 +1,132 @@
+"""The one road from a corpus to vectors.
+
+Rows are decoded in workers, windows are encoded in batches, and each item is given back with its windows' results.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from modeling_fgmm import FgmmModel
+from modeling_fgmm.outputs_fgmm import as_keys, as_queries
+from modeling_fgmm.scoring_fgmm import Keys, Queries
+from processing_fgmm import FgmmProcessor
+from processing_fgmm.clips_fgmm import Clip, collate
+from processing_fgmm.streams_fgmm import EvaluationClips, in_order
+
+# Texts that are encoded at once.
+TEXT_BATCH_SIZE = 128
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class EncodedItem(Generic[Result]):
+    """An item of a corpus: its row's id, one result for each of its windows in their order, captions and label, and
+    whether it is an image."""
+
+    video_id: str
+    windows: list[Result]
+    captions: list[str]
+    label: int | list[int] | None
+    is_image: bool = False
+
+
+class EncodedCorpus(Generic[Result]):
+    """Iterates over the items of a corpus, in its order; each pass decodes and encodes them anew.
+
+    An item that cannot be decoded is named on stderr and left out. Beside what the workers have ready, the decoded
+    windows of one batch and one row are held in memory at most.
+
+    Args:
+        clips: what is decoded: the corpus, its windows and modalities, and this process' share of the rows.
+        encode: model inputs of B windows, on `device`, to B results, one a window, on the CPU, for they are held until
+            their item is complete; called without gradients.
+        device: of the model.
+        batch_size: windows that are encoded at once.
+        num_workers: decoding processes; 0 decodes in this one.
+        description: of the progress bar, which the first process shows.
+
+    Attributes:
+        failures: why each item that was left out could not be decoded; of the last pass.
+    """
+
+    def __init__(
+        self,
+        clips: EvaluationClips,
+        encode: Callable[[dict[str, torch.Tensor]], Sequence[Result]],
+        *,
+        device: torch.device,
+        batch_size: int,
+        num_workers: int,
+        description: str = "Encoding clips",
+    ):
+        self.clips = clips
+        self.encode = encode
+        self.device = device
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.description = description
+        self.failures: list[str] = []
+
+    def __iter__(self) -> Iterator[EncodedItem[Result]]:
+        self.failures = []
+        windows = self.decode_windows()
+        while batch := list(islice(windows, self.batch_size)):
+            results = self.encode_windows([clip for _, clip, _ in batch])
+            for (item, _, is_last), result in zip(batch, results, strict=True):
+                item.windows.append(result)
+                if is_last:
+                    yield item
+
+    def decode_windows(self) -> Iterator[tuple[EncodedItem[Result], Clip, bool]]:
+        """Each decoded window, with the item that its result is for, and whether it is the item's last."""
+        loader = DataLoader(self.clips, batch_size=None, num_workers=self.num_workers)
+        rows = tqdm(in_order(loader), desc=self.description, unit="row", leave=False, disable=self.clips.rank != 0)
+        for _, items in rows:
+            for item in items:
+                if isinstance(item, str):
+                    tqdm.write(f"Skipped a clip: {item}", file=sys.stderr)
+                    self.failures.append(item)
+                    continue
+                first = item.windows[0]
+                encoded = EncodedItem(first.video_id, [], item.captions, item.label, first.is_image)
+                for number, clip in enumerate(item.windows, 1):
+                    yield encoded, clip, number == len(item.windows)
+
+    @torch.no_grad()
+    def encode_windows(self, clips: list[Clip]) -> Sequence[Result]:
+        """One result for each window."""
+        flags = {"with_video": self.clips.with_video, "with_audio": self.clips.with_audio}
+        inputs = collate(self.clips.processor, clips, **flags, with_text=False)
+        return self.encode({name: value.to(self.device) for name, value in inputs.items()})
+
+
+def encode_keys(model: FgmmModel, inputs: dict[str, torch.Tensor]) -> list[dict[str, Keys]]:
+    """The regions and embeddings of windows; `encode` of [`EncodedCorpus`], once the model is bound.
+
+    Args:
+        inputs: of B windows, their video, audio or both.
+
+    Returns:
+        for each window, under "video" and "audio", its [`Keys`], on the CPU: regions (1, N, D), embeds (1, D).
+    """
+    keys = {name: as_keys(output).to("cpu") for name, output in model.encode_inputs(**inputs).items()}
+    number = len(next(iter(inputs.values())))
+    return [{name: batch.select(slice(row, row + 1)) for name, batch in keys.items()} for row in range(number)]
+
+
+@torch.no_grad()
+def encode_texts(model: FgmmModel, processor: FgmmProcessor, texts: list[str]) -> Queries:
+    """B texts to [`Queries`] of one caption each, on the CPU: phrases (B, M, D), embeds (B, 1, D)."""
+    pieces = []
+    for first in range(0, len(texts), TEXT_BATCH_SIZE):
+        inputs = processor(text=texts[first : first + TEXT_BATCH_SIZE]).to(model.device)
+        pieces.append(as_queries(model.get_text_features(**inputs)).to("cpu"))
+    return Queries.concatenate(pieces)

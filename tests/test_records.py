@@ -1,0 +1,64 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from fgmm_tools import records
+from fgmm_tools.cli import UserError
+
+
+def test_a_run_is_described(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/scripts/evaluate_retrieval.py", "--model", "a b"])
+    record = records.describe_run(1.26)
+    assert record["command"] == "python scripts/evaluate_retrieval.py --model 'a b'"
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")  # which the launcher sets
+    assert records.describe_run(0)["command"].startswith("accelerate launch scripts/")
+    assert record["seconds"] == 1.3 and record["device"] and len(record["date"].split("-")) == 3
+
+
+def test_the_commit_says_whether_files_differ_from_it(tmp_path, monkeypatch):
+    def git(*words):
+        answer = subprocess.run(["git", *words], cwd=tmp_path, check=True, capture_output=True, text=True)
+        return answer.stdout.strip()
+
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert records.current_commit() is None
+    git("init")
+    (tmp_path / "records.py").write_text("")
+    git("add", ".")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-m", "one")
+    assert git("rev-parse", "HEAD").startswith(records.current_commit())
+    (tmp_path / "records.py").write_text("changed")
+    assert records.current_commit().endswith("-dirty")
+
+
+def test_a_record_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "results.json"
+    records.write_record(path, {"seed": 1})
+    with pytest.raises(TypeError):
+        records.write_record(path, {"seed": {1, 2}})
+    assert json.loads(path.read_text()) == {"seed": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_of_outputs_are_made_or_named(tmp_path):
+    records.claim_output(tmp_path / "deep" / "er" / "results.json")
+    assert (tmp_path / "deep" / "er").is_dir()
+    with pytest.raises(UserError, match="is a folder"):
+        records.claim_output(tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be made"):
+        records.claim_output(tmp_path / "file" / "results.json")
+
+
+def test_folders_that_allow_no_writing_are_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(records.os, "access", lambda *_: False)  # for root every folder allows it
+    with pytest.raises(UserError, match="its folder allows no writing"):
+        records.claim_output(tmp_path / "results.json")
+
+
+def test_training_records_are_read_where_they_are(tmp_path):
+    assert records.read_training_record(str(tmp_path)) is None
+    (tmp_path / "training.json").write_text('{"seed": 7}')
+    assert records.read_training_record(str(tmp_path)) == {"seed": 7}

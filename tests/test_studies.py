@@ -1,0 +1,69 @@
+from dataclasses import replace
+
+import pytest
+import yaml
+from helpers import ROOT
+
+from fgmm_tools.publishing.studies import CORPORA, MAIN_LOSSES, RATES, STUDIES, Run, best_rate
+from modeling_fgmm import FgmmConfig
+
+RUNS = {run for study in STUDIES.values() for run in study.runs(study.seeds, {})}
+
+
+def test_names_tell_every_run_of_every_study_apart():
+    assert len({run.name for run in RUNS}) == len(RUNS) > 300
+    assert all("/" not in run.name and " " not in run.name for run in RUNS)
+
+
+def test_every_run_is_compared_with_its_baselines():
+    """On the same corpus, with the same batch, clips and seed; learning rates are each one's own."""
+    for name in ("noise", "batch", "size"):
+        runs = STUDIES[name].runs((0, 1, 2), {})
+        settings = {replace(run, loss="fine", rate=1.0) for run in runs}
+        for run in settings:
+            assert {other.loss for other in runs if replace(other, loss="fine", rate=1.0) == run} >= set(MAIN_LOSSES)
+
+
+def test_every_configuration_takes_the_fields_of_its_runs():
+    for run in RUNS:
+        config = yaml.safe_load((ROOT / f"scripts/configs/{run.trained_on.config}.yaml").read_text())
+        values = dict(config.get("model", {}))
+        for name, value in run.training_fields().items():
+            if name.startswith("model.") and name.count(".") == 1:
+                values[name.removeprefix("model.")] = value
+        values = {name: value for name, value in values.items() if not name.endswith("_config")}
+        assert FgmmConfig(**values).objective == run.loss
+
+
+def test_the_learning_rate_grows_with_the_root_of_the_batch():
+    assert [Run("slides4_chatter2", "fine", batch).learning_rate for batch in (32, 128)] == [4e-4, 8e-4]
+    assert Run("grid", "fine", rate=0.5).learning_rate == 1e-3
+
+
+def record(recall):
+    return {"metrics_on_validation": {"text_to_video": {"R@10": recall}}}
+
+
+@pytest.mark.parametrize("corpus", ["narrated50", "narrated80"])
+def test_rates_are_chosen_on_validation_for_all_corpora_of_a_kind(corpus):
+    recalls = dict(zip(RATES, (7.0, 5.0, 6.0), strict=True))
+    results = {Run("narrated50", "fine", rate=rate): record(recall) for rate, recall in recalls.items()}
+    assert best_rate(Run(corpus, "fine", seed=2), results).rate == 0.5
+    assert best_rate(Run(corpus, "coarse"), results).rate == 1.0  # nothing was tried
+    assert best_rate(Run(corpus, "fine", clips_seen=99), results) == Run(corpus, "fine", clips_seen=99, rate=0.5)
+
+
+def test_rates_are_chosen_for_each_batch_size_where_they_were_tried():
+    results = {Run("narrated50", "fine", rate=rate): record(rate) for rate in RATES}
+    results |= {Run("narrated50", "fine", 16, rate=rate): record(-rate) for rate in RATES}
+    assert best_rate(Run("narrated50", "fine", 16, seed=1), results).rate == 0.5
+    assert best_rate(Run("narrated50", "fine", 32, seed=1), results).rate == 2.0
+
+
+def test_other_seeds_of_the_batch_study_run_the_chosen_rate_alone():
+    runs = [STUDIES["batch"].runs([seed], {}) for seed in (0, 1)]
+    assert len(runs[0]) == len(RATES) * len(runs[1])
+
+
+def test_corpora_are_initialised_from_corpora():
+    assert {corpus.start for corpus in CORPORA.values()} - {None} <= CORPORA.keys()

@@ -1,0 +1,159 @@
+import pytest
+import torch
+from accelerate import Accelerator
+from helpers import ROOT, TINY_RUN, training_arguments, write_corpus
+from safetensors.torch import load_file
+from tiny_encoders import make_model
+from transformers import AutoProcessor
+
+from fgmm_tools.cli import UserError
+from fgmm_tools.training import setup
+from fgmm_tools.training.checkpoints import Progress
+from fgmm_tools.training.configuration import parse_config
+from modeling_fgmm import FgmmConfig
+from processing_fgmm.corpora_fgmm import load_corpus
+
+
+@pytest.mark.parametrize(
+    "fields,named",
+    [
+        ({"model.projection_dims": 8}, "'model.projection_dims'; did you mean 'model.projection_dim'"),
+        ({"model.video_config": "{width: 2}"}, "'model.video_config.width'"),
+        ({"model.video_config": "small"}, "'model.video_config' must hold"),
+        ({"video_processor": "{frames: 2}"}, "'video_processor.frames'; did you mean 'video_processor.num_frames'"),
+        ({"feature_extractor.hop": 2}, "'feature_extractor.hop'"),
+        ({"trackers": "[wandbx]"}, "'wandbx'"),
+        ({"output_dir": "/proc/nothing"}, "/proc/nothing"),
+    ],
+)
+def test_what_is_misspelt_or_missing_is_named(tmp_path, fields, named):
+    config = parse_config(training_arguments("corpus", **{"output": tmp_path, **fields}))
+    with pytest.raises(UserError) as caught:
+        setup.check_config(config)
+    assert named in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_fields_of_encoders_of_transformers_are_left_to_them(tmp_path):
+    words = ["--dataset", "corpus", "--output_dir", str(tmp_path), "--model.video_config.model_type", "vit"]
+    setup.check_config(parse_config([*words, "--model.video_config.patch_size", "16"]))
+
+
+@pytest.mark.parametrize("name", ["fgmm-tiny", "fgmm-small", "flickr8k", "grid"])
+def test_shipped_configurations_build_a_model(name, tokenizer, tmp_path):
+    words = ["--config", str(ROOT / "scripts" / "configs" / f"{name}.yaml"), "--output_dir", str(tmp_path)]
+    config = parse_config(words)
+    setup.check_config(config)
+    processor = setup.FgmmProcessor(
+        setup.FgmmVideoProcessor(**config.video_processor),
+        setup.FgmmFeatureExtractor(**config.feature_extractor),
+        tokenizer,
+    )
+    with torch.device("meta"):
+        model = setup.make_model(config, processor)
+    assert set(model.encoders) == set(model.config.modalities)
+
+
+def rows(number, text):
+    caption = {"text": text, "start": 0.0, "end": 1.0}
+    return [
+        {"video_id": str(index), "video": {"bytes": b"x", "path": None}, "captions": [caption]}
+        for index in range(number)
+    ]
+
+
+@pytest.mark.parametrize(
+    "number,text,named", [(8, " ", "no caption anywhere"), (4, "a red ball", "4 clips, fewer than batch_size 8")]
+)
+def test_a_corpus_with_too_little_to_learn_from_is_refused(tmp_path, number, text, named):
+    folder = write_corpus(tmp_path, rows(number, text))
+    config = parse_config(training_arguments(folder, "out"))
+    with pytest.raises(UserError, match=named):
+        setup.make_processor(config, load_corpus(str(folder), "train"))
+
+
+def test_the_tokenizer_knows_the_words_of_the_corpus(tmp_path):
+    folder = write_corpus(tmp_path, rows(8, "a red ball"))
+    corpus = load_corpus(str(folder), "train")
+    processor = setup.make_processor(parse_config(training_arguments(folder, "out")), corpus)
+    assert set(processor.tokenizer.get_vocab()) == {"[PAD]", "[UNK]", "a", "red", "ball"}
+    config = parse_config(training_arguments(folder, "out", tokenizer="/nowhere"))
+    with pytest.raises(UserError, match="The tokenizer '/nowhere' could not be loaded"):
+        setup.make_processor(config, corpus)
+
+
+def test_weights_of_one_dimension_do_not_decay(model):
+    config = parse_config(training_arguments("corpus", "out", weight_decay=0.3))
+    model.encoders["text"].requires_grad_(False)
+    decayed, other = setup.make_optimizer(model, config).param_groups
+    assert (decayed["weight_decay"], other["weight_decay"]) == (0.3, 0)
+    assert {p.ndim for p in other["params"]} == {0, 1} and 1 not in {p.ndim for p in decayed["params"]}
+    trained = {id(p) for p in (*decayed["params"], *other["params"])}
+    assert trained == {id(p) for p in model.parameters() if p.requires_grad} != set()
+
+
+def test_batches_start_where_the_progress_is(narrated, trained):
+    processor = AutoProcessor.from_pretrained(trained[0])
+    corpus = load_corpus(str(narrated), "train")
+    config, accelerator = parse_config(training_arguments(narrated, "out")), Accelerator(cpu=True)
+    modalities = ["video", "text"]
+    whole = iter(setup.make_batches(config, corpus, processor, modalities, accelerator, Progress()))
+    first, second = next(whole), next(whole)
+    progress = Progress(epoch=first.epoch, position=first.position)
+    resumed = next(iter(setup.make_batches(config, corpus, processor, modalities, accelerator, progress)))
+    assert "input_features" not in first.inputs and len(first.inputs["pixel_values_videos"]) == 8
+    assert all(torch.equal(value, resumed.inputs[name]) for name, value in second.inputs.items())
+    assert not torch.equal(first.inputs["pixel_values_videos"], resumed.inputs["pixel_values_videos"])
+
+
+WITHOUT_MODEL = {name: None for name in TINY_RUN if name.startswith("model.")}
+
+
+def test_a_model_is_initialised_from_another_but_for_the_objective(trained, narrated, tmp_path):
+    source, _ = trained
+    fields = {**WITHOUT_MODEL, "init_from": source, "model.learnable_sharpness": False}
+    config = parse_config(training_arguments(narrated, tmp_path, **fields, **{"model.sharpness_init_value": 3}))
+    processor = setup.make_processor(config, load_corpus(str(narrated), "train"))
+    model = setup.make_model(config, processor)
+    before, after = load_file(source / "model.safetensors"), model.state_dict()
+    encoders = [name for name in before if not name.startswith("objectives.")]
+    assert all(torch.equal(after[name], before[name]) for name in encoders) and len(encoders) > 90
+    assert after["objectives.text_video.log_sharpness"].exp().item() == pytest.approx(3)
+    assert before["objectives.text_video.log_sharpness"].exp().item() != pytest.approx(3, abs=0.5)
+    assert processor.tokenizer.get_vocab() == AutoProcessor.from_pretrained(source).tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize(
+    "fields,named",
+    [
+        ({"model.projection_dim": 8}, r"projections\.video\.weight of the model .* has shape .* asks for"),
+        ({"init_from": "/nowhere"}, "'/nowhere' could not be loaded"),
+        ({"init_from": "bert"}, "is of type 'bert', not fgmm"),
+        ({"model.objective": "clip"}, "objective='clip' is none of"),
+        ({"model.video_config": "{depths: [9]}"}, "depths"),
+    ],
+)
+def test_what_a_model_cannot_be_made_from_is_named(trained, narrated, tmp_path, fields, named):
+    source, _ = trained
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "config.json").write_text('{"model_type": "bert"}')
+    fields = {**WITHOUT_MODEL, "init_from": source, **fields}
+    if fields["init_from"] == "bert":
+        fields["init_from"] = tmp_path / "bert"
+    config = parse_config(training_arguments(narrated, "out", **fields))
+    with pytest.raises(UserError, match=named):
+        setup.make_model(config, AutoProcessor.from_pretrained(source))
+
+
+def test_our_encoders_fit_the_processor(processor):
+    config = parse_config(["--dataset", "corpus", "--output_dir", "out", "--model.projection_dim", "12"])
+    made = setup.make_model_config(config, processor, start=None)
+    assert isinstance(made, FgmmConfig) and made.projection_dim == 12
+    assert made.text_config.vocab_size == len(processor.tokenizer) and made.audio_config.num_mel_bins == 32
+
+
+def test_encoders_of_transformers_keep_their_own_sizes(processor):
+    start = make_model(video="vit", audio="wav2vec2", text="bert")
+    config = parse_config(["--dataset", "corpus", "--output_dir", "out"])
+    made = setup.make_model_config(config, processor, start)
+    assert made.text_config.vocab_size == start.config.text_config.vocab_size != len(processor.tokenizer)
+    assert made.projection_dim == start.config.projection_dim and made.video_config.model_type == "vit"
