@@ -1,8 +1,6 @@
-"""Random damage to media files, and a process that reads what comes out."""
+"""Media files with random damage, read in a process of their own that finds out how each call ends."""
 
-import argparse
 import io
-import json
 import multiprocessing
 import os
 import shutil
@@ -20,7 +18,6 @@ from av.codec.codec import UnknownCodecError
 from PIL import Image
 
 from .cli import UserError
-from .records import claim_output, describe_run, write_record
 
 HANG = 10  # seconds of processor time after which a file is given up
 STUCK = 120  # seconds after which it is in any case
@@ -29,7 +26,6 @@ RATE = 16000  # Hz of the waveforms that are read
 EDGE = 4096  # bytes at the beginning and at the end, where containers describe themselves
 EXTREMES = [bytes(4), b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\x80\0\0\0", b"\0\0\0\x80"]
 PROGRESS = 500  # files between two lines of progress
-DEFAULT_NUMBER = 1000  # files, where neither their number nor the time is given
 
 # Files to render: (name, format of FFmpeg, video codec, audio codec); the name ends with the usual suffix.
 CONTAINERS = [
@@ -63,19 +59,20 @@ CONTAINERS = [
 IMAGES = ["photo.png", "photo.jpg", "photo.webp", "photo.tiff", "photo.bmp"]
 PIXEL_FORMATS = {"prores_ks": "yuv422p10le", "mjpeg": "yuvj420p", "gif": "rgb8"}
 VIDEO_OPTIONS = {"libx265": {"x265-params": "log-level=none"}}
+AUDIO_OPTIONS = {"strict": "experimental", "b": "128k"}
 FRAME_RATE, SIZE = 25, (64, 48)
 
 
 def render_files() -> dict[str, bytes]:
     """A second of moving noise and of rising tones in each container, and a picture in each image format, by name.
 
-    What this build of FFmpeg cannot write is left out.
+    Those whose encoder this build of FFmpeg lacks are left out.
     """
     files = {}
     for name, *codecs in CONTAINERS:
         try:
             files[name] = render_media(*codecs)
-        except (UnknownCodecError, av.FFmpegError):
+        except UnknownCodecError:
             continue
     for name in IMAGES:
         file, exif = io.BytesIO(), Image.Exif()
@@ -97,7 +94,7 @@ def render_media(container_format: str, video_codec: str | None, audio_codec: st
             video.width, video.height = SIZE
             video.pix_fmt = PIXEL_FORMATS.get(video_codec, "yuv420p")
         if audio_codec:
-            audio = container.add_stream(audio_codec, rate=48000, layout="stereo", options={"strict": "experimental"})
+            audio = container.add_stream(audio_codec, rate=48000, layout="stereo", options=AUDIO_OPTIONS)
         container.start_encoding()
         if video:
             encode_pictures(container, video)
@@ -233,8 +230,9 @@ class Reader:
         """Reads a file with every function.
 
         Returns:
-            `{"ends": {function: (how it ended, text)}, "memory": bytes, "seconds": of processor time}`, where a
-            function ends with "gave" and what it gave, or the name of an exception and its text; or `{"died": how}`.
+            `{"ends": {function: (outcome, text)}, "seconds": {function: processor time}, "memory": bytes}`, where the
+            outcome is "result" with its shape or text, or the name of an exception with its message; or
+            `{"died": how}`.
         """
         if self.process is None:
             self.start()
@@ -274,18 +272,21 @@ def serve(pipe) -> None:
             path = pipe.recv()
         except EOFError:
             return
-        began = time.process_time()
-        ends = {name: outcome(read, path) for name, read in reads.items()}
-        pipe.send({"ends": ends, "memory": status_bytes("VmRSS"), "seconds": time.process_time() - began})
+        ends, seconds = {}, {}
+        for name, read in reads.items():
+            began = time.process_time()
+            ends[name] = call(read, path)
+            seconds[name] = time.process_time() - began
+        pipe.send({"ends": ends, "seconds": seconds, "memory": status_bytes("VmRSS")})
 
 
-def outcome(read, path: str) -> tuple[str, str]:
-    """How a function ended: ("gave", shape or text of the result), or the name and the text of its exception."""
+def call(read, path: str) -> tuple[str, str]:
+    """Calls a function: ("result", its shape or text), or the name and the message of its exception."""
     try:
         result = read(path)
     except Exception as error:  # which one it is is what is to be found out
         return type(error).__name__, str(error)
-    return "gave", str(tuple(result.shape)) if hasattr(result, "shape") else str(result)
+    return "result", str(tuple(result.shape)) if hasattr(result, "shape") else str(result)
 
 
 def status_bytes(field: str) -> int:
@@ -299,7 +300,7 @@ def list_faults(result: dict) -> list[str]:
     if "died" in result:
         return [result["died"]]
     ends = result["ends"].items()
-    return [f"{function}: {end}: {text}" for function, (end, text) in ends if end not in ("gave", "MediaError")]
+    return [f"{function}: {end}: {text}" for function, (end, text) in ends if end not in ("result", "MediaError")]
 
 
 def processor_seconds(process_id: int) -> float:
@@ -308,32 +309,10 @@ def processor_seconds(process_id: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def fuzz(args: argparse.Namespace) -> None:
-    """Damages and reads files, prints progress and faults, and writes the results file.
-
-    Raises:
-        UserError: when there is a fault, or nothing to damage.
-    """
+def require_linux() -> None:
+    """Raises a UserError where the memory of a process cannot be limited."""
     if not sys.platform.startswith("linux"):
-        raise UserError("The memory of the reading process is limited as Linux does it; run this there.")
-    if args.output:
-        claim_output(args.output)
-    files = read_given(args.files) if args.files else render_files()
-    started = time.monotonic()
-    results = read_damaged(files, args)
-    record = {
-        "settings": {"seed": args.seed, "first": args.first, "files": sorted(files)},
-        "results": summarise(results),
-        "versions": {"av": av.__version__, "ffmpeg": av.ffmpeg_version_info, "pillow": PIL.__version__},
-        "seed": args.seed,
-        **describe_run(time.monotonic() - started, launcher="python"),
-    }
-    print(json.dumps(record["results"], indent=2))
-    if args.output:
-        write_record(args.output, record)
-        print(f"Wrote {args.output}.")
-    if record["results"]["faults"]:
-        raise UserError(f"{len(record['results']['faults'])} faults; their files are in {args.keep}.")
+        raise UserError("The memory of the reading process is limited as only Linux does it; run this on Linux.")
 
 
 def read_given(paths: list[Path]) -> dict[str, bytes]:
@@ -351,22 +330,36 @@ def read_given(paths: list[Path]) -> dict[str, bytes]:
     return files
 
 
-def read_damaged(files: dict[str, bytes], args: argparse.Namespace) -> list[dict]:
-    """Damages the files in turn and reads each; prints faults and keeps their files."""
+def fuzz(
+    files: dict[str, bytes], mutations: int, keep: Path, seed: int = 0, first: int = 0, seconds: int | None = None
+) -> list[dict]:
+    """Damages the files in turn and reads each; prints faults and progress.
+
+    Args:
+        files: whole ones, by name.
+        mutations: number of damaged files.
+        keep: folder for damaged files that show a fault.
+        seed: of the damage.
+        first: number of the first damaged file: the damage depends on the seed and this number alone.
+        seconds: after which no other file is read.
+
+    Returns:
+        what [`Reader.read`] gives for each, with "number" and "name".
+    """
     names, started, results = sorted(files), time.monotonic(), []
-    number_of_files = args.number or (sys.maxsize if args.seconds else DEFAULT_NUMBER)
     with Reader() as reader, tempfile.TemporaryDirectory() as folder:
-        while len(results) < number_of_files and not (args.seconds and time.monotonic() - started > args.seconds):
-            number = args.first + len(results)
+        for number in range(first, first + mutations):
+            if seconds and time.monotonic() - started > seconds:
+                break
             name = names[number % len(names)]
             path = Path(folder) / name
-            path.write_bytes(mutate(files[name], [args.seed, number]))
+            path.write_bytes(mutate(files[name], [seed, number]))
             result = reader.read(path)
             results.append({**result, "number": number, "name": name})
             for fault in list_faults(result):
-                args.keep.mkdir(parents=True, exist_ok=True)
-                kept = shutil.copy(path, args.keep / f"{args.seed}-{number}-{name}")
-                print(f"{kept} (--seed {args.seed} --first {number} --number 1): {fault}", flush=True)
+                keep.mkdir(parents=True, exist_ok=True)
+                kept = shutil.copy(path, keep / f"{seed}-{number}-{name}")
+                print(f"{kept} (--seed {seed} --first {number} --mutations 1): {fault}", flush=True)
             if len(results) % PROGRESS == 0:
                 memory = max(result.get("memory", 0) for result in results[-PROGRESS:])
                 print(f"{len(results)} files in {time.monotonic() - started:.0f} s, {memory >> 20} MB", flush=True)
@@ -374,17 +367,32 @@ def read_damaged(files: dict[str, bytes], args: argparse.Namespace) -> list[dict
 
 
 def summarise(results: list[dict]) -> dict:
-    """Of all files: how the functions ended, faults, seconds, and the memory of the reading process over time."""
+    """How many calls ended how, faults, the longest call (s of processor time) and the memory of the reading process
+    (MB), whose highest value is also given for each tenth of the files, to show whether it grows."""
     memory = [result["memory"] for result in results if "memory" in result]
-    tenths = [part for part in np.array_split(memory, 10) if len(part)]
+    calls = [
+        {"seconds": round(seconds, 2), "function": function, "number": result["number"], "name": result["name"]}
+        for result in results
+        for function, seconds in result.get("seconds", {}).items()
+    ]
+    ends = Counter(end for result in results for end, _ in result.get("ends", {}).values())
     return {
         "files": len(results),
-        "ends": dict(Counter(end for result in results for end, _ in result.get("ends", {}).values())),
+        "files_by_name": dict(sorted(Counter(result["name"] for result in results).items())),
+        "calls": len(calls),
+        "calls_by_outcome": dict(ends.most_common()),
+        "died": sum("died" in result for result in results),
         "faults": [
             {"number": result["number"], "name": result["name"], "fault": fault}
             for result in results
             for fault in list_faults(result)
         ],
-        "slowest_seconds": round(max(result.get("seconds", HANG) for result in results), 2),
-        "highest_memory_mb_by_tenths": [int(part.max()) >> 20 for part in tenths],
+        "longest_call": max(calls, key=lambda call: call["seconds"], default=None),
+        "highest_memory_mb": max(memory, default=0) >> 20,
+        "highest_memory_mb_by_tenths": [int(part.max()) >> 20 for part in np.array_split(memory, 10) if len(part)],
     }
+
+
+def find_versions() -> dict[str, str]:
+    """Of the libraries that decode."""
+    return {"av": av.__version__, "ffmpeg": av.ffmpeg_version_info, "pillow": PIL.__version__}
