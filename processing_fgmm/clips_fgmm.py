@@ -21,6 +21,7 @@ class Clip:
     waveform: (S,) float32 in [-1, 1] at the feature extractor's sampling rate; None without audio.
     captions: candidate captions, at most K.
     is_image: the frame is an image's, not a video's.
+    damage: a sentence about the damaged packets that were left out; None without.
     """
 
     video_id: str
@@ -28,6 +29,7 @@ class Clip:
     waveform: torch.Tensor | None
     captions: list[str] = field(default_factory=list)
     is_image: bool = False
+    damage: str | None = None
 
 
 @contextmanager
@@ -86,9 +88,20 @@ def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | No
             frames = image_to_frame(read_image(image, name))
         if with_audio and audio is not None:
             waveform = audio.read_waveform(processor.feature_extractor.sampling_rate, start, end)
+        damage = describe_damage([media for media in (opened["video"], opened["audio"]) if media])
     if frames is None and waveform is None:
         raise MediaError(f"{name} has neither video, image nor audio to decode; remove its row.")
-    return Clip(name, frames, waveform, is_image=video is None and image is not None)
+    return Clip(name, frames, waveform, is_image=video is None and image is not None, damage=damage)
+
+
+def describe_damage(media: list[Media]) -> str | None:
+    """A sentence about the damage found in media files since the last call; None without."""
+    problems = [problem for file in media for problem in file.problems]
+    for file in media:
+        file.problems.clear()
+    if len(problems) > 1:
+        return f"{problems[0].removesuffix('.')} and at {len(problems) - 1} more places."
+    return problems[0] if problems else None
 
 
 def random_window(duration: float, seconds: float, generator: np.random.Generator) -> tuple[float, float]:

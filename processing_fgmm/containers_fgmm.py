@@ -108,20 +108,20 @@ class Container:
         file: binary, seekable; it stays open when the container is closed.
         name: of the file in `problems`.
         limits: of pixels and frames.
+        problems: list to which a sentence is added for each damaged packet that is left out.
 
     Attributes:
-        problems: a sentence for each damaged packet that was left out.
         stored_size: (height, width) of the video by its header, pixels; frames may be of other sizes.
 
     Raises:
         MediaError: for a raw stream, which has no times.
     """
 
-    def __init__(self, file: BinaryIO, name: str, limits: MediaLimits):
+    def __init__(self, file: BinaryIO, name: str, limits: MediaLimits, problems: list[str]):
         self.file = FFmpegFile(file)
         self.name = name
         self.limits = limits
-        self.problems: list[str] = []
+        self.problems = problems
         self.open()
         if self.container.format.flags & Flags.no_timestamps.value:
             self.close()
@@ -274,4 +274,6 @@ class Container:
 def check_pixels(height: int, width: int, limits: MediaLimits) -> None:
     """Raises a MediaError for a picture of too many pixels."""
     if height * width > limits.max_pixels:
-        raise MediaError(f"pictures of {width} x {height} pixels exceed max_pixels={limits.max_pixels}")
+        raise MediaError(
+            f"pictures of {width} x {height} pixels exceed max_pixels={limits.max_pixels}; scale them down"
+        )

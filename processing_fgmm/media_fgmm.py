@@ -65,6 +65,9 @@ class Media:
         name: of the source in messages; None: its path.
         limits: of what one call decodes.
 
+    Attributes:
+        problems: a sentence for each damaged packet that was left out so far.
+
     Raises:
         MediaError: from every property and method, when the file cannot be decoded.
     """
@@ -73,6 +76,7 @@ class Media:
         self.source = source
         self.name = source_name(source, name)
         self.limits = limits
+        self.problems: list[str] = []
         self.resources = ExitStack()
 
     def __enter__(self) -> "Media":
@@ -86,14 +90,9 @@ class Media:
         file = open_binary(self.source)
         if file is not self.source:
             self.resources.enter_context(file)
-        container = Container(file, self.name, self.limits)
+        container = Container(file, self.name, self.limits, self.problems)
         self.resources.callback(container.close)
         return container
-
-    @property
-    def problems(self) -> list[str]:
-        """A sentence for each damaged packet that was left out so far."""
-        return self.container.problems
 
     @property
     def duration(self) -> float:

@@ -43,6 +43,7 @@ class Batch:
     epoch, position: of the next batch, from which a resumed run continues.
     num_clips: clips in `inputs` (B).
     failures: one message for each clip that could not be decoded.
+    damaged: a message for each clip in which damaged packets were left out, by its id.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -50,6 +51,7 @@ class Batch:
     position: int
     num_clips: int
     failures: list[str] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
 
 
 def iterate_rows(corpus: IterableDataset) -> Iterator[dict]:
@@ -179,7 +181,8 @@ class NarratedClips(TorchIterableDataset):
             except MediaError as error:
                 failures.append(str(error))
         inputs = collate(self.processor, clips, self.with_video, self.with_audio) if clips else {}
-        return Batch(inputs, epoch, position + 1, len(clips), failures)
+        damaged = {clip.video_id: clip.damage for clip in clips if clip.damage}
+        return Batch(inputs, epoch, position + 1, len(clips), failures, damaged)
 
     def sample_clip(self, row: dict, generator: np.random.Generator) -> Clip:
         """A random window of a row, randomly cropped, with the captions nearest to it.

@@ -101,6 +101,7 @@ KINDS = [
     Kind("wma", ".wma", None, "wmav2", sound_options={"b": "128k"}),
     Kind("amr", ".amr", None, "libopencore_amrnb", sound_rate=8000, layout="mono"),
 ]
+FILL = {"m4a-alac": 0x00}  # a byte that the decoder refuses; 0xFF elsewhere
 BY_NAME = {kind.name: kind for kind in KINDS}
 FORMATS = {".mkv": "matroska", ".ts": "mpegts", ".aac": "adts", ".m4a": "ipod", ".wmv": "asf", ".wma": "asf"}
 
@@ -272,6 +273,28 @@ def remux(data: bytes, kind: Kind, keep) -> bytes:
                 packet.stream = streams[packet.stream_index]
                 target.mux(packet)
     return file.getvalue()
+
+
+def damage(kind, stream: str, first: float, length: float = 0.0, fill: int | None = None) -> bytes:
+    """A file of the kind in which packets are overwritten by one byte.
+
+    Args:
+        stream: "video" or "audio".
+        first: seconds from the stream's beginning; at least the next packet is damaged.
+        length: seconds in which all packets are.
+    """
+    data, place, count = bytearray(whole_file(kind)), 0, 0
+    fill = FILL.get(kind.name, 0xFF) if fill is None else fill
+    with av.open(io.BytesIO(data)) as container:
+        packets = [packet for packet in container.demux(**{stream: 0}) if packet.size]
+    for packet in packets:
+        place = data.index(bytes(packet), place)
+        time = float((packet.dts - packets[0].dts) * packet.time_base)
+        if time >= first and (count == 0 or time < first + length):
+            data[place : place + packet.size] = bytes([fill]) * packet.size
+            count += 1
+        place += packet.size
+    return bytes(data)
 
 
 def id3_tag(body: bytes) -> bytes:

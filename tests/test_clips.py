@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import brightness_time, make_caption, make_row, write_sound, write_video
+from media_files import BY_NAME, damage, whole_file
 from PIL import Image
 
 from processing_fgmm import containers_fgmm
@@ -89,6 +90,20 @@ def test_a_row_is_opened_once_for_duration_frames_and_sound(row, processor, monk
     assert len(opened) == 1
     read_clip(row, processor, 1.0, 2.0, True)
     assert len(opened) == 2
+
+
+def test_damage_in_the_window_of_a_clip_is_told(row, processor):
+    kind = BY_NAME["mp4-h264-aac"]
+    row["video"] = {"bytes": damage(kind, "audio", 3.05), "path": None}
+    with open_row(row) as once:
+        clips = [read_clip(once, processor, start, start + 1.0, True) for start in (1.0, 2.5, 4.5)]
+    assert [bool(clip.damage) for clip in clips] == [False, True, False]
+    assert "clip-0: its audio is damaged at 3.0" in clips[1].damage
+    assert read_clip(row, processor, 2.5, 3.5, with_audio=False).damage is None
+    row["video"]["bytes"] = damage(kind, "audio", 3.05, 0.2)
+    assert "more places." in read_clip(row, processor, 2.5, 3.5, True).damage
+    row["audio"] = {"bytes": whole_file(kind), "path": None}
+    assert read_clip(row, processor, 2.5, 3.5, True).damage is None
 
 
 def test_an_image_is_a_clip_of_one_frame(processor):

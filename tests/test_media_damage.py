@@ -11,6 +11,7 @@ from media_files import (
     RATE,
     SECONDS,
     beeps,
+    damage,
     heard,
     id3_tag,
     media_bytes,
@@ -32,7 +33,6 @@ ALL_KEYS = [
 GROUPS = [BY_NAME[name] for name in ("mp4-h264-aac", "mkv-h264-flac", "webm-vp9-opus", "wmv-wmv2-wma")]
 SOUNDS = ["mp4-h264-aac", "mkv-h264-flac", "flv-h264-bframes-aac", "wma", "m4a-aac", "m4a-alac", "mp3-xing"]
 TIMED = ["mp4-h264-aac", "mkv-h264-flac", "flv-h264-bframes-aac", "m4a-aac"]  # each packet of sound says its time
-FILL = {"m4a-alac": 0x00}  # a byte that the decoder refuses; 0xFF elsewhere
 
 NOISE = np.random.default_rng(0).bytes(5000)
 TAGS = {  # what lies between two MP3 files; in the noise the decoder sees beginnings of frames
@@ -41,28 +41,6 @@ TAGS = {  # what lies between two MP3 files; in the noise the decoder sees begin
     "id3v2": id3_tag(NOISE[:2000]),
     "id3v2-with-cover": id3_tag(b"APIC\x00\x00\x13\x88\x00\x00\xff\xd8\xff\xe0" + NOISE.replace(b"\xff", b"\xff\0")),
 }
-
-
-def damage(kind, stream: str, first: float, length: float = 0.0, fill: int | None = None) -> bytes:
-    """A file of the kind in which packets are overwritten by one byte.
-
-    Args:
-        stream: "video" or "audio".
-        first: seconds from the stream's beginning; at least the next packet is damaged.
-        length: seconds in which all packets are.
-    """
-    data, place, count = bytearray(whole_file(kind)), 0, 0
-    fill = FILL.get(kind.name, 0xFF) if fill is None else fill
-    with av.open(io.BytesIO(data)) as container:
-        packets = [packet for packet in container.demux(**{stream: 0}) if packet.size]
-    for packet in packets:
-        place = data.index(bytes(packet), place)
-        time = float((packet.dts - packets[0].dts) * packet.time_base)
-        if time >= first and (count == 0 or time < first + length):
-            data[place : place + packet.size] = bytes([fill]) * packet.size
-            count += 1
-        place += packet.size
-    return bytes(data)
 
 
 def numbered(source, count: int, first=0, **arguments) -> list:

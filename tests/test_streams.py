@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import TEXTS, brightness_time, make_caption, make_row
+from media_files import BY_NAME, damage
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -115,6 +116,17 @@ def test_a_batch_of_damaged_clips_is_empty(corpus, processor, row):
     batch = stream(corpus, processor).make_batch(2, 3, [row, row])
     assert (batch.inputs, batch.num_clips, len(batch.failures)) == ({}, 0, 2)
     assert (batch.epoch, batch.position) == (2, 4)
+
+
+def test_damaged_parts_are_left_out_and_named(corpus, processor, row):
+    broken = {
+        **row,
+        "video_id": "half",
+        "video": {"bytes": damage(BY_NAME["mp4-h264-aac"], "audio", 0, 5), "path": None},
+    }
+    batch = stream(corpus, processor).make_batch(0, 0, [row, broken])
+    assert (batch.num_clips, batch.failures, list(batch.damaged)) == (2, [], ["half"])
+    assert "half: its audio is damaged" in batch.damaged["half"]
 
 
 def test_only_the_wanted_modalities_are_decoded(corpus, processor, row):
