@@ -28,7 +28,7 @@ FULLY_INDEXED = {"avi", "mov,mp4,m4a,3gp,3g2,mj2"}
 # Times this close (s) are equal: timestamps are rounded to the container's unit.
 TIME_TOLERANCE = 1e-6
 # What PyAV raises for damaged files: FFmpeg's errors, and Python's for values out of range.
-DECODING_ERRORS = (av.FFmpegError, OSError, ValueError, OverflowError, MemoryError)
+DECODING_ERRORS = (av.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError)
 
 Kind = Literal["video", "audio"]
 

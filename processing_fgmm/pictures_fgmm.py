@@ -108,7 +108,7 @@ def read_image(source, name: str | None = None, limits: MediaLimits = LIMITS) ->
             check_pixels(opened.height, opened.width, limits)
             return scale_depth(ImageOps.exif_transpose(opened)).convert("RGB")
     except Exception as error:  # Pillow's readers of damaged files raise errors of almost any kind
-        raise MediaError(f"{name} is not an image that can be read: {error}.") from error
+        raise MediaError(f"{name} is not an image that can be read: {str(error).rstrip('.')}.") from error
 
 
 def scale_depth(image: Image.Image) -> Image.Image:

@@ -125,22 +125,27 @@ def test_the_command_counts_how_calls_end(tmp_path):
     results = record["results"]
     assert results["files_by_name"] == {"photo.png": 6, "sound.mp3": 6}
     assert sum(results["calls_by_outcome"].values()) == results["calls"] == 72
-    assert results["faults"] == [] and results["highest_memory_mb"] > 50 and results["longest_call"]["seconds"] < 10
+    assert results["faults"] == [] and results["peak_memory_mb"] > 50 and results["longest_call"]["seconds"] < 10
     assert record["command"].startswith("python scripts/fuzz_media.py --mutations 12")
 
 
 def test_what_is_summed_up():
     results = [
-        {"ends": {"a": ("result", "1"), "b": ("MediaError", "x")}, "seconds": {"a": 0.5, "b": 2.0}, "memory": 3 << 20},
+        {
+            "ends": {"a": ("result", "1"), "b": ("MediaError", "x")},
+            "seconds": {"a": 0.5, "b": 2.0},
+            "memory": 3 << 20,
+            "peak": 9 << 20,
+        },
         {"died": "hangs"},
-        {"ends": {"a": ("KeyError", "x")}, "seconds": {"a": 1.0}, "memory": 5 << 20},
+        {"ends": {"a": ("KeyError", "x")}, "seconds": {"a": 1.0}, "memory": 5 << 20, "peak": 9 << 20},
     ]
     summary = summarise([{**result, "number": number, "name": "clip.mp4"} for number, result in enumerate(results)])
     assert summary["files"] == 3 and summary["calls"] == 3 and summary["died"] == 1
     assert summary["calls_by_outcome"] == {"result": 1, "MediaError": 1, "KeyError": 1}
     assert [fault["number"] for fault in summary["faults"]] == [1, 2]
     assert summary["longest_call"] == {"seconds": 2.0, "function": "b", "number": 0, "name": "clip.mp4"}
-    assert summary["highest_memory_mb"] == 5 and summary["highest_memory_mb_by_tenths"] == [3, 5]
+    assert summary["peak_memory_mb"] == 9 and summary["memory_left_mb_by_tenths"] == [3, 5]
 
 
 def test_files_to_damage_are_refused_where_there_are_none_or_two_of_a_name(tmp_path):

@@ -230,9 +230,9 @@ class Reader:
         """Reads a file with every function.
 
         Returns:
-            `{"ends": {function: (outcome, text)}, "seconds": {function: processor time}, "memory": bytes}`, where the
-            outcome is "result" with its shape or text, or the name of an exception with its message; or
-            `{"died": how}`.
+            `{"ends": {function: (outcome, text)}, "seconds": {function: processor time}, "memory": bytes afterwards,
+            "peak": bytes at most so far}`, where the outcome is "result" with its shape or text, or the name of an
+            exception with its message; or `{"died": how}`.
         """
         if self.process is None:
             self.start()
@@ -277,7 +277,8 @@ def serve(pipe) -> None:
             began = time.process_time()
             ends[name] = call(read, path)
             seconds[name] = time.process_time() - began
-        pipe.send({"ends": ends, "seconds": seconds, "memory": status_bytes("VmRSS")})
+        memory = {"memory": status_bytes("VmRSS"), "peak": status_bytes("VmHWM")}
+        pipe.send({"ends": ends, "seconds": seconds, **memory})
 
 
 def call(read, path: str) -> tuple[str, str]:
@@ -368,7 +369,8 @@ def fuzz(
 
 def summarise(results: list[dict]) -> dict:
     """How many calls ended how, faults, the longest call (s of processor time) and the memory of the reading process
-    (MB), whose highest value is also given for each tenth of the files, to show whether it grows."""
+    (MB): the peak within a call, and the highest that was left after one for each tenth of the files, which shows
+    whether it grows."""
     memory = [result["memory"] for result in results if "memory" in result]
     calls = [
         {"seconds": round(seconds, 2), "function": function, "number": result["number"], "name": result["name"]}
@@ -388,8 +390,8 @@ def summarise(results: list[dict]) -> dict:
             for fault in list_faults(result)
         ],
         "longest_call": max(calls, key=lambda call: call["seconds"], default=None),
-        "highest_memory_mb": max(memory, default=0) >> 20,
-        "highest_memory_mb_by_tenths": [int(part.max()) >> 20 for part in np.array_split(memory, 10) if len(part)],
+        "peak_memory_mb": max((result.get("peak", 0) for result in results), default=0) >> 20,
+        "memory_left_mb_by_tenths": [int(part.max()) >> 20 for part in np.array_split(memory, 10) if len(part)],
     }
 
 
