@@ -1,6 +1,7 @@
 """Streams of a container to frames with their presentation times, damaged packets left out."""
 
 from collections.abc import Iterator
+from itertools import dropwhile
 
 import av
 
@@ -80,8 +81,12 @@ class Decoder:
         self.num_frames = self.num_damaged = 0
 
     def __iter__(self) -> Iterator[tuple[float, object]]:
+        packets = self.read_packets()
+        if self.after_seek and self.kind == "video":
+            # Pictures that need others from before them. The last packet, which is empty, is kept.
+            packets = dropwhile(lambda packet: packet.size and not packet.is_keyframe, packets)
         try:
-            for packet in self.read_packets():
+            for packet in packets:
                 yield from self.decode(packet)
         except av.FFmpegError as error:  # the container cannot be read on
             self.count_damage(self.next_time(), describe_error(error))
