@@ -297,6 +297,13 @@ def test_limit_of_frames(tmp_path):
         read_frames(path, 50, limits=limited(max_frames=20))
     with pytest.raises(MediaError, match=r"clip\.mp4.*max_frames"):
         read_frames(path, LIMITS.max_frames + 1)
+    kind = replace(BY_NAME["mp4-h264-aac"], options={**H264, "g": "60", "sc_threshold": "0"})
+    long_group = write_media(tmp_path / "long.mp4", kind)
+    with pytest.raises(
+        MediaError, match=r"long\.mp4.*more than max_frames=20 would be decoded; choose a shorter window"
+    ):
+        read_frames(long_group, 2, 4.02, 4.52, limits=limited(max_frames=20))
+    assert shown(read_frames(long_group, 2, 1.02, 1.22, limits=limited(max_frames=20))) == [10, 11]
     assert shown(read_frames(path, 5, 4.02, 4.52, limits=limited(max_frames=20))) == [*range(40, 45)]
 
 

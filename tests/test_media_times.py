@@ -28,7 +28,7 @@ from media_files import (
     write_media,
 )
 
-from processing_fgmm.decoding_fgmm import decode_from, decode_from_keyframe
+from processing_fgmm.decoding_fgmm import Decoder, decode_from, decode_from_keyframe
 from processing_fgmm.media_fgmm import Media, MediaError, probe_media, read_frames, read_waveform
 
 MATROSKA = BY_NAME["mkv-h264-flac"]
@@ -168,7 +168,7 @@ def seconds(packet) -> float:
     return float(packet.pts * packet.time_base)
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi"])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".ts"])
 @pytest.mark.parametrize("options", [H264, B_FRAMES], ids=["without-b-frames", "with-b-frames"])
 def test_a_seek_decodes_no_group_of_pictures_before_the_one_needed(tmp_path, suffix, options):
     kind = Kind("gop", suffix, "libx264", options={**options, "g": "20", "sc_threshold": "0"})
@@ -182,8 +182,10 @@ def test_a_seek_decodes_no_group_of_pictures_before_the_one_needed(tmp_path, suf
         wanted = []
         decoded = count_slices(lambda: wanted.extend(shown(read_frames(path, 1, late, late + 0.1))))  # noqa: B023
         assert wanted == [index]
-        # Behind the frame, B-frames and threads that decode ahead; AVI decodes some when it is opened.
-        assert decoded <= index % 20 + 1 + 12, f"{decoded} frames decoded for frame {index}"
+        # Behind the frame, B-frames; AVI decodes some when it is opened. Without an index a seek of MPEG-TS that ends
+        # behind the frame is repeated, for a few frames each.
+        spare = 18 if suffix == ".ts" else 12
+        assert decoded <= index % 20 + 1 + spare, f"{decoded} frames decoded for frame {index}"
 
 
 def count_slices(read) -> int:
@@ -208,6 +210,19 @@ def test_a_recording_that_begins_within_a_group_of_pictures(tmp_path):
     frames = numbered(path, 52)  # of which the first two, 8 and 9, cannot be decoded
     assert frames[2:] == [*range(10, 60)]
     assert set(frames[:2]) <= {8, 9, 10}
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".ts"])
+def test_frames_without_a_timestamp(tmp_path, suffix):
+    """They follow the one before; after a seek, the first of them are left out."""
+    kind = Kind("untimed", suffix, "libx264", "aac", options=H264)
+    with Media(write_media(tmp_path / f"clip{suffix}", kind, seconds=2)) as media:
+        for after_seek in (False, True):
+            decoder = Decoder(media.container, "video", 0.0, 2.0, after_seek)
+            frame = av.VideoFrame(64, 48)
+            assert decoder.presentation_time(frame) == (None if after_seek else 0.0)
+            decoder.last = 1.0, frame
+            assert decoder.presentation_time(frame) == pytest.approx(1.1)
 
 
 LONG_GROUPS = [
