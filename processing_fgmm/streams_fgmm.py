@@ -22,6 +22,7 @@ from .clips_fgmm import (
     collate,
     drop_video,
     evenly_spaced_windows,
+    open_row,
     random_window,
     read_clip,
     row_duration,
@@ -42,6 +43,7 @@ class Batch:
     epoch, position: of the next batch, from which a resumed run continues.
     num_clips: clips in `inputs` (B).
     failures: one message for each clip that could not be decoded.
+    damaged: a message for each clip in which damaged packets were left out, by its id.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -49,6 +51,7 @@ class Batch:
     position: int
     num_clips: int
     failures: list[str] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
 
 
 def iterate_rows(corpus: IterableDataset) -> Iterator[dict]:
@@ -178,7 +181,8 @@ class NarratedClips(TorchIterableDataset):
             except MediaError as error:
                 failures.append(str(error))
         inputs = collate(self.processor, clips, self.with_video, self.with_audio) if clips else {}
-        return Batch(inputs, epoch, position + 1, len(clips), failures)
+        damaged = {clip.video_id: clip.damage for clip in clips if clip.damage}
+        return Batch(inputs, epoch, position + 1, len(clips), failures, damaged)
 
     def sample_clip(self, row: dict, generator: np.random.Generator) -> Clip:
         """A random window of a row, randomly cropped, with the captions nearest to it.
@@ -188,8 +192,9 @@ class NarratedClips(TorchIterableDataset):
         """
         if not self.with_video:
             row = drop_video(row)
-        start, end = random_window(row_duration(row), self.processor.clip_seconds, generator)
-        clip = self.decode_window(row, start, end)
+        with open_row(row) as row:
+            start, end = random_window(row_duration(row), self.processor.clip_seconds, generator)
+            clip = self.decode_window(row, start, end)
         if clip.frames is not None:
             clip.frames = self.processor.video_processor.random_crop(
                 clip.frames, generator, self.min_crop_area, self.flip
@@ -264,13 +269,18 @@ class EvaluationClips(TorchIterableDataset):
         if not self.with_video:
             row = drop_video(row)
         captions = row.get("captions") or []
-        try:
-            duration = row_duration(row) or None  # an image has none
-        except MediaError as error:
-            return [str(error)]
-        if not self.each_caption:
-            return [self.decode_item(row, 0.0, duration, [caption["text"] for caption in captions])]
-        return [self.decode_item(row, *caption_window(caption, duration), [caption["text"]]) for caption in captions]
+        with open_row(row) as row:
+            try:
+                duration = row_duration(row) or None  # an image has none
+            except MediaError as error:
+                return [str(error)]
+            if not self.each_caption:
+                return [self.decode_item(row, 0.0, duration, [caption["text"] for caption in captions])]
+            windows = [caption_window(caption, duration) for caption in captions]
+            return [
+                self.decode_item(row, *window, [caption["text"]])
+                for window, caption in zip(windows, captions, strict=True)
+            ]
 
     def decode_item(self, row: dict, start: float, end: float | None, captions: list[str]) -> EvaluationItem | str:
         """The item between two times of a row, seconds (`end` None: its end); a message if it cannot be decoded."""

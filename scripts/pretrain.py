@@ -100,7 +100,9 @@ def main(config: PretrainConfig) -> None:
             rate = clips_seen / (time.monotonic() - started)
             bar.set_postfix(loss=f"{mean_loss:.3f}", clips_per_s=f"{rate:.0f}", failed=failures.failed)
             values = {"loss": mean_loss, "clips_per_s": rate, "learning_rate": scheduler.get_last_lr()[0]}
-            accelerator.log({**values, "failed_clips": failures.failed}, step=progress.step)
+            accelerator.log(
+                {**values, "failed_clips": failures.failed, "damaged_clips": len(failures.damaged)}, step=progress.step
+            )
             losses, clips_seen, started = [], 0, time.monotonic()
         if (config.save_steps and progress.step % config.save_steps == 0) or is_last:
             save_checkpoint(accelerator, config, progress)
@@ -111,7 +113,8 @@ def main(config: PretrainConfig) -> None:
     save_model(accelerator, model, processor, config, progress)
     if config.eval_steps:
         evaluate(accelerator, model, processor, config, progress.step)
-    accelerator.print(f"Saved the model in {config.output_dir}; {failures.failed} clips could not be decoded.")
+    counts = f"{failures.failed} clips could not be decoded, {len(failures.damaged)} were damaged in part"
+    accelerator.print(f"Saved the model in {config.output_dir}; {counts}.")
     accelerator.end_training()
 
 

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import TEXTS, brightness_time, make_caption, make_row
+from media_files import BY_NAME, damage
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
-from processing_fgmm import streams_fgmm
+from processing_fgmm import containers_fgmm, streams_fgmm
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 from processing_fgmm.streams_fgmm import EvaluationClips, NarratedClips, in_order
 
@@ -117,6 +118,17 @@ def test_a_batch_of_damaged_clips_is_empty(corpus, processor, row):
     assert (batch.epoch, batch.position) == (2, 4)
 
 
+def test_damaged_parts_are_left_out_and_named(corpus, processor, row):
+    broken = {
+        **row,
+        "video_id": "half",
+        "video": {"bytes": damage(BY_NAME["mp4-h264-aac"], "audio", 0, 5), "path": None},
+    }
+    batch = stream(corpus, processor).make_batch(0, 0, [row, broken])
+    assert (batch.num_clips, batch.failures, list(batch.damaged)) == (2, [], ["half"])
+    assert "half: its audio is damaged" in batch.damaged["half"]
+
+
 def test_only_the_wanted_modalities_are_decoded(corpus, processor, row):
     [sounds] = take(stream(corpus, processor, with_video=False), 1)
     assert "pixel_values_videos" not in sounds.inputs and sounds.inputs["input_features_mask"].any(1).all()
@@ -203,6 +215,18 @@ def test_a_clip_of_unknown_duration_is_decoded_to_its_end(row, processor, monkey
     row["captions"] = [make_caption("at once", 0.0, 0.0), make_caption("end", 2.0, 3.0)]
     at_once, end = EvaluationClips([], processor, each_caption=True).decode_row(row)
     assert "clip-0 cannot be decoded at 0 s to 0 s" in at_once and end.windows[0].waveform.shape == (16000,)
+
+
+def test_each_row_is_opened_once(corpus, row, processor, monkeypatch):
+    opened, really_open = [], containers_fgmm.av.open
+    monkeypatch.setattr(containers_fgmm.av, "open", lambda *args, **kw: opened.append(args) or really_open(*args, **kw))
+    processor.clip_seconds = 1.0
+    stream(corpus, processor).sample_clip(row, np.random.default_rng(0))
+    assert len(opened) == 1
+    EvaluationClips([], processor, num_windows=3).decode_row(row)
+    assert len(opened) == 2
+    EvaluationClips([], processor, each_caption=True).decode_row(row)
+    assert len(opened) == 3
 
 
 def test_an_image_is_one_window_with_its_label(processor):

@@ -16,6 +16,14 @@ def test_failures_are_counted_and_named(capsys):
     assert "Skipped a clip: clip 1" in capsys.readouterr().out
 
 
+def test_damaged_clips_are_counted_and_named_once(capsys):
+    failures = FailureCount(0.0)
+    for time in (3.0, 4.5):
+        failures.add(Batch({}, 0, 0, 8, [], {"a": f"a: its audio is damaged at {time} s."}))
+    assert (failures.failed, failures.damaged) == (0, {"a"})
+    assert capsys.readouterr().out == "Used without its damaged part: a: its audio is damaged at 3.0 s.\n"
+
+
 def test_too_large_a_share_of_failures_stops_the_run_after_100_clips():
     failures = FailureCount(0.1)
     for _ in range(12):

@@ -41,8 +41,8 @@ class EncodedItem(Generic[Result]):
 class EncodedCorpus(Generic[Result]):
     """Iterates over the items of a corpus, in its order; each pass decodes and encodes them anew.
 
-    An item that cannot be decoded is named on stderr and left out. Beside what the workers have ready, the decoded
-    windows of one batch and one row are held in memory at most.
+    An item that cannot be decoded is named on stderr and left out; so are damaged parts of the others. Beside what the
+    workers have ready, the decoded windows of one batch and one row are held in memory at most.
 
     Args:
         clips: what is decoded: the corpus, its windows and modalities, and this process' share of the rows.
@@ -55,6 +55,7 @@ class EncodedCorpus(Generic[Result]):
 
     Attributes:
         failures: why each item that was left out could not be decoded; of the last pass.
+        damaged: ids of the rows of which damaged parts were left out; of the last pass.
     """
 
     def __init__(
@@ -74,9 +75,10 @@ class EncodedCorpus(Generic[Result]):
         self.num_workers = num_workers
         self.description = description
         self.failures: list[str] = []
+        self.damaged: set[str] = set()
 
     def __iter__(self) -> Iterator[EncodedItem[Result]]:
-        self.failures = []
+        self.failures, self.damaged = [], set()
         windows = self.decode_windows()
         while batch := list(islice(windows, self.batch_size)):
             results = self.encode_windows([clip for _, clip, _ in batch])
@@ -98,6 +100,9 @@ class EncodedCorpus(Generic[Result]):
                 first = item.windows[0]
                 encoded = EncodedItem(first.video_id, [], item.captions, item.label, first.is_image)
                 for number, clip in enumerate(item.windows, 1):
+                    if clip.damage:
+                        tqdm.write(f"Used without its damaged part: {clip.damage}", file=sys.stderr)
+                        self.damaged.add(clip.video_id)
                     yield encoded, clip, number == len(item.windows)
 
     @torch.no_grad()

@@ -34,16 +34,17 @@ def start_trackers(accelerator: Accelerator, config: PretrainConfig) -> None:
 
 
 class FailureCount:
-    """Counts the clips that could not be decoded, and names them.
+    """Counts the clips that could not be decoded, and names them; likewise those that are damaged in part.
 
     Args:
-        max_share: of all clips seen; more of them stop the run.
+        max_share: of all clips seen that may fail; more of them stop the run.
     """
 
     def __init__(self, max_share: float):
         self.max_share = max_share
         self.failed = 0
         self.seen = 0
+        self.damaged: set[str] = set()
 
     def add(self, batch: Batch) -> None:
         """Adds a batch.
@@ -55,6 +56,10 @@ class FailureCount:
         self.failed += len(batch.failures)
         for message in batch.failures:
             tqdm.write(f"Skipped a clip: {message}")
+        for video_id, message in batch.damaged.items():
+            if video_id not in self.damaged:
+                self.damaged.add(video_id)
+                tqdm.write(f"Used without its damaged part: {message}")
         if (self.seen >= 100 and self.failed > self.max_share * self.seen) or not batch.num_clips:
             raise UserError(
                 f"{self.failed} of {self.seen} clips could not be decoded, more than max_failed_share "
