@@ -34,6 +34,15 @@ from .processing_fgmm import FgmmProcessor
 MAX_BLOCK_BYTES = 512_000_000
 
 
+@dataclass(frozen=True)
+class FailedClip:
+    """A clip that could not be decoded: the id of its row, the path of its file if it has one, and the reason."""
+
+    video_id: str
+    file: str | None
+    reason: str
+
+
 @dataclass
 class Batch:
     """Model inputs of a training step and their place in the stream.
@@ -41,14 +50,14 @@ class Batch:
     inputs: see [`collate`]; empty when no clip of the batch could be decoded.
     epoch, position: of the next batch, from which a resumed run continues.
     num_clips: clips in `inputs` (B).
-    failures: one message for each clip that could not be decoded.
+    failures: the clips that could not be decoded.
     """
 
     inputs: dict[str, torch.Tensor]
     epoch: int
     position: int
     num_clips: int
-    failures: list[str] = field(default_factory=list)
+    failures: list[FailedClip] = field(default_factory=list)
 
 
 def iterate_rows(corpus: IterableDataset) -> Iterator[dict]:
@@ -176,7 +185,8 @@ class NarratedClips(TorchIterableDataset):
             try:
                 clips.append(self.sample_clip(row, generator))
             except MediaError as error:
-                failures.append(str(error))
+                media = next((row[column] for column in MEDIA_COLUMNS if row.get(column)), {})
+                failures.append(FailedClip(row["video_id"], media.get("path"), str(error)))
         inputs = collate(self.processor, clips, self.with_video, self.with_audio) if clips else {}
         return Batch(inputs, epoch, position + 1, len(clips), failures)
 
@@ -304,4 +314,4 @@ def in_order(loader: DataLoader) -> Iterator[tuple[int, list[EvaluationItem | st
             expected += loader.dataset.world_size
 
 
-__all__ = ["Batch", "EvaluationClips", "EvaluationItem", "NarratedClips", "in_order"]
+__all__ = ["Batch", "EvaluationClips", "EvaluationItem", "FailedClip", "NarratedClips", "in_order"]

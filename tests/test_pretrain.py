@@ -45,11 +45,11 @@ def test_a_killed_run_resumes_from_its_last_whole_checkpoint(trained, narrated, 
     fields = {"max_steps": 24, "save_steps": 2, "save_total_limit": 3}
     command = [sys.executable, str(ROOT / "scripts/pretrain.py"), *training_arguments(narrated, tmp_path, **fields)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    with open(tmp_path / "log", "w") as log:
+    with open(tmp_path / "run.log", "w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     deadline = time.monotonic() + 240
     while not (tmp_path / "checkpoints" / "step-0000004").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, (tmp_path / "log").read_text()
+        assert process.poll() is None, (tmp_path / "run.log").read_text()
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

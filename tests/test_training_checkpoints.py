@@ -7,25 +7,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 from fgmm_tools.cli import UserError
-from fgmm_tools.training.checkpoints import Progress, find_checkpoint, list_checkpoints, read_progress
-
-
-def settings(output, resume_from=""):
-    return SimpleNamespace(output_dir=str(output), resume_from=str(resume_from))
-
-
-def test_the_latest_whole_checkpoint_is_found(tmp_path):
-    assert find_checkpoint(settings(tmp_path, "latest")) is None
-    for name in ("step-0000008", "step-0000016", "step-0000024.partial"):
-        (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    assert [path.name for path in list_checkpoints(settings(tmp_path))] == ["step-0000008", "step-0000016"]
-    assert find_checkpoint(settings(tmp_path, "latest")).name == "step-0000016"
-    assert find_checkpoint(settings(tmp_path)) is None
-
-
-def test_half_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(UserError, match="not a checkpoint"):
-        find_checkpoint(settings(tmp_path, tmp_path))
+from fgmm_tools.training.checkpoints import Progress, read_progress
 
 
 def test_each_process_has_its_own_progress(tmp_path):

@@ -119,7 +119,7 @@ def test_help_has_sections_and_every_field_with_its_meaning_and_type(capsys):
     options = " ".join(text.partition("\nData:\n")[2].split())
     for entry in field_names(PretrainConfig):
         assert re.search(rf"--{entry} \S+ (--\S+ \S+ )?(?!\()((?!--).)+ \((required, )?type: ", options), entry
-    assert "window shown of each item, s (type: PositiveFloat, default: 10.0)" in options
+    assert "of AdamW, after warm-up (type: PositiveFloat, default: 0.001)" in options
 
 
 def test_a_saved_configuration_is_read_again(tmp_path):

@@ -9,40 +9,17 @@ from transformers import AutoProcessor
 from fgmm_tools.cli import UserError
 from fgmm_tools.training import setup
 from fgmm_tools.training.checkpoints import Progress
+from fgmm_tools.training.checks import check_config
 from fgmm_tools.training.configuration import parse_config
 from modeling_fgmm import FgmmConfig
 from processing_fgmm.corpora_fgmm import load_corpus
-
-
-@pytest.mark.parametrize(
-    "fields,named",
-    [
-        ({"model.projection_dims": 8}, "'model.projection_dims'; did you mean 'model.projection_dim'"),
-        ({"model.video_config": "{width: 2}"}, "'model.video_config.width'"),
-        ({"model.video_config": "small"}, "'model.video_config' must hold"),
-        ({"video_processor": "{frames: 2}"}, "'video_processor.frames'; did you mean 'video_processor.num_frames'"),
-        ({"feature_extractor.hop": 2}, "'feature_extractor.hop'"),
-        ({"trackers": "[wandbx]"}, "'wandbx'"),
-        ({"output_dir": "/proc/nothing"}, "/proc/nothing"),
-    ],
-)
-def test_what_is_misspelt_or_missing_is_named(tmp_path, fields, named):
-    config = parse_config(training_arguments("corpus", **{"output": tmp_path, **fields}))
-    with pytest.raises(UserError) as caught:
-        setup.check_config(config)
-    assert named in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_fields_of_encoders_of_transformers_are_left_to_them(tmp_path):
-    words = ["--dataset", "corpus", "--output_dir", str(tmp_path), "--model.video_config.model_type", "vit"]
-    setup.check_config(parse_config([*words, "--model.video_config.patch_size", "16"]))
 
 
 @pytest.mark.parametrize("name", ["fgmm-tiny", "fgmm-small", "flickr8k", "grid"])
 def test_shipped_configurations_build_a_model(name, tokenizer, tmp_path):
     words = ["--config", str(ROOT / "scripts" / "configs" / f"{name}.yaml"), "--output_dir", str(tmp_path)]
     config = parse_config(words)
-    setup.check_config(config)
+    check_config(config)
     processor = setup.FgmmProcessor(
         setup.FgmmVideoProcessor(**config.video_processor),
         setup.FgmmFeatureExtractor(**config.feature_extractor),

@@ -1,11 +1,9 @@
-"""What a run trains with: output folder, processor, model, optimiser, batches."""
+"""What a run trains with: processor, model, optimiser, batches."""
 
 import inspect
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.tracking import get_available_trackers
 from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import DataLoader
@@ -16,9 +14,10 @@ from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
 from processing_fgmm.streams_fgmm import NarratedClips
 
-from ..cli import UserError
+from ..cli import UserError, ignore_termination
+from ..models import load_model
 from .checkpoints import Progress
-from .configuration import PretrainConfig, check_names, field_names
+from .configuration import PretrainConfig
 from .tokenizer import iterate_captions, train_word_tokenizer
 
 # Rows that are read, without their media, to check a corpus and to train a tokenizer.
@@ -28,32 +27,6 @@ INIT_FIELDS = (
     *("modalities", "frozen", "projection_dim", "audio_padding_value"),
     *("video_config", "audio_config", "text_config"),
 )
-
-
-def check_config(config: PretrainConfig) -> None:
-    """Checks what the command line could not without the libraries that train, and makes the output folder.
-
-    Raises:
-        UserError: naming the first field that does not exist, tracker that is not installed, or folder that cannot be
-            made.
-    """
-    check_names(config.model, field_names(FgmmConfig), "model.")  # transformers' classes take misspelt ones in silence
-    for part, kind in FgmmConfig.sub_configs.items():
-        values = config.model.get(part, {})
-        if not isinstance(values, dict):
-            raise UserError(f"The field 'model.{part}' must hold `field: value` pairs, not {values!r}.")
-        if "model_type" not in values:  # else it is one of transformers' encoders
-            check_names(values, field_names(kind), f"model.{part}.")
-    for part, kind in (("video_processor", FgmmVideoProcessor), ("feature_extractor", FgmmFeatureExtractor)):
-        check_names(getattr(config, part), list(inspect.signature(kind.__init__).parameters), f"{part}.")
-    available = [str(tracker) for tracker in get_available_trackers()]
-    for name in config.trackers:
-        if name not in available:
-            raise UserError(f"The tracker {name!r} is not installed or unknown; there are {', '.join(available)}.")
-    try:
-        Path(config.output_dir).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The output_dir {config.output_dir!r} cannot be made: {error.strerror}.") from error
 
 
 def make_processor(config: PretrainConfig, corpus: IterableDataset) -> FgmmProcessor:
@@ -70,14 +43,55 @@ def make_processor(config: PretrainConfig, corpus: IterableDataset) -> FgmmProce
         tokenizer = start.tokenizer
     else:
         tokenizer = train_word_tokenizer(texts, config.vocab_size, config.min_frequency)
-    video_processor, feature_extractor = config.video_processor, config.feature_extractor
-    return FgmmProcessor(
-        start.video_processor if start and not video_processor else FgmmVideoProcessor(**video_processor),
-        start.feature_extractor if start and not feature_extractor else FgmmFeatureExtractor(**feature_extractor),
+    processor = FgmmProcessor(
+        make_part(FgmmVideoProcessor, config.video_processor, start and start.video_processor),
+        make_part(FgmmFeatureExtractor, config.feature_extractor, start and start.feature_extractor),
         tokenizer,
         max_phrase_words=config.max_phrase_words,
         clip_seconds=config.clip_seconds,
+        caption_length=start.caption_length if start else None,
     )
+    check_processor(processor)
+    return processor
+
+
+def make_part(kind: type, values: dict, start):
+    """A video processor or feature extractor.
+
+    Args:
+        kind: its class.
+        values: of its arguments; others are those of `start`, or else its defaults.
+        start: that of a model to initialise from, or None; kept as it is, of whatever class, where no values are given.
+
+    Raises:
+        UserError: for values that it does not take.
+    """
+    if start and not values:
+        return start
+    names = inspect.signature(kind.__init__).parameters
+    taken_over = {name: value for name, value in vars(start).items() if name in names} if type(start) is kind else {}
+    try:
+        return kind(**{**taken_over, **values})
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        raise UserError(f"{kind.__name__} does not take {values}: {' '.join(str(error).split())}.") from error
+
+
+def check_processor(processor: FgmmProcessor) -> None:
+    """Lets the processor make inputs of one black clip without sound and with a caption.
+
+    Raises:
+        UserError: when it cannot.
+    """
+    frames = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    silence = torch.zeros(processor.feature_extractor.sampling_rate)
+    try:
+        processor(videos=[frames], audio=[silence], text=["a caption"], num_frames=processor.video_processor.num_frames)
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
+        cause = " ".join(str(error).split())
+        raise UserError(
+            f"The processor cannot make inputs with these settings ({cause.rstrip('.')}); change video_processor or "
+            "feature_extractor."
+        ) from error
 
 
 def read_captions(config: PretrainConfig, corpus: IterableDataset) -> list[str]:
@@ -166,10 +180,7 @@ def load_init_model(name: str) -> FgmmModel:
         UserError: when it cannot be loaded, or is no fgmm model.
     """
     check_init_model(name)
-    try:
-        return FgmmModel.from_pretrained(name)
-    except OSError as error:
-        raise UserError(f"The model {name!r} could not be loaded: {first_line(error)}") from error
+    return load_model(name)[0]
 
 
 def load_init_processor(name: str) -> FgmmProcessor:
@@ -225,6 +236,17 @@ def copy_encoders(start: FgmmModel, model: FgmmModel, name: str) -> None:
     model.load_state_dict({key: value for key, value in state.items() if key in model.state_dict()}, strict=False)
 
 
+def synchronise_batch_norm(model: FgmmModel, accelerator: Accelerator) -> FgmmModel:
+    """The model with statistics of the clips of all processes in its batch normalisation; the weights are the same.
+
+    Raises:
+        UserError: for several processes without GPUs, for which PyTorch has no such layers.
+    """
+    if accelerator.num_processes > 1 and accelerator.device.type == "cpu":
+        raise UserError("sync_batch_norm works on GPUs only; leave it out, or train with one process.")
+    return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+
+
 def make_optimizer(model: FgmmModel, config: PretrainConfig) -> torch.optim.Optimizer:
     """AdamW over the parameters that are not frozen; weights of one dimension or none do not decay."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -260,4 +282,10 @@ def make_batches(
         epoch=progress.epoch,
         position=progress.position,
     )
-    return DataLoader(clips, batch_size=None, num_workers=config.num_workers, pin_memory=torch.cuda.is_available())
+    return DataLoader(
+        clips,
+        batch_size=None,
+        num_workers=config.num_workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=ignore_termination,
+    )
