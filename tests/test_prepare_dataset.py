@@ -141,7 +141,8 @@ def test_slide_shows_need_photographs(prepare, put, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--chatter", 1], "--chatter and --slide_size need --slides"),
+        (["--chatter", 1], "--chatter needs --slides or --joined"),
+        (["--slide_size", 32], "--slide_size needs --slides"),
         (["--slides", 2, "--slide_size", 33], "33 is not positive and even"),
         (["--slides", 0], "0 is less than 1"),
         (["--swapped", 1.5], "1.5 is not between 0 and 1"),

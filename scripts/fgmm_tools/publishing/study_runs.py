@@ -202,7 +202,7 @@ def measure(run: Run, corpus: Path, output: Path) -> dict:
         "metrics_of_pooled_vectors": evaluate("test", "coarse"),
         "metrics_on_validation": evaluate("validation", "trained"),
         "seed": run.seed,
-        **describe_run(time.monotonic() - started, launcher="python"),
+        **describe_run(time.monotonic() - started),
         "settings": run.settings(),
         "run": asdict(run),
         "training": read_training_record(str(output)),
