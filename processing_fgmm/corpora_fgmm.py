@@ -13,6 +13,7 @@ from datasets import (
     Audio,
     Image,
     IterableDataset,
+    Value,
     Video,
     get_dataset_config_names,
     get_dataset_default_config_name,
@@ -107,6 +108,22 @@ def check_schema(corpus: IterableDataset, name: str) -> None:
             raise CorpusError(
                 f"The column 'captions' of {name} lacks the field {missing[0]!r}; give text, start and end (s)."
             )
+        check_type(fields["text"], ("string", "large_string"), f"The field 'text' of the captions of {name}")
+    check_type(features["video_id"], ("string", "large_string"), f"The column 'video_id' of {name}")
+    for column in features.keys() & set(MEDIA_COLUMNS):
+        check_type(
+            features[column], ("string", "large_string", "binary", "large_binary"), f"The column {column!r} of {name}"
+        )
+
+
+def check_type(feature, dtypes: tuple[str, ...], place: str) -> None:
+    """Checks the type of a column's values; files may also be undecoded, `{"bytes", "path"}`.
+
+    Raises:
+        CorpusError: naming the place, when it is another.
+    """
+    if isinstance(feature, Value) and feature.dtype not in dtypes:
+        raise CorpusError(f"{place} holds {feature.dtype}, not {' or '.join(dtypes[::2])}; make the corpus again.")
 
 
 def check_times(corpus: IterableDataset) -> None:

@@ -61,6 +61,7 @@ def train(config: PretrainConfig, corpus, accelerator, run, termination) -> None
         suggest_threads,
     )
     from fgmm_tools.training.setup import (
+        check_model,
         make_batches,
         make_model,
         make_optimizer,
@@ -71,6 +72,7 @@ def train(config: PretrainConfig, corpus, accelerator, run, termination) -> None
     set_seed(config.seed)  # the same initial weights in every process
     processor = make_processor(config, corpus)
     model = make_model(config, processor)
+    check_model(model, processor)
     if config.sync_batch_norm:
         model = synchronise_batch_norm(model, accelerator)
     accelerator.print(describe_sizes(config, model, accelerator))

@@ -68,6 +68,13 @@ def test_a_killed_run_resumes_from_its_last_whole_checkpoint(trained, narrated, 
         ({"model.video_config": "{depths: [9]}"}, "depths"),
         ({"resume_from": "nowhere"}, "not a checkpoint"),
         ({"train_split": "training"}, "training"),
+        ({"eval_split": "training", "eval_steps": 1}, "no split 'training', only train, test"),
+        ({"model.projection_dim": 0}, "cannot encode a clip with these settings"),
+        ({"model.audio_config.embedding_size": -3}, "model of this configuration cannot be made"),
+        ({"video_processor": "{num_frames: 2.5}"}, "processor cannot make inputs with these settings"),
+        ({"video_processor": "{size: {shortest_edge: 0}}"}, "processor cannot make inputs with these settings"),
+        ({"feature_extractor": "{hop_length: 0}"}, "processor cannot make inputs with these settings"),
+        ({"feature_extractor": "{feature_size: 0}"}, "cannot encode a clip with these settings"),
     ],
 )
 def test_errors_come_before_the_first_step(narrated, pretrain_here, tmp_path, fields, named):

@@ -9,8 +9,11 @@ from fgmm_tools.training.configuration import parse_config
 @pytest.mark.parametrize(
     "fields,named",
     [
-        ({"model.projection_dims": 8}, "'model.projection_dims'; did you mean 'model.projection_dim'"),
-        ({"model.video_config": "{width: 2}"}, "'model.video_config.width'"),
+        (
+            {"model.projection_dims": 8},
+            "The field 'model' is wrong: FgmmConfig has no option 'projection_dims'; did you mean 'projection_dim'",
+        ),
+        ({"model.video_config": "{width: 2}"}, "FgmmVideoConfig has no option 'width'"),
         ({"model.video_config": "small"}, "'model.video_config' must hold"),
         ({"video_processor": "{frames: 2}"}, "'video_processor.frames'; did you mean 'video_processor.num_frames'"),
         ({"feature_extractor.hop": 2}, "'feature_extractor.hop'"),

@@ -123,7 +123,7 @@ def test_what_a_model_cannot_be_made_from_is_named(trained, narrated, tmp_path, 
 
 def test_our_encoders_fit_the_processor(processor):
     config = parse_config(["--dataset", "corpus", "--output_dir", "out", "--model.projection_dim", "12"])
-    made = setup.make_model_config(config, processor, start=None)
+    made = setup.make_model_config(config, None, processor)
     assert isinstance(made, FgmmConfig) and made.projection_dim == 12
     assert made.text_config.vocab_size == len(processor.tokenizer) and made.audio_config.num_mel_bins == 32
 
@@ -131,6 +131,6 @@ def test_our_encoders_fit_the_processor(processor):
 def test_encoders_of_transformers_keep_their_own_sizes(processor):
     start = make_model(video="vit", audio="wav2vec2", text="bert")
     config = parse_config(["--dataset", "corpus", "--output_dir", "out"])
-    made = setup.make_model_config(config, processor, start)
+    made = setup.make_model_config(config, start.config, processor)
     assert made.text_config.vocab_size == start.config.text_config.vocab_size != len(processor.tokenizer)
     assert made.projection_dim == start.config.projection_dim and made.video_config.model_type == "vit"

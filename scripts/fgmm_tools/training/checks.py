@@ -8,30 +8,25 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from datasets import IterableDataset, get_dataset_split_names
 
-from modeling_fgmm import FgmmConfig
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
 from processing_fgmm.corpora_fgmm import corpus_errors, load_corpus
 
 from ..cli import UserError
-from .configuration import PretrainConfig, check_names, field_names
-from .setup import load_init_processor
+from .configuration import PretrainConfig, check_names
+from .setup import load_init_config, load_init_processor, make_model_config
 
 
 def check_config(config: PretrainConfig) -> None:
     """Checks what the command line could not without the libraries that train.
 
     Raises:
-        UserError: naming the first field that does not exist or has no effect, or what is not installed.
+        UserError: naming the first field that does not exist or has no effect, what is not installed, or a model to
+            initialise from that is none of ours.
     """
-    check_names(config.model, field_names(FgmmConfig), "model.")  # transformers' classes take misspelt ones in silence
-    for part, kind in FgmmConfig.sub_configs.items():
-        values = config.model.get(part, {})
-        if not isinstance(values, dict):
-            raise UserError(f"The field 'model.{part}' must hold `field: value` pairs, not {values!r}.")
-        if "model_type" not in values:  # else it is one of transformers' encoders
-            check_names(values, field_names(kind), f"model.{part}.")
+    make_model_config(config, load_init_config(config.init_from) if config.init_from else None)
     for part, kind in (("video_processor", FgmmVideoProcessor), ("feature_extractor", FgmmFeatureExtractor)):
-        check_names(getattr(config, part), list(inspect.signature(kind.__init__).parameters), f"{part}.")
+        names = inspect.signature(kind.__init__).parameters  # transformers' classes take misspelt ones in silence
+        check_names(getattr(config, part), list(names), f"{part}.")
     available = [str(tracker) for tracker in get_available_trackers()]
     for name in config.trackers:
         if name not in available:

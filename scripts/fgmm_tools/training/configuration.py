@@ -35,7 +35,8 @@ from ..cli import UserError
 load_plain_yaml = get_loader("yaml")  # it reads 1e-3 as a number, as PyYAML does not
 BatchSize = restricted_number_type("IntFrom2", int, (">=", 2))  # a contrast needs two clips
 VocabularySize = restricted_number_type("IntFrom3", int, (">=", 3))  # padding, the unknown word, and one more
-Workers = restricted_number_type("IntFrom0To1024", int, [(">=", 0), ("<=", 1024)])
+AtMost1024 = restricted_number_type("IntFrom0To1024", int, [(">=", 0), ("<=", 1024)])  # processes or threads
+ClipSeconds = restricted_number_type("FloatAbove0To3600", float, [(">", 0), ("<=", 3600)])
 Area = restricted_number_type("FloatAbove0To1", float, [(">", 0), ("<=", 1)])
 # The largest whole number in any field; NumPy takes no larger seed.
 MAX_INTEGER = 2**32 - 1
@@ -55,7 +56,7 @@ class Data:
     """split that is trained on"""
     eval_split: str = "test"
     """split that retrieval is evaluated on; a corpus without the split test trains without evaluation"""
-    clip_seconds: PositiveFloat | None = None
+    clip_seconds: ClipSeconds | None = None
     """window shown of each item, s; null: that of init_from, or else 10"""
     num_captions: PositiveInt = 4
     """candidate captions nearest to the window (K)"""
@@ -65,7 +66,7 @@ class Data:
     """mirror every second clip; not where captions say left and right"""
     block_size: PositiveInt = 1024
     """rows shuffled together"""
-    num_workers: Workers = 2
+    num_workers: AtMost1024 = 2
     """decoding processes; 0: decode in the training process"""
     max_failed_share: ClosedUnitInterval = 0.1
     """share of clips that cannot be decoded above which training stops, counted over processes at each log line"""
@@ -125,7 +126,7 @@ class Optimisation:
     """recompute activations in the backward pass, for less memory"""
     sync_batch_norm: bool = False
     """batch normalisation over the clips of all processes, on GPUs; else each process has its own statistics"""
-    num_threads: NonNegativeInt = 0
+    num_threads: AtMost1024 = 0
     """threads of a process's arithmetic on the CPU; 0: what OMP_NUM_THREADS says, or else all cores"""
     seed: NonNegativeInt = 0
     """of weights, order, crops and dropout"""
@@ -300,6 +301,8 @@ def describe_error(error: Exception) -> str:
     text = " ".join(str(error).split())
     if unknown := re.search(r"(?:Option '|unrecognized arguments: --)(\w+)", text):
         return describe_unknown(unknown[1], field_names(PretrainConfig))
+    if of_union := re.fullmatch(r"(\S+: )Does not validate against any of the Union.*? Errors: - (.*?) - .*", text):
+        text = "".join(of_union.groups())  # the other type of a union is None
     text = re.sub(r"<class '(\w+)'>", r"\1", text.removesuffix("."))
     return re.sub(r'Parser key "(.*?)":', r"\1:", text) + "."
 

@@ -1,6 +1,7 @@
 """What a run trains with: processor, model, optimiser, batches."""
 
 import inspect
+from collections.abc import Collection
 
 import torch
 from accelerate import Accelerator
@@ -22,6 +23,7 @@ from .tokenizer import iterate_captions, train_word_tokenizer
 
 # Rows that are read, without their media, to check a corpus and to train a tokenizer.
 MAX_ROWS_CHECKED = 100_000
+MODALITIES = ("video", "audio", "text")
 # What the configuration of a model that is initialised from another takes over from it.
 INIT_FIELDS = (
     *("modalities", "frozen", "projection_dim", "audio_padding_value"),
@@ -72,26 +74,33 @@ def make_part(kind: type, values: dict, start):
     taken_over = {name: value for name, value in vars(start).items() if name in names} if type(start) is kind else {}
     try:
         return kind(**{**taken_over, **values})
-    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-        raise UserError(f"{kind.__name__} does not take {values}: {' '.join(str(error).split())}.") from error
+    except Exception as error:  # whatever transformers meets in values of another type
+        raise UserError(f"{kind.__name__} does not take {values}: {describe_cause(error)}.") from error
 
 
 def check_processor(processor: FgmmProcessor) -> None:
-    """Lets the processor make inputs of one black clip without sound and with a caption.
+    """Lets the processor make inputs of one black clip, silent and with a caption.
 
     Raises:
         UserError: when it cannot.
     """
-    frames = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
-    silence = torch.zeros(processor.feature_extractor.sampling_rate)
     try:
-        processor(videos=[frames], audio=[silence], text=["a caption"], num_frames=processor.video_processor.num_frames)
-    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
-        cause = " ".join(str(error).split())
+        make_blank_inputs(processor)
+    except Exception as error:  # whatever is met with sizes and rates out of range
         raise UserError(
-            f"The processor cannot make inputs with these settings ({cause.rstrip('.')}); change video_processor or "
-            "feature_extractor."
+            f"The processor cannot make inputs with these settings ({describe_cause(error)}); change video_processor "
+            "or feature_extractor."
         ) from error
+
+
+def make_blank_inputs(processor: FgmmProcessor, modalities: Collection[str] = MODALITIES) -> dict[str, torch.Tensor]:
+    """Model inputs of one black and silent clip of a second, with a caption."""
+    media = {
+        "videos": [torch.zeros(1, 3, 64, 64, dtype=torch.uint8)] if "video" in modalities else None,
+        "audio": [torch.zeros(processor.feature_extractor.sampling_rate)] if "audio" in modalities else None,
+        "text": ["a caption"] if "text" in modalities else None,
+    }
+    return processor(**media, num_frames=processor.video_processor.num_frames)
 
 
 def read_captions(config: PretrainConfig, corpus: IterableDataset) -> list[str]:
@@ -129,13 +138,13 @@ def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
     """A model that fits the processor, with random weights, or encoders and projections of `init_from`.
 
     Raises:
-        UserError: for values that FgmmConfig does not take, or a model that it cannot be initialised from.
+        UserError: for values that a model cannot have, or a model that it cannot be initialised from.
     """
     start = load_init_model(config.init_from) if config.init_from else None
     try:
-        model = FgmmModel(make_model_config(config, processor, start))
-    except (StrictDataclassError, ValueError, TypeError) as error:
-        raise UserError(f"The model's configuration is wrong: {' '.join(str(error).split())}.") from error
+        model = FgmmModel(make_model_config(config, start and start.config, processor))
+    except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:  # of layers of impossible sizes
+        raise UserError(f"A model of this configuration cannot be made: {describe_cause(error)}.") from error
     if start:
         copy_encoders(start, model, config.init_from)
     if "video" in model.encoders and model.config.video_config.model_type == "fgmm_video":
@@ -146,31 +155,64 @@ def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
     return model
 
 
-def make_model_config(config: PretrainConfig, processor: FgmmProcessor, start: FgmmModel | None) -> FgmmConfig:
+def check_model(model: FgmmModel, processor: FgmmProcessor) -> None:
+    """Lets the model encode one black clip, silent and with a caption; it stays as it is.
+
+    Raises:
+        UserError: when it cannot.
+    """
+    inputs, is_training = make_blank_inputs(processor, model.config.modalities), model.training
+    try:
+        with torch.no_grad():
+            model.eval()(**inputs)
+    except Exception as error:  # whatever is met in layers that do not fit each other or the inputs
+        raise UserError(
+            f"The model cannot encode a clip with these settings ({describe_cause(error)}); change model, "
+            "video_processor or feature_extractor."
+        ) from error
+    finally:
+        model.train(is_training)
+
+
+def make_model_config(
+    config: PretrainConfig, start: FgmmConfig | None, processor: FgmmProcessor | None = None
+) -> FgmmConfig:
     """The model's configuration: the fields of `start`, sizes that the processor sets, then the run's own fields.
 
     Args:
         config: of the run.
+        start: of the model to initialise from.
         processor: sets vocabulary, padding token and mel bands of our encoders.
-        start: model to initialise from.
 
     Raises:
-        StrictDataclassError, ValueError, TypeError: for values that FgmmConfig does not take.
+        UserError: for options that FgmmConfig does not have, or values that it does not take.
     """
-    taken_over = {name: start.config.to_dict()[name] for name in INIT_FIELDS} if start else {}
-    sizes = {
-        "video_config": {},
-        "text_config": {"vocab_size": len(processor.tokenizer), "pad_token_id": processor.tokenizer.pad_token_id},
-        "audio_config": {"num_mel_bins": processor.feature_extractor.feature_size},
-    }
+    taken_over = {name: start.to_dict()[name] for name in INIT_FIELDS} if start else {}
+    sizes = {part: {} for part in FgmmConfig.sub_configs}
+    if processor:
+        tokenizer = processor.tokenizer
+        sizes["text_config"] = {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
+        sizes["audio_config"] = {"num_mel_bins": processor.feature_extractor.feature_size}
     values = {**taken_over, **config.model}
     for part, fitting in sizes.items():
+        own = config.model.get(part, {})
+        if not isinstance(own, dict):
+            raise UserError(f"The field 'model.{part}' must hold `field: value` pairs, not {own!r}.")
         of_start = taken_over.get(part, {})
         own_type = FgmmConfig.sub_configs[part].model_type
         if of_start.get("model_type", own_type) != own_type:  # one of transformers' encoders, with its own processor
             fitting = {}
-        values[part] = {**of_start, **fitting, **config.model.get(part, {})}
-    return FgmmConfig(**values)
+        values[part] = {**of_start, **fitting, **own}
+    try:
+        return FgmmConfig(**values)
+    except (StrictDataclassError, ValueError, TypeError) as error:
+        raise UserError(f"The field 'model' is wrong: {describe_cause(error)}.") from error
+
+
+def describe_cause(error: Exception) -> str:
+    """What was wrong, without the lines around it of huggingface_hub's checks; no full stop at its end."""
+    cause = error.__cause__ if isinstance(error, StrictDataclassError) and error.__cause__ else error
+    return (" ".join(str(cause).split()) or type(cause).__name__).rstrip(".")
 
 
 def load_init_model(name: str) -> FgmmModel:
@@ -179,7 +221,7 @@ def load_init_model(name: str) -> FgmmModel:
     Raises:
         UserError: when it cannot be loaded, or is no fgmm model.
     """
-    check_init_model(name)
+    load_init_config(name)
     return load_model(name)[0]
 
 
@@ -189,25 +231,26 @@ def load_init_processor(name: str) -> FgmmProcessor:
     Raises:
         UserError: when it cannot be loaded.
     """
-    check_init_model(name)
+    load_init_config(name)
     try:
         return FgmmProcessor.from_pretrained(name)
     except (OSError, ValueError) as error:
         raise UserError(f"The processor of {name!r} could not be loaded: {first_line(error)}") from error
 
 
-def check_init_model(name: str) -> None:
-    """Checks that a model to initialise from is one of ours.
+def load_init_config(name: str) -> FgmmConfig:
+    """The configuration of the model to initialise from.
 
     Raises:
-        UserError: when it has no configuration, or that of another kind of model.
+        UserError: when it cannot be loaded, or is that of another kind of model.
     """
     try:
         values, _ = FgmmConfig.get_config_dict(name)
-    except OSError as error:
+        if values.get("model_type") == FgmmConfig.model_type:
+            return FgmmConfig.from_dict(values)
+    except (OSError, StrictDataclassError, ValueError, TypeError) as error:
         raise UserError(f"The model {name!r} could not be loaded: {first_line(error)}") from error
-    if values.get("model_type") != FgmmConfig.model_type:
-        raise UserError(f"The model {name!r} is of type {values.get('model_type')!r}, not fgmm; give one of ours.")
+    raise UserError(f"The model {name!r} is of type {values.get('model_type')!r}, not fgmm; give one of ours.")
 
 
 def first_line(error: Exception) -> str:
