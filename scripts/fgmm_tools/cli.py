@@ -55,7 +55,7 @@ def run_command(parse_arguments: Callable[[], Arguments], main: Callable[[Argume
             interrupt.say()
             sys.exit(INTERRUPTED)
         if isinstance(error, Terminated):
-            leave(str(error), TERMINATED)
+            leave(str(error) if is_first_process() else "", TERMINATED)
         if isinstance(error, UserError) or is_package_error(error):
             leave(str(error), USER_ERROR)
         if isinstance(error, OSError) and error.errno in NO_SPACE:
@@ -113,7 +113,7 @@ class Interrupt:
 
     def say(self) -> None:
         """Says once, and in one of the processes that a launcher started, that the command was stopped."""
-        if not self.said and os.environ.get("LOCAL_RANK", "0") == "0":
+        if not self.said and is_first_process():
             os.write(sys.__stderr__.fileno(), b"Stopped.\n")
         self.said = True
 
@@ -160,10 +160,16 @@ def is_package_error(error: BaseException) -> bool:
     return isinstance(error, (CorpusError, MediaError))
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of the processes that a launcher started on this machine, or the only one."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def leave(sentence: str, code: int) -> None:
-    """Ends the process with a sentence on stderr."""
+    """Ends the process with a sentence on stderr, if any."""
     sys.stdout.flush()
-    print(sentence, file=sys.stderr)
+    if sentence:
+        print(sentence, file=sys.stderr)
     sys.exit(code)
 
 

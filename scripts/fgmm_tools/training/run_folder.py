@@ -162,7 +162,9 @@ def check_folder(folder: Path, checkpoint: Path | None) -> None:
             f"{folder} holds a run with checkpoints up to step {read_step(own[-1])}, with which one from {checkpoint} "
             "would be mixed; continue that run by --resume_from latest, or give another output_dir."
         )
-    if not own and (folder / "config.json").exists():
+    if own:
+        return
+    if (folder / "config.json").exists():
         raise UserError(f"{folder} holds a model and no checkpoint; give another output_dir or delete this one.")
     others = [path.name for path in sorted(folder.iterdir()) if not is_expected(path)]
     if others and not (folder / "pretrain.yaml").exists():

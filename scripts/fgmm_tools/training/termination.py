@@ -11,7 +11,7 @@ from types import FrameType
 import torch
 from accelerate import Accelerator
 
-from ..cli import TERMINATED, Terminated, is_importing
+from ..cli import Terminated, is_importing
 
 
 class Termination:
@@ -44,15 +44,20 @@ class Termination:
         if self.is_deferred:
             return
         if is_importing(frame):  # C++ modules abort when Python raises as they initialise
-            os._exit(TERMINATED)
+            self.send_again()
+            return
         raise Terminated("Stopped by SIGTERM before the first step.")
 
     def in_callback(self, unraisable) -> None:
         """Handles an exception in a destructor or callback, where Python goes on: the signal is sent once more."""
         if issubclass(unraisable.exc_type, Terminated):
-            threading.Timer(0.05, os.kill, (self.process, signal.SIGTERM)).start()
+            self.send_again()
         else:
             self.previous[1](unraisable)
+
+    def send_again(self) -> None:
+        """Sends the signal to this process once more, in a moment."""
+        threading.Timer(0.05, os.kill, (self.process, signal.SIGTERM)).start()
 
     def defer(self) -> None:
         """From now on the signal interrupts nothing; [`requested`] says that it came."""
