@@ -4,7 +4,8 @@ import pytest
 from accelerate import Accelerator
 
 from fgmm_tools.cli import UserError
-from fgmm_tools.training.monitoring import FailedClips
+from fgmm_tools.training import monitoring
+from fgmm_tools.training.monitoring import FailedClips, count_cores, suggest_threads
 from processing_fgmm.streams_fgmm import Batch, FailedClip
 
 
@@ -51,3 +52,44 @@ def test_too_large_a_share_of_failures_stops_the_run_after_100_clips(failures, t
 def test_a_batch_without_any_clip_stops_the_run_at_once(failures):
     with pytest.raises(UserError, match="None of the 2 clips of a batch could be decoded; the first: a is damaged"):
         failures(1.0).add(batch(0, "a", "b"))
+
+
+def test_more_threads_than_cores_are_said(monkeypatch):
+    accelerator = Accelerator(cpu=True)
+    monkeypatch.setattr(monitoring, "count_cores", lambda: 4)
+    monkeypatch.setattr(monitoring.torch, "get_num_threads", lambda: 4)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert suggest_threads(accelerator) is None
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert suggest_threads(accelerator) == (
+        "2 x 4 threads share 4 cores and wait for each other; --num_threads 2 fits."
+    )
+
+
+@pytest.mark.parametrize("text,cores", [("max 100000", 8), ("150000 100000", 1), ("300000 100000", 3), (None, 8)])
+def test_the_cores_of_a_container_are_counted(monkeypatch, tmp_path, text, cores):
+    monkeypatch.setattr(monitoring.os, "sched_getaffinity", lambda process: range(8))
+    monkeypatch.setattr(monitoring, "CPU_QUOTA", tmp_path / "cpu.max")
+    if text:
+        (tmp_path / "cpu.max").write_text(text)
+    assert count_cores() == cores
+
+
+def test_evaluations_are_results_files(trained, narrated):
+    files = sorted((trained[0] / "evaluations").iterdir())
+    assert [path.name for path in files] == ["step-0000012.json", "step-0000024.json"]
+    for path, step in zip(files, (12, 24), strict=True):
+        record = json.loads(path.read_text())
+        assert (record["step"], record["dataset"], record["split"]) == (step, str(narrated), "test")
+        assert record["metrics"]["text_to_video"]["num_items"] == 8 and record["training"]["clips_seen"] == step * 8
+        assert set(record) >= {"model", "protocol", "seed", "command", "commit", "device", "seconds", "date"}
+
+
+def test_a_split_that_cannot_be_evaluated_does_not_end_the_run(narrated, pretrain_here, tmp_path, monkeypatch, capsys):
+    def fail(*arguments):
+        raise UserError("Nothing can be decoded.")
+
+    monkeypatch.setattr(monitoring, "measure", fail)
+    pretrain_here(narrated, tmp_path, max_steps=2, eval_steps=1)
+    assert capsys.readouterr().out.count("is not evaluated: Nothing can be decoded.") == 2
+    assert (tmp_path / "model.safetensors").exists()

@@ -20,7 +20,7 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 
 @pytest.fixture
 def terminate(narrated, tmp_path):
-    """Trains in tmp_path and sends SIGTERM to all processes when a file is there; gives exit code and what was written."""
+    """Trains in tmp_path, sends SIGTERM to all processes when a file is there; gives exit code and output."""
 
     def run(*launch, marker="checkpoints/step-0000002", **fields) -> tuple[int, str]:
         words = training_arguments(narrated, tmp_path, save_steps=2, **fields)

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Collection
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
 from torch.utils.data import DataLoader
@@ -115,9 +115,12 @@ def read_captions(config: PretrainConfig, corpus: IterableDataset) -> list[str]:
     texts = [text for row in rows for text in row]
     if not any(text.strip() for text in texts):
         raise UserError(f"The corpus {config.dataset!r} has no caption anywhere in its split {config.train_split!r}.")
-    if len(rows) < config.batch_size:
+    processes = PartialState().num_processes
+    if len(rows) < config.batch_size * processes:
+        of_all = f" in each of {processes} processes" if processes > 1 else ""
         raise UserError(
-            f"The corpus {config.dataset!r} has {len(rows)} clips, fewer than batch_size {config.batch_size}."
+            f"The corpus {config.dataset!r} has {len(rows)} clips in its split {config.train_split!r}, fewer than "
+            f"batch_size {config.batch_size}{of_all}; lower batch_size or add clips."
         )
     return texts
 
