@@ -139,8 +139,8 @@ def check_times(corpus: IterableDataset) -> None:
             num_captions += 1
             if caption["start"] is None or caption["end"] is None:
                 raise CorpusError(
-                    f"The caption {caption['text']!r} of {row['video_id']} in {name} has no start and end, so it cannot "
-                    "be an item of its own; evaluate whole clips of this corpus."
+                    f"The caption {caption['text']!r} of {row['video_id']} in {name} has no start and end, so it "
+                    "cannot be an item of its own; evaluate whole clips of this corpus."
                 )
     if not num_captions:
         raise CorpusError(f"In {name} is no caption that could be an item of its own; evaluate whole clips of it.")

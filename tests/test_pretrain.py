@@ -64,7 +64,7 @@ def test_a_killed_run_resumes_from_its_last_whole_checkpoint(trained, narrated, 
 @pytest.mark.parametrize(
     "fields,named",
     [
-        ({"batch_size": 64}, "32 clips, fewer than batch_size 64"),
+        ({"batch_size": 64}, "32 clips in its split 'train', fewer than batch_size 64"),
         ({"model.video_config": "{depths: [9]}"}, "depths"),
         ({"resume_from": "nowhere"}, "not a checkpoint"),
         ({"train_split": "training"}, "training"),
