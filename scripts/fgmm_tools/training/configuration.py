@@ -301,9 +301,9 @@ def describe_error(error: Exception) -> str:
     text = " ".join(str(error).split())
     if unknown := re.search(r"(?:Option '|unrecognized arguments: --)(\w+)", text):
         return describe_unknown(unknown[1], field_names(PretrainConfig))
+    text = re.sub(r"<class '(\w+)'>", r"\1", text.removesuffix("."))
     # Of the types of a union the other one is None.
     text = re.sub(r"Does not validate against any of the Union.*? Errors: - (.*?) - Expected a NoneType.*", r"\1", text)
-    text = re.sub(r"<class '(\w+)'>", r"\1", text.removesuffix("."))
     return re.sub(r'Parser key "(.*?)":', r"\1:", text) + "."
 
 
