@@ -13,6 +13,7 @@ from datasets import (
     Audio,
     Image,
     IterableDataset,
+    Value,
     Video,
     get_dataset_config_names,
     get_dataset_default_config_name,
@@ -126,6 +127,22 @@ def check_schema(corpus: IterableDataset, name: str) -> None:
             raise CorpusError(
                 f"The column 'captions' of {name} lacks the field {missing[0]!r}; give text, start and end (s)."
             )
+        check_type(fields["text"], ("string", "large_string"), f"The field 'text' of the captions of {name}")
+    check_type(features["video_id"], ("string", "large_string"), f"The column 'video_id' of {name}")
+    for column in features.keys() & set(MEDIA_COLUMNS):
+        check_type(
+            features[column], ("string", "large_string", "binary", "large_binary"), f"The column {column!r} of {name}"
+        )
+
+
+def check_type(feature, dtypes: tuple[str, ...], place: str) -> None:
+    """Checks the type of a column's values; files may also be undecoded, `{"bytes", "path"}`.
+
+    Raises:
+        CorpusError: naming the place, when it is another.
+    """
+    if isinstance(feature, Value) and feature.dtype not in dtypes:
+        raise CorpusError(f"{place} holds {feature.dtype}, not {' or '.join(dtypes[::2])}; make the corpus again.")
 
 
 def check_times(corpus: IterableDataset) -> None:
@@ -134,18 +151,18 @@ def check_times(corpus: IterableDataset) -> None:
     Raises:
         CorpusError: with the first caption that lacks them, or when there are no captions.
     """
-    num_captions = 0
+    num_captions, name = 0, f"the corpus {corpus.info.dataset_name!r}"
     rows = corpus.select_columns(["video_id", "captions"]) if "captions" in (corpus.column_names or []) else []
     for row in rows:
         for caption in row["captions"] or []:
             num_captions += 1
             if caption["start"] is None or caption["end"] is None:
                 raise CorpusError(
-                    f"The caption {caption['text']!r} of {row['video_id']} has no start and end, so it cannot be an "
-                    "item of its own; evaluate whole clips of this corpus."
+                    f"The caption {caption['text']!r} of {row['video_id']} in {name} has no start and end, so it "
+                    "cannot be an item of its own; evaluate whole clips of this corpus."
                 )
     if not num_captions:
-        raise CorpusError("The corpus has no caption that could be an item of its own; evaluate whole clips of it.")
+        raise CorpusError(f"In {name} is no caption that could be an item of its own; evaluate whole clips of it.")
 
 
 __all__ = [

@@ -35,6 +35,15 @@ from .processing_fgmm import FgmmProcessor
 MAX_BLOCK_BYTES = 512_000_000
 
 
+@dataclass(frozen=True)
+class FailedClip:
+    """A clip that could not be decoded: the id of its row, the path of its file if it has one, and the reason."""
+
+    video_id: str
+    file: str | None
+    reason: str
+
+
 @dataclass
 class Batch:
     """Model inputs of a training step and their place in the stream.
@@ -42,7 +51,7 @@ class Batch:
     inputs: see [`collate`]; empty when no clip of the batch could be decoded.
     epoch, position: of the next batch, from which a resumed run continues.
     num_clips: clips in `inputs` (B).
-    failures: one message for each clip that could not be decoded.
+    failures: the clips that could not be decoded.
     damaged: a message for each clip in which damaged packets were left out, by its id.
     """
 
@@ -50,7 +59,7 @@ class Batch:
     epoch: int
     position: int
     num_clips: int
-    failures: list[str] = field(default_factory=list)
+    failures: list[FailedClip] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
 
 
@@ -179,7 +188,8 @@ class NarratedClips(TorchIterableDataset):
             try:
                 clips.append(self.sample_clip(row, generator))
             except MediaError as error:
-                failures.append(str(error))
+                media = next((row[column] for column in MEDIA_COLUMNS if row.get(column)), {})
+                failures.append(FailedClip(row["video_id"], media.get("path"), str(error)))
         inputs = collate(self.processor, clips, self.with_video, self.with_audio) if clips else {}
         damaged = {clip.video_id: clip.damage for clip in clips if clip.damage}
         return Batch(inputs, epoch, position + 1, len(clips), failures, damaged)
@@ -314,4 +324,4 @@ def in_order(loader: DataLoader) -> Iterator[tuple[int, list[EvaluationItem | st
             expected += loader.dataset.world_size
 
 
-__all__ = ["Batch", "EvaluationClips", "EvaluationItem", "NarratedClips", "in_order"]
+__all__ = ["Batch", "EvaluationClips", "EvaluationItem", "FailedClip", "NarratedClips", "in_order"]

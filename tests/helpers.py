@@ -65,6 +65,7 @@ TINY_RUN = {
     "video_processor": "{num_frames: 4, size: {shortest_edge: 32}, crop_size: {height: 32, width: 32}}",
     "feature_extractor": "{feature_size: 32, hop_length: 640}",
     "clip_seconds": 5.0,
+    "max_phrase_words": 4,
     "batch_size": 8,
     "num_workers": 0,
     "warmup_steps": 2,

@@ -184,7 +184,7 @@ def press_ctrl_c(command: list[str], marker: str, delay: float = 0.0, timeout: f
 
 
 COMMAND = """
-import sys, time
+import hashlib, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from fgmm_tools.cli import run_command, stop_in_silence
@@ -204,6 +204,14 @@ def main(place):
         import torch, transformers, modeling_fgmm, processing_fgmm
     if place == "destructor":
         Lost()
+    if place == "compiled":
+        print("READY", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"word", b"salt", 2**31 - 1)  # for minutes, without Python's handlers
+    if place == "unwound":
+        try:
+            wait()
+        finally:
+            time.sleep(60)
     if place == "converted":
         try:
             wait()
@@ -249,3 +257,61 @@ def test_a_command_says_that_the_home_cannot_be_written(narrated):
     environment = {"PATH": os.environ["PATH"], "HOME": "/proc/home"}
     answer = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert answer.returncode == 2 and "cannot write to /proc/home (" in answer.stderr and "HF_HOME" in answer.stderr
+
+
+@pytest.mark.parametrize("place", ["main", "destructor", "converted", "compiled", "unwound", "fork", "spawn"])
+def test_ctrl_c_is_a_sentence_and_code_130(command, place):
+    """Also where the command would go on for a minute, in compiled code or as it is unwound."""
+    code, written = press_ctrl_c([sys.executable, command, place], "READY", 0.1, timeout=30)
+    assert (code, written.strip()) == (130, "Stopped.")
+
+
+def test_a_full_disk_is_a_sentence_and_code_2(capsys, restored_signals):
+    error = OSError(errno.ENOSPC, "No space left on device", "/disk/model.safetensors")
+    with pytest.raises(SystemExit) as caught:
+        cli.run_command(lambda: error, fail)
+    sentence = (
+        "There is no space left on the disk to write /disk/model.safetensors; make room and run the command again.\n"
+    )
+    assert caught.value.code == 2 and capsys.readouterr().err == sentence
+
+
+@pytest.mark.parametrize("rank,sentence", [("0", "Stopped by SIGTERM.\n"), ("1", "")])
+def test_sigterm_is_a_sentence_of_one_process_and_code_143(capsys, restored_signals, monkeypatch, rank, sentence):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    with pytest.raises(SystemExit) as caught:
+        cli.run_command(lambda: cli.Terminated("Stopped by SIGTERM."), fail)
+    assert caught.value.code == 143 and capsys.readouterr().err == sentence
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.4, 0.8])
+def test_ctrl_c_while_modules_are_imported(command, delay):
+    code, written = press_ctrl_c([sys.executable, command, "import"], "READY", delay)
+    assert (code, written.strip()) == (130, "Stopped.")
+
+
+def test_ctrl_c_under_the_launcher(command):
+    """The sentence is ours; the launcher has the same signal and adds its own traceback, which ends in its code."""
+    _, written = press_ctrl_c([*LAUNCH, command, "main"], "READY", 0.1)
+    assert written.count("Stopped.\n") == 1 and "command.py" not in written and "fgmm_tools" not in written
+
+
+def test_a_signal_that_was_ignored_stays_ignored(command):
+    """As that of Ctrl-C is by what shells run in the background."""
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        process = subprocess.Popen([sys.executable, command, "main"], stdout=subprocess.PIPE)
+        assert process.stdout.readline() == b"READY\n"
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    process.send_signal(signal.SIGINT)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.kill()
+    process.wait()
+
+
+def test_ctrl_c_in_training_with_workers(narrated, tmp_path):
+    words = training_arguments(narrated, tmp_path, max_steps=10_000, num_workers=2)
+    code, written = press_ctrl_c([sys.executable, str(ROOT / "scripts/pretrain.py"), *words], "loss=")
+    assert code == 130 and "Stopped.\n" in written and "Traceback" not in written and "Error" not in written

@@ -123,6 +123,24 @@ def test_configurations_are_official_splits(tmp_path):
         load_corpus(str(tmp_path), "test", "split3")
 
 
+CAPTION = {"text": "a ball", "start": 0.0, "end": 1.0}
+
+
+@pytest.mark.parametrize(
+    "changes,message",
+    [
+        ({"video": 7}, "The column 'video' of .* holds int64, not string or binary"),
+        ({"video_id": 7}, "The column 'video_id' of .* holds int64, not string"),
+        ({"captions": [{**CAPTION, "text": 7}]}, "The field 'text' of the captions of .* holds int64, not string"),
+    ],
+)
+def test_columns_of_wrong_types_are_named(tmp_path, changes, message):
+    row = {"video_id": "a", "video": b"x", "captions": [CAPTION], **changes}
+    Dataset.from_list([row]).to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    with pytest.raises(CorpusError, match=message):
+        load_corpus(str(tmp_path), "train")
+
+
 def test_an_incomplete_corpus_is_refused(folder):
     (folder / "corpus.json").write_text("{}")
     with pytest.raises(CorpusError, match="corpus' is incomplete; run the command that makes it again"):
@@ -134,8 +152,12 @@ def test_an_incomplete_corpus_is_refused(folder):
 def test_captions_without_times_are_named(folder, tmp_path):
     check_times(load_corpus(str(folder), "train"))
     for name, captions, message in (
-        ("none", [], "has no caption"),
-        ("some", [make_caption("a", 0.0, 1.0), make_caption("b")], "'b' of clip-0 has no start and end"),
+        ("none", [], "In the corpus 'none' is no caption"),
+        (
+            "some",
+            [make_caption("a", 0.0, 1.0), make_caption("b")],
+            "'b' of clip-0 in the corpus 'some' has no start and end",
+        ),
     ):
         write_rows(tmp_path / name / "train-00000-of-00001.parquet", captions, ["clip-0"])
         with pytest.raises(CorpusError, match=message):

@@ -105,8 +105,8 @@ def test_large_media_are_permuted_in_smaller_blocks(corpus, processor, monkeypat
 
 def test_a_damaged_clip_is_left_out_and_named(corpus, processor):
     batches = take(stream(corpus, processor, batch_size=7), 2)
-    failures = [message for batch in batches for message in batch.failures]
-    assert len(failures) == 1 and "clip-5" in failures[0]
+    failures = [failure for batch in batches for failure in batch.failures]
+    assert len(failures) == 1 and failures[0].video_id == "clip-5" and "clip-5" in failures[0].reason
     assert sorted(batch.num_clips for batch in batches) == [6, 7]
     assert all(len(batch.inputs["input_ids"]) == batch.num_clips for batch in batches)
 

@@ -1,48 +1,29 @@
+import json
+import shutil
+from types import SimpleNamespace
+
 import pytest
 import torch
 from accelerate import Accelerator
 from helpers import ROOT, TINY_RUN, training_arguments, write_corpus
 from safetensors.torch import load_file
 from tiny_encoders import make_model
-from transformers import AutoProcessor, AutoTokenizer
+from transformers import AutoModel, AutoProcessor, AutoTokenizer
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.training import setup
 from fgmm_tools.training.checkpoints import Progress
+from fgmm_tools.training.checks import check_config, settle_config
 from fgmm_tools.training.configuration import parse_config
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm.corpora_fgmm import load_corpus
-
-
-@pytest.mark.parametrize(
-    "fields,named",
-    [
-        ({"model.projection_dims": 8}, "'model.projection_dims'; did you mean 'model.projection_dim'"),
-        ({"model.video_config": "{width: 2}"}, "'model.video_config.width'"),
-        ({"model.video_config": "small"}, "'model.video_config' must hold"),
-        ({"video_processor": "{frames: 2}"}, "'video_processor.frames'; did you mean 'video_processor.num_frames'"),
-        ({"feature_extractor.hop": 2}, "'feature_extractor.hop'"),
-        ({"trackers": "[wandbx]"}, "'wandbx'"),
-        ({"output_dir": "/proc/nothing"}, "/proc/nothing"),
-    ],
-)
-def test_what_is_misspelt_or_missing_is_named(tmp_path, fields, named):
-    config = parse_config(training_arguments("corpus", **{"output": tmp_path, **fields}))
-    with pytest.raises(UserError) as caught:
-        setup.check_config(config)
-    assert named in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_fields_of_encoders_of_transformers_are_left_to_them(tmp_path):
-    words = ["--dataset", "corpus", "--output_dir", str(tmp_path), "--model.video_config.model_type", "vit"]
-    setup.check_config(parse_config([*words, "--model.video_config.patch_size", "16"]))
 
 
 @pytest.mark.parametrize("name", ["fgmm-tiny", "fgmm-small", "flickr8k", "grid"])
 def test_shipped_configurations_build_a_model(name, tokenizer, tmp_path):
     words = ["--config", str(ROOT / "scripts" / "configs" / f"{name}.yaml"), "--output_dir", str(tmp_path)]
     config = parse_config(words)
-    setup.check_config(config)
+    check_config(config)
     processor = setup.FgmmProcessor(
         setup.FgmmVideoProcessor(**config.video_processor),
         setup.FgmmFeatureExtractor(**config.feature_extractor),
@@ -62,13 +43,23 @@ def rows(number, text):
 
 
 @pytest.mark.parametrize(
-    "number,text,named", [(8, " ", "no caption anywhere"), (4, "a red ball", "4 clips, fewer than batch_size 8")]
+    "number,text,named",
+    [(8, " ", "no caption anywhere"), (4, "a red ball", "4 clips in its split 'train', fewer than batch_size 8")],
 )
 def test_a_corpus_with_too_little_to_learn_from_is_refused(tmp_path, number, text, named):
     folder = write_corpus(tmp_path, rows(number, text))
     config = parse_config(training_arguments(folder, "out"))
     with pytest.raises(UserError, match=named):
         setup.make_processor(config, load_corpus(str(folder), "train"))
+
+
+def test_each_process_needs_a_batch(tmp_path, monkeypatch):
+    folder = write_corpus(tmp_path, rows(12, "a red ball"))
+    monkeypatch.setattr(setup, "PartialState", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(
+        UserError, match="12 clips in its split 'train', fewer than batch_size 8 in each of 2 processes"
+    ):
+        setup.make_processor(parse_config(training_arguments(folder, "out")), load_corpus(str(folder), "train"))
 
 
 def test_the_tokenizer_knows_the_words_of_the_corpus(tmp_path):
@@ -209,9 +200,51 @@ def test_what_a_model_cannot_be_made_from_is_named(trained, narrated, tmp_path, 
         setup.make_model(config, AutoProcessor.from_pretrained(source))
 
 
+def test_what_is_given_of_a_processor_is_set_and_the_rest_taken_over(trained, narrated):
+    """Of a model whose windows are 5 s, frames 32 pixels and spectrograms 32 bands."""
+    words = ["--dataset", str(narrated), "--output_dir", "out", "--init_from", str(trained[0]), "--batch_size", "8"]
+    corpus, accelerator = load_corpus(str(narrated), "train"), Accelerator(cpu=True)
+    config = parse_config([*words, "--eval_steps", "0", "--video_processor.num_frames", "2"])
+    config = settle_config(config, corpus, accelerator)
+    assert (config.clip_seconds, config.max_phrase_words) == (5.0, 4)
+    processor = setup.make_processor(config, corpus)
+    assert (processor.clip_seconds, processor.video_processor.num_frames) == (5.0, 2)
+    assert processor.video_processor.size == {"shortest_edge": 32} and processor.feature_extractor.feature_size == 32
+    config = settle_config(parse_config([*words, "--eval_steps", "0", "--clip_seconds", "2"]), corpus, accelerator)
+    assert setup.make_processor(config, corpus).clip_seconds == 2.0
+
+
+def test_a_model_whose_weights_are_others_than_its_configuration_says_is_refused(trained, narrated, tmp_path):
+    folder = shutil.copytree(trained[0], tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "projection_dim": 24}))
+    fields = {**WITHOUT_MODEL, "init_from": folder}
+    config = parse_config(training_arguments(narrated, tmp_path / "out", **fields))
+    with pytest.raises(UserError, match=f"model '{folder}'"):
+        setup.make_model(config, AutoProcessor.from_pretrained(trained[0]))
+
+
+def test_a_blank_clip_leaves_the_model_as_it_is(trained):
+    model, processor = AutoModel.from_pretrained(trained[0]).train(), AutoProcessor.from_pretrained(trained[0])
+    before, numbers = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    setup.check_model(model, processor)
+    assert model.training and torch.equal(torch.get_rng_state(), numbers)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_batch_normalisation_over_processes_keeps_the_weights(model):
+    weights = model.state_dict()
+    norms = sum(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    made = setup.synchronise_batch_norm(model, SimpleNamespace(num_processes=1, device=torch.device("cpu")))
+    assert sum(isinstance(module, torch.nn.SyncBatchNorm) for module in made.modules()) == norms > 0
+    assert all(torch.equal(value, weights[name]) for name, value in made.state_dict().items())
+    with pytest.raises(UserError, match="sync_batch_norm works on GPUs only"):
+        setup.synchronise_batch_norm(model, SimpleNamespace(num_processes=2, device=torch.device("cpu")))
+
+
 def test_our_encoders_fit_the_processor(processor):
     config = parse_config(["--dataset", "corpus", "--output_dir", "out", "--model.projection_dim", "12"])
-    made = setup.make_model_config(config, processor, start=None)
+    made = setup.make_model_config(config, None, processor)
     assert isinstance(made, FgmmConfig) and made.projection_dim == 12
     assert made.text_config.vocab_size == len(processor.tokenizer) and made.audio_config.num_mel_bins == 32
 
@@ -219,6 +252,6 @@ def test_our_encoders_fit_the_processor(processor):
 def test_encoders_of_transformers_keep_their_own_sizes(processor):
     start = make_model(video="vit", audio="wav2vec2", text="bert")
     config = parse_config(["--dataset", "corpus", "--output_dir", "out"])
-    made = setup.make_model_config(config, processor, start)
+    made = setup.make_model_config(config, start.config, processor)
     assert made.text_config.vocab_size == start.config.text_config.vocab_size != len(processor.tokenizer)
     assert made.projection_dim == start.config.projection_dim and made.video_config.model_type == "vit"

@@ -20,6 +20,8 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.clips_fgmm import Clip, collate
 from processing_fgmm.streams_fgmm import EvaluationClips, in_order
 
+from .cli import ignore_termination
+
 # Texts that are encoded at once.
 TEXT_BATCH_SIZE = 128
 
@@ -89,7 +91,9 @@ class EncodedCorpus(Generic[Result]):
 
     def decode_windows(self) -> Iterator[tuple[EncodedItem[Result], Clip, bool]]:
         """Each decoded window, with the item that its result is for, and whether it is the item's last."""
-        loader = DataLoader(self.clips, batch_size=None, num_workers=self.num_workers)
+        loader = DataLoader(
+            self.clips, batch_size=None, num_workers=self.num_workers, worker_init_fn=ignore_termination
+        )
         rows = tqdm(in_order(loader), desc=self.description, unit="row", leave=False, disable=self.clips.rank != 0)
         for _, items in rows:
             for item in items:

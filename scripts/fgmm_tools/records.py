@@ -103,9 +103,17 @@ def is_results_file(path: Path) -> bool:
 
 def write_record(path: Path, record: dict) -> None:
     """Writes a results file, whole or not at all."""
+    write_whole(path, json.dumps(record, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file, whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(path)
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_training_record(model: str) -> dict | None:
