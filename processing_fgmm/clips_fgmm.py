@@ -20,6 +20,7 @@ class Clip:
     waveform: (S,) float32 in [-1, 1] at the feature extractor's sampling rate; None without audio.
     captions: candidate captions, at most K.
     is_image: the frame is an image's, not a video's.
+    problems: a sentence for each caption of the row that was left out or repaired.
     """
 
     video_id: str
@@ -27,6 +28,7 @@ class Clip:
     waveform: torch.Tensor | None
     captions: list[str] = field(default_factory=list)
     is_image: bool = False
+    problems: list[str] = field(default_factory=list)
 
 
 def media_source(row: dict, column: str) -> bytes | str | None:
@@ -99,25 +101,13 @@ def evenly_spaced_windows(start: float, end: float, seconds: float, num_windows:
     return [(first, first + seconds) for first in starts]
 
 
-def caption_window(caption: dict, duration: float | None) -> tuple[float, float]:
-    """The window of a caption, clipped to the `duration` of its row (s; None: unknown).
-
-    A caption that starts after the end of the row keeps its times, with which decoding then fails.
-
-    Returns:
-        (start, end), seconds.
-    """
-    start, end = max(caption["start"], 0.0), caption["end"]
-    return start, end if duration is None or start >= duration else min(end, duration)
-
-
 def candidate_captions(
     captions: list[dict], start: float, end: float, num_captions: int, generator: np.random.Generator
 ) -> list[str]:
     """The captions whose middles are nearest to the middle of a window.
 
     Args:
-        captions: `{"text", "start", "end"}`, seconds; captions of the whole item, whose start is None, have distance 0.
+        captions: of [`usable_captions`]; those of the whole item, whose start is None, have distance 0.
         start, end: the window, seconds.
         num_captions: maximum number (K).
         generator: source of randomness, for the choice among equal distances.
@@ -162,7 +152,6 @@ def collate(
 __all__ = [
     "Clip",
     "candidate_captions",
-    "caption_window",
     "collate",
     "drop_video",
     "evenly_spaced_windows",

@@ -1,10 +1,12 @@
-"""What a corpus is: the columns of its rows, opening it as a stream, checking it.
+"""What a corpus is: the columns of its rows, opening it as a stream, checking it and its captions.
 
 A row has `video_id`; an undecoded file, `{"bytes", "path"}`, in at least one of `video`, `image` and `audio`; and
 optionally `captions`, a list of `{"text", "start", "end"}` in seconds (None for captions of the whole item), and
 `label`, a class or a list of classes.
 """
 
+import math
+import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +25,8 @@ from datasets import (
 MEDIA_FEATURES = {"video": Video(decode=False), "image": Image(decode=False), "audio": Audio(decode=False)}
 MEDIA_COLUMNS = tuple(MEDIA_FEATURES)
 CAPTION_FIELDS = ("text", "start", "end")
+# Seconds by which a caption may outlast its clip without a word: subtitles and containers round their times.
+MAX_OVERHANG = 1.0
 
 
 class CorpusError(ValueError):
@@ -109,6 +113,117 @@ def check_schema(corpus: IterableDataset, name: str) -> None:
             )
 
 
+def check_captions(captions: list[dict] | None, duration: float = math.inf) -> list[tuple[dict | None, str | None]]:
+    """What can be used of each caption of a row, and what is wrong with it: one rule for training and evaluation.
+
+    A caption is left out when
+
+    - its text is null, has neither a letter nor a digit, or has half of a surrogate pair, which UTF-8 cannot hold;
+    - it has an end but no start, or a time that is no number;
+    - it does not end after its start, or lies outside of the clip.
+
+    It is repaired when its end is null, which becomes the start of the next caption, else the end of the clip; and when
+    it reaches beyond the clip, where it is cut. A time of NaN, which is pandas' null, counts as null. A caption without
+    start and end describes the whole item.
+
+    Args:
+        captions: `{"text", "start", "end"}`, seconds, of one row.
+        duration: of the row's clip, s; infinite where it is unknown, and for images.
+
+    Returns:
+        for each caption what is used of it, None where it is left out; and what is wrong, such as "has the caption
+        'stir' from 3.0 to 2.0 s, which does not end after its start: left out", None where nothing is.
+    """
+    captions = [{**dict.fromkeys(CAPTION_FIELDS), **(caption or {})} for caption in captions or []]
+    checked = []
+    for place, caption in enumerate(captions):
+        try:
+            usable, problem = repair_caption(caption, captions[place + 1 :], duration)
+        except ValueError as error:
+            usable, problem = None, f"{error}: left out"
+        if problem:
+            text, start, end = (caption[field] for field in CAPTION_FIELDS)
+            times = "" if start is None and end is None else f" from {start} to {end} s"
+            problem = f"has the caption {reprlib.repr(text)}{times}, which {problem}"
+        checked.append((usable, problem))
+    return checked
+
+
+def repair_caption(caption: dict, following: list[dict], duration: float) -> tuple[dict, str | None]:
+    """A caption as it is used, and what was repaired.
+
+    Args:
+        caption, duration: as of [`check_captions`].
+        following: the captions after it.
+
+    Raises:
+        ValueError: when it cannot be used, with the reason.
+    """
+    text, start, end = caption["text"], parse_time(caption["start"]), parse_time(caption["end"])
+    if not isinstance(text, str) or not any(map(str.isalnum, text)):
+        raise ValueError("has no word")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("has half of a surrogate pair")
+    if start is None and end is None:
+        return {**caption, "start": None, "end": None}, None
+    if start is None:
+        raise ValueError("has no start")
+    if start >= duration:
+        raise ValueError(f"begins after the clip of {duration:g} s")
+    repairs = []
+    if end is None:
+        end = min(next_start(start, following), duration)
+        repairs.append(f"has no end: it ends at {end:g} s")
+    if not start < end:
+        raise ValueError("does not end after its start")
+    if end <= 0:
+        raise ValueError("ends before the clip begins")
+    if start < 0:
+        repairs.append("begins before the clip: it is cut")
+    if duration + MAX_OVERHANG < end < math.inf:
+        repairs.append(f"outlasts the clip of {duration:g} s: it is cut")
+    return {**caption, "start": max(start, 0.0), "end": min(end, duration)}, ", ".join(repairs) or None
+
+
+def next_start(start: float, following: list[dict]) -> float:
+    """The first start after `start`, s, among the captions that follow; infinite where there is none."""
+    for caption in following:
+        try:
+            time = parse_time(caption["start"])
+        except ValueError:  # that caption is left out itself
+            continue
+        if time is not None and time > start:
+            return time
+    return math.inf
+
+
+def parse_time(value: object) -> float | None:
+    """A time of a caption, s; None where it is null or NaN.
+
+    Raises:
+        ValueError: when it is no number.
+    """
+    try:
+        time = math.nan if value is None else float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError("has a time that is no number") from error
+    return None if math.isnan(time) else time
+
+
+def usable_captions(row: dict, duration: float = math.inf, problems: list[str] | None = None) -> list[dict]:
+    """The captions of a row that can be used, repaired where need be; see [`check_captions`].
+
+    Args:
+        row: of a corpus.
+        duration: of its clip, s; infinite where it is unknown, and for images.
+        problems: list to which a sentence, beginning with the row's id, is added for each that is left out or repaired.
+    """
+    checked = check_captions(row.get("captions"), duration)
+    if problems is not None:
+        problems += [f"{row['video_id']} {problem}." for _, problem in checked if problem]
+    return [usable for usable, _ in checked if usable]
+
+
 def check_times(corpus: IterableDataset) -> None:
     """Checks that every caption of a corpus has a start and an end, without reading its media.
 
@@ -118,9 +233,9 @@ def check_times(corpus: IterableDataset) -> None:
     num_captions = 0
     rows = corpus.select_columns(["video_id", "captions"]) if "captions" in (corpus.column_names or []) else []
     for row in rows:
-        for caption in row["captions"] or []:
+        for caption in usable_captions(row):
             num_captions += 1
-            if caption["start"] is None or caption["end"] is None:
+            if caption["start"] is None:
                 raise CorpusError(
                     f"The caption {caption['text']!r} of {row['video_id']} has no start and end, so it cannot be an "
                     "item of its own; evaluate whole clips of this corpus."
@@ -132,9 +247,11 @@ def check_times(corpus: IterableDataset) -> None:
 __all__ = [
     "MEDIA_COLUMNS",
     "CorpusError",
+    "check_captions",
     "check_schema",
     "check_times",
     "corpus_errors",
     "list_configs",
     "load_corpus",
+    "usable_captions",
 ]

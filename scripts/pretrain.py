@@ -111,7 +111,10 @@ def main(config: PretrainConfig) -> None:
     save_model(accelerator, model, processor, config, progress)
     if config.eval_steps:
         evaluate(accelerator, model, processor, config, progress.step)
-    accelerator.print(f"Saved the model in {config.output_dir}; {failures.failed} clips could not be decoded.")
+    accelerator.print(
+        f"Saved the model in {config.output_dir}; {failures.failed} clips could not be decoded.",
+        failures.captions.summarize(),
+    )
     accelerator.end_training()
 
 

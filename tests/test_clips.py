@@ -9,7 +9,6 @@ from PIL import Image
 from processing_fgmm.clips_fgmm import (
     Clip,
     candidate_captions,
-    caption_window,
     collate,
     drop_video,
     evenly_spaced_windows,
@@ -126,10 +125,3 @@ def test_windows():
     assert all(0 <= start <= 6 and end == start + 4 for start, end in windows)
     assert min(windows)[0] < 1 and max(windows)[0] > 5
     assert random_window(3.0, 4.0, np.random.default_rng(0)) == (0.0, 3.0)
-
-
-def test_the_window_of_a_caption_ends_with_its_row():
-    assert caption_window(make_caption("a", 1.0, 2.0), 3.0) == (1.0, 2.0)
-    assert caption_window(make_caption("a", -1.0, 9.0), 3.0) == (0.0, 3.0)
-    assert caption_window(make_caption("a", 1.0, 9.0), None) == (1.0, 9.0)
-    assert caption_window(make_caption("late", 4.0, 5.0), 3.0) == (4.0, 5.0)

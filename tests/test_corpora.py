@@ -1,10 +1,21 @@
+import math
+
 import pytest
 import yaml
 from datasets import Dataset, Features, List, Value, Video
 from helpers import make_caption
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
-from processing_fgmm.corpora_fgmm import CorpusError, check_times, list_configs, load_corpus
+from processing_fgmm.corpora_fgmm import (
+    CorpusError,
+    check_captions,
+    check_times,
+    list_configs,
+    load_corpus,
+    usable_captions,
+)
 
 FILE = {"bytes": b"x", "path": "clip.mp4"}
 
@@ -106,3 +117,90 @@ def test_captions_without_times_are_named(folder, tmp_path):
         write_rows(tmp_path / name / "train-00000-of-00001.parquet", captions, ["clip-0"])
         with pytest.raises(CorpusError, match=message):
             check_times(load_corpus(str(tmp_path / name), "train"))
+
+
+@pytest.mark.parametrize(
+    ("caption", "used", "problem"),
+    [
+        (("stir", 1.0, 2.0), (1.0, 2.0), None),
+        (("stir", None, None), (None, None), None),
+        (("stir", math.nan, math.nan), (None, None), None),
+        (("7", 1, 2), (1.0, 2.0), None),
+        (("stir", "1.5", 2.0), (1.5, 2.0), None),
+        ((None, 1.0, 2.0), None, "has no word"),
+        ((["stir"], 1.0, 2.0), None, "has no word"),
+        ((" - ", 1.0, 2.0), None, "has no word"),
+        (("st\ud83d", 1.0, 2.0), None, "has half of a surrogate pair"),
+        (("stir", 1.0, None), (1.0, 8.0), "has no end: it ends at 8 s"),
+        (("stir", 1.0, math.nan), (1.0, 8.0), "has no end: it ends at 8 s"),
+        (("stir", None, 2.0), None, "has no start"),
+        (("stir", "soon", 2.0), None, "has a time that is no number"),
+        (("stir", 10**400, 2.0), None, "has a time that is no number"),
+        (("stir", 2.0, 1.0), None, "does not end after its start"),
+        (("stir", 2.0, 2.0), None, "does not end after its start"),
+        (("stir", math.inf, math.inf), None, "begins after the clip of 8 s"),
+        (("stir", -2.0, -1.0), None, "ends before the clip begins"),
+        (("stir", -2.0, 1.0), (0.0, 1.0), "begins before the clip: it is cut"),
+        (("stir", 8.0, 9.0), None, "begins after the clip of 8 s"),
+        (("stir", 7.0, 8.9), (7.0, 8.0), None),
+        (("stir", 7.0, 9.1), (7.0, 8.0), "outlasts the clip of 8 s: it is cut"),
+        (("stir", 7.0, math.inf), (7.0, 8.0), None),
+        (("stir", -math.inf, 1.0), (0.0, 1.0), "begins before the clip: it is cut"),
+    ],
+)
+def test_captions_are_repaired_or_left_out_by_one_rule(caption, used, problem):
+    [(usable, found)] = check_captions([make_caption(*caption)], 8.0)
+    assert usable == (None if used is None else make_caption(caption[0], *used))
+    if problem is None:
+        assert found is None
+    else:
+        assert f", which {problem}" in found and found.endswith(": left out") == (used is None)
+
+
+def test_a_missing_end_is_the_next_start():
+    captions = [
+        make_caption("a", 1.0),
+        make_caption("b", 1.0),
+        make_caption("c", "x", 4.0),
+        make_caption("d", 3.0, 4.0),
+    ]
+    used = [caption and (caption["start"], caption["end"]) for caption, _ in check_captions(captions)]
+    assert used == [(1.0, 3.0), (1.0, 3.0), None, (3.0, 4.0)]
+    assert check_captions([make_caption("a", 1.0)])[0][0]["end"] == math.inf  # the clip's, which is unknown here
+
+
+def test_what_is_wrong_with_captions_is_named_by_row():
+    captions = [make_caption("stir", 3.0, 2.0), None, {**make_caption("fold", 1.0, 2.0), "slide": 3}]
+    problems = []
+    assert usable_captions({"video_id": "clip-7", "captions": captions}, 8.0, problems) == [
+        {"text": "fold", "start": 1.0, "end": 2.0, "slide": 3}
+    ]
+    assert problems == [
+        "clip-7 has the caption 'stir' from 3.0 to 2.0 s, which does not end after its start: left out.",
+        "clip-7 has the caption None, which has no word: left out.",
+    ]
+    assert usable_captions({"video_id": "clip-8", "captions": None}) == usable_captions({"video_id": "clip-9"}) == []
+
+
+times = st.one_of(st.none(), st.floats(), st.integers(-3, 9), st.sampled_from(["", "1.5", "soon", [], True]))
+texts = st.sampled_from([None, "stir", "", "…", "7", "\udc80 a", 7])
+any_captions = st.lists(
+    st.one_of(st.none(), st.fixed_dictionaries({"text": texts, "start": times, "end": times})), max_size=4
+)
+
+
+@given(any_captions, st.one_of(st.just(math.inf), st.floats(0.01, 100)))
+def test_whatever_captions_hold_what_is_used_is_sound(captions, duration):
+    checked = check_captions(captions, duration)
+    assert len(checked) == len(captions)
+    for usable, problem in checked:
+        if usable is None:
+            assert problem.endswith(": left out")
+        elif usable["start"] is None:
+            assert usable["end"] is None
+        else:
+            assert 0 <= usable["start"] < usable["end"] <= duration and usable["start"] < math.inf
+        if usable:
+            assert usable["text"].encode() and any(letter.isalnum() for letter in usable["text"])
+    again = check_captions([usable for usable, _ in checked if usable], duration)
+    assert again == [(usable, None) for usable, _ in checked if usable]

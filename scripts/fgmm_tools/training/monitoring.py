@@ -11,6 +11,7 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import load_corpus
 from processing_fgmm.streams_fgmm import Batch
 
+from ..caption_problems import CaptionProblems
 from ..cli import UserError
 from .checkpoints import global_batch_size
 from .configuration import PretrainConfig
@@ -38,12 +39,16 @@ class FailureCount:
 
     Args:
         max_share: of all clips seen; more of them stop the run.
+
+    Attributes:
+        captions: those of the other clips that were left out or repaired.
     """
 
     def __init__(self, max_share: float):
         self.max_share = max_share
         self.failed = 0
         self.seen = 0
+        self.captions = CaptionProblems()
 
     def add(self, batch: Batch) -> None:
         """Adds a batch.
@@ -55,6 +60,7 @@ class FailureCount:
         self.failed += len(batch.failures)
         for message in batch.failures:
             tqdm.write(f"Skipped a clip: {message}")
+        self.captions.add(batch.problems)
         if (self.seen >= 100 and self.failed > self.max_share * self.seen) or not batch.num_clips:
             raise UserError(
                 f"{self.failed} of {self.seen} clips could not be decoded, more than max_failed_share "

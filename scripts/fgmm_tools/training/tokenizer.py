@@ -6,9 +6,11 @@ from datasets import IterableDataset
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from processing_fgmm.corpora_fgmm import usable_captions
+
 
 def iterate_captions(corpus: IterableDataset, max_rows: int | None = None) -> Iterator[list[str]]:
-    """Yields the texts of each row's captions; media are not read.
+    """Yields the texts of each row's captions that can be used; media are not read.
 
     Args:
         corpus: from [`load_corpus`].
@@ -16,7 +18,7 @@ def iterate_captions(corpus: IterableDataset, max_rows: int | None = None) -> It
     """
     captions = corpus.select_columns(["captions"])
     for row in captions if max_rows is None else captions.take(max_rows):
-        yield [caption["text"] for caption in row["captions"] or []]
+        yield [caption["text"] for caption in usable_captions(row)]
 
 
 def train_word_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int = 1) -> PreTrainedTokenizerFast:
