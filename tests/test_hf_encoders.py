@@ -350,7 +350,7 @@ def test_pretraining_goes_on_from_given_encoders(narrated, encoders_at, tmp_path
     options.update({"clip_seconds": 2.0, "batch_size": 8, "num_workers": 0, "warmup_steps": 1, "max_steps": 3})
     options.update({"encoder_chunk_size": 4, "eval_clips": 4, "learning_rate": 0.01})
     words = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    pretrain.train(configuration.parse_config(words))
+    pretrain.main(configuration.parse_config(words))
     trained = AutoModel.from_pretrained(tmp_path / "model")
     assert trained.config.frozen == ["video", "text"] and trained.config.video_config.model_type == "clip_vision_model"
     before, after = start.state_dict(), trained.state_dict()

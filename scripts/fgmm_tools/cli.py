@@ -62,6 +62,7 @@ class Interrupt:
             os._exit(0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         self.received = True
+        sys.excepthook = lambda *error: None  # threads of multiprocessing lose their workers now, and would print that
         if is_importing(frame):  # nothing is done yet, and C++ modules abort when Python raises as they initialise
             stop_at_once()
         raise KeyboardInterrupt

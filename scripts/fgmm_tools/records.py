@@ -15,16 +15,10 @@ from transformers.utils import cached_file
 from .cli import UserError
 
 
-def describe_run(seconds: float, launcher: str | None = None) -> dict:
-    """The running script's command, commit, device and date, with the time that it took.
-
-    Args:
-        seconds: what it took.
-        launcher: what the script is started with; None: python, or accelerate's launcher where that started it.
-    """
+def describe_run(seconds: float) -> dict:
+    """The running script's command, commit, device and date, with the time that it took in seconds."""
     script = Path(sys.argv[0])
-    if launcher is None:
-        launcher = "accelerate launch" if "ACCELERATE_DYNAMO_BACKEND" in os.environ else "python"
+    launcher = "accelerate launch" if "ACCELERATE_DYNAMO_BACKEND" in os.environ else "python"
     return {
         "command": f"{launcher} {shlex.join([f'{script.parent.name}/{script.name}', *sys.argv[1:]])}",
         "commit": current_commit(),

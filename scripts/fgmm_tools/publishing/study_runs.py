@@ -202,8 +202,9 @@ def measure(run: Run, corpus: Path, output: Path) -> dict:
         "metrics_of_pooled_vectors": evaluate("test", "coarse"),
         "metrics_on_validation": evaluate("validation", "trained"),
         "seed": run.seed,
-        **describe_run(time.monotonic() - started, launcher="python"),
+        **describe_run(time.monotonic() - started),
         "settings": run.settings(),
         "run": asdict(run),
+        "parameters": model.num_parameters(),
         "training": read_training_record(str(output)),
     }
