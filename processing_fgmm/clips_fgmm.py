@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+import fsspec
 import numpy as np
 import torch
 
@@ -34,6 +35,24 @@ class Clip:
 def media_source(row: dict, column: str) -> bytes | str | None:
     """The bytes, else the path, of the undecoded file in a media column; None when the row has none."""
     return unwrap_file(row.get(column))
+
+
+def fetch_media(row: dict) -> dict:
+    """The row with the bytes of media files that are on the Hub or in an archive, as a streamed folder of them has.
+
+    Raises:
+        MediaError: when one cannot be read.
+    """
+    fetched = {}
+    for column in MEDIA_COLUMNS:
+        source = media_source(row, column)
+        if isinstance(source, str) and "://" in source:
+            try:
+                with fsspec.open(source) as file:
+                    fetched[column] = {"bytes": file.read(), "path": None}
+            except (OSError, LookupError, ValueError) as error:
+                raise MediaError(f"{row['video_id']} cannot be read from {source}: {error}") from error
+    return {**row, **fetched}
 
 
 def drop_video(row: dict) -> dict:
@@ -155,6 +174,7 @@ __all__ = [
     "collate",
     "drop_video",
     "evenly_spaced_windows",
+    "fetch_media",
     "random_window",
     "read_clip",
     "row_duration",

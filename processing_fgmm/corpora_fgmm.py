@@ -2,29 +2,47 @@
 
 A row has `video_id`; an undecoded file, `{"bytes", "path"}`, in at least one of `video`, `image` and `audio`; and
 optionally `captions`, a list of `{"text", "start", "end"}` in seconds (None for captions of the whole item), and
-`label`, a class or a list of classes.
+`label`, a class or a list of classes. A folder of media files that `datasets` reads as imagefolder, audiofolder or
+videofolder is a corpus too.
 """
 
 import math
+import re
 import reprlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import pyarrow
 from datasets import (
     Audio,
+    Dataset,
+    DatasetInfo,
+    Features,
     Image,
     IterableDataset,
+    List,
+    Value,
     Video,
     get_dataset_config_names,
     get_dataset_default_config_name,
     get_dataset_split_names,
     load_dataset,
+    load_dataset_builder,
 )
+from datasets.packaged_modules.audiofolder.audiofolder import AudioFolder
+from datasets.packaged_modules.folder_based_builder.folder_based_builder import FolderBasedBuilder
+from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
+from datasets.packaged_modules.videofolder.videofolder import VideoFolder
 
 MEDIA_FEATURES = {"video": Video(decode=False), "image": Image(decode=False), "audio": Audio(decode=False)}
 MEDIA_COLUMNS = tuple(MEDIA_FEATURES)
 CAPTION_FIELDS = ("text", "start", "end")
+# Endings of the files that a local corpus consists of: shards, or media files.
+CORPUS_SUFFIXES = {".parquet", *ImageFolder.EXTENSIONS, *AudioFolder.EXTENSIONS, *VideoFolder.EXTENSIONS}
+# Columns of a folder's metadata.csv that hold captions of whole items.
+TEXT_COLUMNS = ("text", "caption", "captions")
 # Seconds by which a caption may outlast its clip without a word: subtitles and containers round their times.
 MAX_OVERHANG = 1.0
 
@@ -37,7 +55,7 @@ def load_corpus(path_or_name: str, split: str, config_name: str | None = None) -
     """Opens a split of a corpus as a stream of rows with undecoded media, after checking its columns.
 
     Args:
-        path_or_name: folder of Parquet shards, or dataset on the Hub.
+        path_or_name: folder of Parquet shards or media files, or dataset on the Hub.
         split: for example `"train"`.
         config_name: one of its configurations (official splits or folds), see [`list_configs`]; None: its default, else
             the first.
@@ -53,12 +71,91 @@ def load_corpus(path_or_name: str, split: str, config_name: str | None = None) -
         splits = get_dataset_split_names(path_or_name, config_name)
         if split not in splits:
             raise CorpusError(f"{path_or_name} has no split {split!r}, only {', '.join(splits)}.")
-        corpus = load_dataset(path_or_name, config_name, split=split, streaming=True)
+        builder = load_dataset_builder(path_or_name, config_name)
+        if isinstance(builder, FolderBasedBuilder):
+            corpus = load_folder(path_or_name, builder, split)
+        else:
+            corpus = load_dataset(path_or_name, config_name, split=split, streaming=True)
     check_schema(corpus, path_or_name)
     for column, feature in MEDIA_FEATURES.items():
         if column in corpus.column_names:
             corpus = corpus.cast_column(column, feature)
     return corpus
+
+
+def load_rows(path_or_name: str, split: str, config_name: str) -> Dataset:
+    """A split of a corpus with any row at hand: `datasets` copies it into its cache on disk. Of a folder of media files
+    it is the paths, in memory.
+
+    Args, Raises: see [`load_corpus`].
+    """
+    corpus = load_corpus(path_or_name, split, config_name)
+    with corpus_errors(path_or_name):
+        builder = load_dataset_builder(path_or_name, config_name)
+        if not isinstance(builder, FolderBasedBuilder):
+            # By its files: the cache of a folder is found by its name alone, and would be that of another.
+            files = {split: list(builder.config.data_files[split])}
+            return load_dataset("parquet", data_files=files, split=split, features=corpus.features)
+    table = pyarrow.Table.from_pylist(list(corpus), schema=corpus.features.arrow_schema)
+    return Dataset(table, DatasetInfo(features=corpus.features))
+
+
+def load_folder(path_or_name: str, builder: FolderBasedBuilder, split: str) -> IterableDataset:
+    """Opens a split of a folder of media files: imagefolder, audiofolder or videofolder of `datasets`.
+
+    Rows without a `video_id` are named by the paths of their files within the folder; classes are kept; texts in one
+    of the TEXT_COLUMNS of its metadata.csv become captions of the whole item.
+
+    Args:
+        path_or_name: of the folder, or dataset on the Hub.
+        builder: that `datasets` chose for it.
+        split: for example `"train"`.
+    """
+    features = builder.as_streaming_dataset(split).features
+    text = next((column for column in TEXT_COLUMNS if is_text(features.get(column))), None)
+    media = {column: MEDIA_FEATURES[column] for column in MEDIA_COLUMNS if column in features}
+    named = Features({**features, **media, "video_id": Value("string")})
+    if text:
+        named["captions"] = List({"text": Value("string"), "start": Value("float64"), "end": Value("float64")})
+    undecoded = Features({**features, **media, **({"audio": Undecoded()} if "audio" in media else {})})
+    corpus = load_dataset(path_or_name, builder.config.name, split=split, streaming=True, features=undecoded)
+    root = str(Path(path_or_name).resolve())
+    return corpus.map(partial(make_folder_row, root=root, text=text), features=named)
+
+
+class Undecoded(Audio):
+    """An audio column of paths, which are encoded without torchcodec: `Audio` needs it to encode them."""
+
+    def __init__(self):
+        super().__init__(decode=False)
+
+    def encode_example(self, value: str) -> dict:
+        return {"bytes": None, "path": value}
+
+
+def is_text(feature) -> bool:
+    """Whether a column holds a string, or a list of them."""
+    return getattr(getattr(feature, "feature", feature), "dtype", None) in ("string", "large_string")
+
+
+def make_folder_row(row: dict, root: str, text: str | None) -> dict:
+    """The columns that a row of a folder of media files lacks to be one of a corpus; see [`load_folder`].
+
+    Args:
+        row: with undecoded files in its media columns.
+        root: path of the folder, which is left out of names.
+        text: its column of captions.
+    """
+    columns = {}
+    if "video_id" not in row:
+        path = next((row[column]["path"] for column in MEDIA_COLUMNS if row.get(column)), "")
+        # zip://PATH::ARCHIVE, and hf://datasets/ORG/NAME@REVISION/PATH
+        name = re.sub(r"^(zip://|hf://datasets/[^/]+/[^/]+/)", "", path.partition("::")[0])
+        columns["video_id"] = name.removeprefix(root).lstrip("/")
+    if text:
+        texts = row[text] if isinstance(row[text], list) else [row[text]]
+        columns["captions"] = [{"text": text, "start": None, "end": None} for text in texts]
+    return columns
 
 
 def list_configs(path_or_name: str) -> list[str]:
@@ -70,8 +167,10 @@ def list_configs(path_or_name: str) -> list[str]:
     folder = Path(path_or_name)
     if (folder / "corpus.json").exists() and not (folder / "README.md").exists():
         raise CorpusError(f"The corpus {path_or_name!r} is incomplete; run the command that makes it again.")
-    if folder.is_dir() and not any(folder.rglob("*.parquet")):
-        raise CorpusError(f"The folder {path_or_name!r} holds no Parquet files; give the folder of a corpus.")
+    if folder.is_dir() and not any(path.suffix.lower() in CORPUS_SUFFIXES for path in folder.rglob("*")):
+        raise CorpusError(
+            f"The folder {path_or_name!r} holds neither Parquet files nor media files; give the folder of a corpus."
+        )
     with corpus_errors(path_or_name):
         return get_dataset_config_names(path_or_name)
 
@@ -253,5 +352,6 @@ __all__ = [
     "corpus_errors",
     "list_configs",
     "load_corpus",
+    "load_rows",
     "usable_captions",
 ]

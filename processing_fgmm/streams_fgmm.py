@@ -22,6 +22,7 @@ from .clips_fgmm import (
     collate,
     drop_video,
     evenly_spaced_windows,
+    fetch_media,
     random_window,
     read_clip,
     row_duration,
@@ -191,6 +192,7 @@ class NarratedClips(TorchIterableDataset):
         """
         if not self.with_video:
             row = drop_video(row)
+        row = fetch_media(row)
         duration = row_duration(row)
         start, end = random_window(duration, self.processor.clip_seconds, generator)
         clip = self.decode_window(row, start, end)
@@ -270,6 +272,7 @@ class EvaluationClips(TorchIterableDataset):
         if not self.with_video:
             row = drop_video(row)
         try:
+            row = fetch_media(row)
             duration = row_duration(row) or None  # an image has none
         except MediaError as error:
             return [str(error)]

@@ -1,4 +1,5 @@
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from processing_fgmm.clips_fgmm import (
     collate,
     drop_video,
     evenly_spaced_windows,
+    fetch_media,
     random_window,
     read_clip,
     row_duration,
@@ -125,3 +127,15 @@ def test_windows():
     assert all(0 <= start <= 6 and end == start + 4 for start, end in windows)
     assert min(windows)[0] < 1 and max(windows)[0] > 5
     assert random_window(3.0, 4.0, np.random.default_rng(0)) == (0.0, 3.0)
+
+
+def test_files_in_archives_are_fetched(tmp_path, media):
+    shutil.copy(media[".mp4"], tmp_path / "clip.mp4")
+    archive = shutil.make_archive(str(tmp_path / "clips"), "zip", tmp_path, "clip.mp4")
+    row = {"video_id": "a", "label": 3, "video": {"bytes": None, "path": f"zip://clip.mp4::{archive}"}, "image": None}
+    assert fetch_media(row) == {**row, "video": {"bytes": media[".mp4"].read_bytes(), "path": None}}
+    row["video"]["path"] = f"zip://none.mp4::{archive}"
+    with pytest.raises(MediaError, match="a cannot be read from zip://none"):
+        fetch_media(row)
+    local = {"video_id": "a", "video": {"bytes": None, "path": "clip.mp4"}}
+    assert fetch_media(local) == local

@@ -1,19 +1,22 @@
 import math
+import shutil
 
 import pytest
 import yaml
-from datasets import Dataset, Features, List, Value, Video
+from datasets import Dataset, Features, List, Value, Video, config
 from helpers import make_caption
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
+from processing_fgmm.clips_fgmm import row_duration
 from processing_fgmm.corpora_fgmm import (
     CorpusError,
     check_captions,
     check_times,
     list_configs,
     load_corpus,
+    load_rows,
     usable_captions,
 )
 
@@ -44,6 +47,44 @@ def test_media_stay_undecoded_where_the_columns_would_decode_them(tmp_path):
     features = Features(video_id=Value("string"), video=Video())
     write_shard(tmp_path / "train-00000-of-00001.parquet", [{"video_id": "a", "video": FILE}], features)
     assert next(iter(load_corpus(str(tmp_path), "train")))["video"] == FILE
+
+
+def test_any_row_is_at_hand_and_never_that_of_another_corpus_of_the_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for place, names in (("first", "ab"), ("second", "cde"), ("first", "fg")):
+        write_rows(tmp_path / place / "corpus" / "train-00000-of-00001.parquet", [], names)
+        rows = load_rows(str(tmp_path / place / "corpus"), "train", "default")
+        assert rows["video_id"] == list(names) and rows[1]["video"] == FILE
+
+
+@pytest.mark.parametrize(("column", "suffix"), [("image", ".jpg"), ("audio", ".wav"), ("video", ".mp4")])
+def test_a_folder_of_media_files_is_a_corpus(tmp_path, media, column, suffix):
+    """As imagefolder, audiofolder or videofolder of `datasets`: classes and splits are folders."""
+    for name in ("train/cat/a", "train/dog/a", "test/cat/b"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(media[suffix], tmp_path / f"{name}{suffix}")
+    corpus = load_corpus(str(tmp_path), "train")
+    assert corpus.features["label"].names == ["cat", "dog"]
+    rows = list(corpus)
+    assert [row["video_id"] for row in rows] == [f"train/cat/a{suffix}", f"train/dog/a{suffix}"]
+    assert [row["label"] for row in rows] == [0, 1]
+    assert rows[0][column] == {"bytes": None, "path": str(tmp_path / f"train/cat/a{suffix}")}
+    assert row_duration(rows[0]) == (0 if column == "image" else pytest.approx(0.3, abs=0.3))
+    assert [row["video_id"] for row in load_corpus(str(tmp_path), "test")] == [f"test/cat/b{suffix}"]
+    named = load_rows(str(tmp_path), "train", "default")
+    assert named["video_id"] == [row["video_id"] for row in rows] and named[0] == rows[0]
+
+
+@pytest.mark.parametrize(("name", "text"), [("text", '"a dog, barking"'), ("caption", "a dog")])
+def test_texts_of_a_folder_of_media_files_are_captions(tmp_path, media, name, text):
+    shutil.copy(media[".wav"], tmp_path / "a.wav")
+    (tmp_path / "metadata.csv").write_text(f"file_name,{name},kind\na.wav,{text},x\n")
+    [row] = load_corpus(str(tmp_path), "train")
+    assert row["captions"] == [make_caption(text.strip('"'))] and (row["video_id"], row["kind"]) == ("a.wav", "x")
+    (tmp_path / "metadata.csv").unlink()
+    (tmp_path / "metadata.jsonl").write_text(f'{{"file_name": "a.wav", "{name}": ["a dog", "barks"], "label": 3}}\n')
+    [row] = load_corpus(str(tmp_path), "train")
+    assert row["captions"] == [make_caption("a dog"), make_caption("barks")] and row["label"] == 3
 
 
 def write_columns(folder, columns, features):
@@ -77,7 +118,7 @@ def test_missing_corpus_and_split_are_named(folder, tmp_path):
     with pytest.raises(CorpusError, match=r"'dev'.*only train"):
         load_corpus(str(folder), "dev")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(CorpusError, match="empty' holds no Parquet files"):
+    with pytest.raises(CorpusError, match="empty' holds neither Parquet files nor media files"):
         load_corpus(str(tmp_path / "empty"), "train")
 
 
