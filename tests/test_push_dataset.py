@@ -173,8 +173,11 @@ def test_ids_alone_are_the_same_bytes_each_time(hub_server, corpus, push):
 
 
 def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch, push):
-    with pytest.raises(UserError, match=r"nothing has no README.md"):
+    with pytest.raises(UserError, match=r"nothing is no folder; give that of a corpus"):
         push(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no Parquet files that datasets can load"):
+        push(tmp_path / "empty")
     with pytest.raises(UserError, match="not of the form ORG/NAME"):
         push(corpus, repo_id="corpus")
     monkeypatch.setenv("HF_TOKEN", "hf_other")
@@ -196,6 +199,20 @@ def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch, push
     with pytest.raises(UserError, match=r"test-00000-of-00001\.parquet is damaged or no Parquet file"):
         push(corpus)
     assert not any(len(one.commits) > 1 for one in hub_server.repositories.values())
+
+
+def test_a_corpus_without_a_card_is_given_one(hub_server, corpus, push, tmp_path):
+    (corpus / "README.md").unlink()
+    with pytest.raises(UserError, match="msrvtt is incomplete; run the command that makes it again"):
+        push(corpus)
+    (corpus / "corpus.json").unlink()  # it is nobody's benchmark, but made by hand
+    push(corpus, "--with_media")
+    files = hub_server.repositories["datasets/org/corpus"].files
+    card = DatasetCard(files["README.md"].content.decode())
+    assert card.data["license"] == "other" and "# msrvtt\n\nFiles of the person who made this corpus." in card.text
+    assert "| default | train | 2 |" in card.text and sum(name.endswith(".parquet") for name in files) == 3
+    code = "from datasets import load_dataset; print(*(len(s) for s in load_dataset('org/corpus').values()))"
+    assert as_a_user(code, hub_server, tmp_path) == "2 1\n"
 
 
 def test_the_narrated_corpus_goes_with_its_card(hub_server, narrated, tmp_path, monkeypatch, capsys, push):

@@ -25,6 +25,7 @@ COLUMNS = {
     "caption_is_true": "for each caption, whether it describes this clip",
     "caption_slides": "for each caption, the slide that it describes, -1 for none",
     "label": "the class, or list of classes",
+    "group": "what stays in one split, such as a speaker or a recording",
 }
 # Upper bounds of the Hub's size categories, in rows.
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
@@ -38,14 +39,13 @@ def describe_corpus(folder: Path) -> dict:
         {split: {"files", "rows", "bytes"}}}}; files are paths within the folder, bytes those of the Parquet files.
 
     Raises:
-        UserError: when the folder has no card or holds no corpus, or a file is damaged.
+        UserError: when the folder holds no corpus or an incomplete one, or a file is damaged.
     """
-    if not (folder / "README.md").exists():
-        raise UserError(
-            f"{folder} has no README.md; give a folder that scripts/prepare_dataset.py or "
-            "scripts/make_narrated_corpus.py completed, or write one that names the licence."
-        )
     folder, note = folder.resolve(), folder / "corpus.json"
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give that of a corpus.")
+    if note.exists() and not (folder / "README.md").exists():
+        raise UserError(f"The corpus {folder} is incomplete; run the command that makes it again.")
     try:
         names = get_dataset_config_names(str(folder))
         files = {name: load_dataset_builder(str(folder), name).config.data_files for name in names}
@@ -63,6 +63,15 @@ def describe_corpus(folder: Path) -> dict:
         "features": Features.from_arrow_schema(schema)._to_yaml_list(),
         "configs": configs,
     }
+
+
+def read_card(folder: Path) -> str:
+    """The card in the folder of a corpus; where there is none, one that says whose the files are."""
+    path = folder / "README.md"
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    text = "Files of the person who made this corpus. Whether they may be passed on is for their owner to say."
+    return f"---\nlicense: other\n---\n\n# {folder.name}\n\n{text}\n"
 
 
 def describe_files(folder: Path, paths: list[Path]) -> dict:
