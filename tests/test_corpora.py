@@ -1,10 +1,12 @@
 import math
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 from datasets import Dataset, Features, List, Value, Video, config
-from helpers import make_caption
+from helpers import ROOT, make_caption, write_sound
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,6 +22,7 @@ from processing_fgmm.corpora_fgmm import (
     usable_captions,
 )
 
+README = ROOT / "README.md"
 FILE = {"bytes": b"x", "path": "clip.mp4"}
 
 
@@ -85,6 +88,18 @@ def test_texts_of_a_folder_of_media_files_are_captions(tmp_path, media, name, te
     (tmp_path / "metadata.jsonl").write_text(f'{{"file_name": "a.wav", "{name}": ["a dog", "barks"], "label": 3}}\n')
     [row] = load_corpus(str(tmp_path), "train")
     assert row["captions"] == [make_caption("a dog"), make_caption("barks")] and row["label"] == 3
+
+
+def test_the_recipe_of_the_readme_makes_a_corpus(tmp_path, monkeypatch):
+    [recipe] = [
+        block for block in re.findall("```python\n(.*?)```", README.read_text(), re.DOTALL) if "pyarrow" in block
+    ]
+    monkeypatch.chdir(tmp_path)
+    write_sound(Path("kitchen-01.m4a"))
+    exec(recipe, {})
+    [row] = load_corpus("data/kitchen", "train")
+    assert row["video_id"] == "kitchen-01" and row["captions"] == [make_caption("crack two eggs into a bowl", 3.2, 5.0)]
+    assert row_duration(row) == pytest.approx(1.0, abs=0.1)
 
 
 def write_columns(folder, columns, features):
