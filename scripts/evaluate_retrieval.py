@@ -5,8 +5,9 @@ r"""Retrieval between texts, videos (or images) and sounds of a prepared corpus.
         --score coarse_then_fine --num_windows 4 --output results.json
     python scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/youcook2 --each_caption
 
-Each caption of an item is a query of its own. The scores are what the model's objective trains (trained), of regions
-with phrases (fine), of one vector each (coarse), or coarse for all and fine for the best of these (coarse_then_fine).
+Each caption of an item is a query of its own, or with --join_captions all of them are one. The scores are what the
+model's objective trains (trained), of regions with phrases (fine), of one vector each (coarse), or coarse for all and
+fine for the best of these (coarse_then_fine).
 
 Clips without sound are among the items of text-audio and audio-video retrieval and count as errors, as queries and as
 right answers (the convention of AVLnet); with --skip_silent they are left out of both. --random_init gives the floor.
@@ -30,6 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
     parser.add_argument("--num_windows", type=at_least(1), help="windows encoded of each item; 1: the middle")
     parser.add_argument("--each_caption", action="store_true", help="each timed caption is an item, not each row")
+    parser.add_argument("--join_captions", action="store_true", help="an item's captions are one query, not each")
     parser.add_argument("--skip_silent", action="store_true", help="clips without sound are left out, not errors")
     parser.add_argument("--batch_size", type=at_least(1), help="windows encoded at once")
     parser.add_argument("--num_workers", type=at_least(0), help="decoding processes")
