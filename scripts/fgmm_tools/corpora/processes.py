@@ -1,5 +1,7 @@
 """Runs jobs in worker processes, with a progress bar."""
 
+import ctypes
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -10,6 +12,8 @@ from tqdm import tqdm
 from ..cli import UserError
 
 Result = TypeVar("Result")
+
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 def run_jobs(
@@ -34,7 +38,8 @@ def run_jobs(
     """
     if not jobs:
         return
-    with tqdm(total=sum(sizes), desc=description, unit=unit) as bar, ProcessPoolExecutor(num_proc) as pool:
+    pool = ProcessPoolExecutor(num_proc, initializer=end_with_parent)
+    with tqdm(total=sum(sizes), desc=description, unit=unit) as bar, pool:
         futures = [pool.submit(function, *job) for job in jobs]
         try:
             for future, size in zip(futures, sizes, strict=True):
@@ -48,3 +53,8 @@ def run_jobs(
         except BaseException:
             pool.shutdown(cancel_futures=True)  # else the remaining jobs would be done first
             raise
+
+
+def end_with_parent() -> None:
+    """Has this process killed when its parent is, for whose next job it would wait for ever."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
