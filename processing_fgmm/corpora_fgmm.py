@@ -118,9 +118,10 @@ def load_folder(path_or_name: str, builder: FolderBasedBuilder, split: str) -> I
     if text:
         named["captions"] = List({"text": Value("string"), "start": Value("float64"), "end": Value("float64")})
     undecoded = Features({**features, **media, **({"audio": Undecoded()} if "audio" in media else {})})
-    corpus = load_dataset(path_or_name, builder.config.name, split=split, streaming=True, features=undecoded)
+    builder.config.features = builder.info.features = undecoded
+    builder.config.decode_num_threads = 0  # threads that decode what is on the Hub, whatever the features say
     root = str(Path(path_or_name).resolve())
-    return corpus.map(partial(make_folder_row, root=root, text=text), features=named)
+    return builder.as_streaming_dataset(split).map(partial(make_folder_row, root=root, text=text), features=named)
 
 
 class Undecoded(Audio):

@@ -9,7 +9,7 @@ import pyarrow.parquet as parquet
 import pytest
 from datasets import load_dataset
 from helpers import ROOT, run_main, write_video
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, HfApi
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.corpora.benchmarks import load_benchmark
@@ -213,6 +213,23 @@ def test_a_corpus_without_a_card_is_given_one(hub_server, corpus, push, tmp_path
     assert "| default | train | 2 |" in card.text and sum(name.endswith(".parquet") for name in files) == 3
     code = "from datasets import load_dataset; print(*(len(s) for s in load_dataset('org/corpus').values()))"
     assert as_a_user(code, hub_server, tmp_path) == "2 1\n"
+
+
+def test_a_folder_of_media_files_on_the_hub_is_a_corpus(hub_server, tmp_path, media):
+    for name in ("train/cat/a.jpg", "train/dog/b.jpg"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(media[".jpg"], tmp_path / "pictures" / name)
+    api = HfApi(endpoint=hub_server.endpoint, token="hf_owner")
+    api.create_repo("org/pictures", repo_type="dataset")
+    api.upload_folder(repo_id="org/pictures", folder_path=tmp_path / "pictures", repo_type="dataset")
+    code = """
+from processing_fgmm.clips_fgmm import fetch_media
+from processing_fgmm.corpora_fgmm import load_corpus
+for row in load_corpus("org/pictures", "train"):
+    print(row["video_id"], row["label"], len(fetch_media(row)["image"]["bytes"]))
+"""
+    size = media[".jpg"].stat().st_size
+    assert as_a_user(code, hub_server, tmp_path) == f"train/cat/a.jpg 0 {size}\ntrain/dog/b.jpg 1 {size}\n"
 
 
 def test_the_narrated_corpus_goes_with_its_card(hub_server, narrated, tmp_path, monkeypatch, capsys, push):
