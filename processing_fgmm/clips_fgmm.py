@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+import fsspec
 import numpy as np
 import torch
 
+from .corpora_fgmm import MEDIA_COLUMNS
 from .media_fgmm import Media, MediaError, read_image, unwrap_file
 from .processing_fgmm import FgmmProcessor
 from .video_processing_fgmm import image_to_frame
@@ -22,6 +24,7 @@ class Clip:
     captions: candidate captions, at most K.
     is_image: the frame is an image's, not a video's.
     damage: a sentence about the damaged packets that were left out; None without.
+    problems: a sentence for each caption of the row that was left out or repaired.
     """
 
     video_id: str
@@ -30,6 +33,7 @@ class Clip:
     captions: list[str] = field(default_factory=list)
     is_image: bool = False
     damage: str | None = None
+    problems: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -48,6 +52,24 @@ def open_row(row: dict) -> Iterator[dict]:
             if source is not None and not isinstance(source, Media):
                 media[column] = opened.enter_context(Media(source, row["video_id"]))
         yield {**row, **media}
+
+
+def fetch_media(row: dict) -> dict:
+    """The row with the bytes of media files that are on the Hub or in an archive, as a streamed folder of them has.
+
+    Raises:
+        MediaError: when one cannot be read.
+    """
+    fetched = {}
+    for column in MEDIA_COLUMNS:
+        source = unwrap_file(row.get(column))
+        if isinstance(source, str) and "://" in source:
+            try:
+                with fsspec.open(source) as file:
+                    fetched[column] = {"bytes": file.read(), "path": None}
+            except (OSError, LookupError, ValueError) as error:
+                raise MediaError(f"{row['video_id']} cannot be read from {source}: {error}") from error
+    return {**row, **fetched}
 
 
 def drop_video(row: dict) -> dict:
@@ -127,25 +149,13 @@ def evenly_spaced_windows(start: float, end: float, seconds: float, num_windows:
     return [(first, first + seconds) for first in starts]
 
 
-def caption_window(caption: dict, duration: float | None) -> tuple[float, float]:
-    """The window of a caption, clipped to the `duration` of its row (s; None: unknown).
-
-    A caption that starts after the end of the row keeps its times, with which decoding then fails.
-
-    Returns:
-        (start, end), seconds.
-    """
-    start, end = max(caption["start"], 0.0), caption["end"]
-    return start, end if duration is None or start >= duration else min(end, duration)
-
-
 def candidate_captions(
     captions: list[dict], start: float, end: float, num_captions: int, generator: np.random.Generator
 ) -> list[str]:
     """The captions whose middles are nearest to the middle of a window.
 
     Args:
-        captions: `{"text", "start", "end"}`, seconds; captions of the whole item, whose start is None, have distance 0.
+        captions: of [`usable_captions`]; those of the whole item, whose start is None, have distance 0.
         start, end: the window, seconds.
         num_captions: maximum number (K).
         generator: source of randomness, for the choice among equal distances.
@@ -191,10 +201,10 @@ def collate(
 __all__ = [
     "Clip",
     "candidate_captions",
-    "caption_window",
     "collate",
     "drop_video",
     "evenly_spaced_windows",
+    "fetch_media",
     "open_row",
     "random_window",
     "read_clip",

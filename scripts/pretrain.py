@@ -147,7 +147,7 @@ def train(config: PretrainConfig, corpus, accelerator, run, termination) -> None
     if progress.step == config.max_steps:
         save_model(accelerator, model, processor, config, run, progress)
         counts = f"{len(failures.known)} clips could not be decoded, {len(failures.damaged)} were damaged in part"
-        accelerator.print(f"Saved the model in {run.folder}; {counts}.")
+        accelerator.print(f"Saved the model in {run.folder}; {counts}.", failures.captions.summarize())
         if config.eval_steps:
             evaluate(accelerator, model, processor, config, run, progress, termination)
     stopped = termination.requested(accelerator)

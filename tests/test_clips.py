@@ -1,4 +1,5 @@
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from processing_fgmm import containers_fgmm
 from processing_fgmm.clips_fgmm import (
     Clip,
     candidate_captions,
-    caption_window,
     collate,
     drop_video,
     evenly_spaced_windows,
+    fetch_media,
     open_row,
     random_window,
     read_clip,
@@ -173,8 +174,13 @@ def test_windows():
     assert random_window(3.0, 4.0, np.random.default_rng(0)) == (0.0, 3.0)
 
 
-def test_the_window_of_a_caption_ends_with_its_row():
-    assert caption_window(make_caption("a", 1.0, 2.0), 3.0) == (1.0, 2.0)
-    assert caption_window(make_caption("a", -1.0, 9.0), 3.0) == (0.0, 3.0)
-    assert caption_window(make_caption("a", 1.0, 9.0), None) == (1.0, 9.0)
-    assert caption_window(make_caption("late", 4.0, 5.0), 3.0) == (4.0, 5.0)
+def test_files_in_archives_are_fetched(tmp_path, media):
+    shutil.copy(media[".mp4"], tmp_path / "clip.mp4")
+    archive = shutil.make_archive(str(tmp_path / "clips"), "zip", tmp_path, "clip.mp4")
+    row = {"video_id": "a", "label": 3, "video": {"bytes": None, "path": f"zip://clip.mp4::{archive}"}, "image": None}
+    assert fetch_media(row) == {**row, "video": {"bytes": media[".mp4"].read_bytes(), "path": None}}
+    row["video"]["path"] = f"zip://none.mp4::{archive}"
+    with pytest.raises(MediaError, match="a cannot be read from zip://none"):
+        fetch_media(row)
+    local = {"video_id": "a", "video": {"bytes": None, "path": "clip.mp4"}}
+    assert fetch_media(local) == local

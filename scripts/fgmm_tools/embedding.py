@@ -20,6 +20,7 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.clips_fgmm import Clip, collate
 from processing_fgmm.streams_fgmm import EvaluationClips, in_order
 
+from .caption_problems import CaptionProblems
 from .cli import ignore_termination
 
 # Texts that are encoded at once.
@@ -43,7 +44,8 @@ class EncodedItem(Generic[Result]):
 class EncodedCorpus(Generic[Result]):
     """Iterates over the items of a corpus, in its order; each pass decodes and encodes them anew.
 
-    An item that cannot be decoded is named on stderr and left out; so are damaged parts of the others. Beside what the
+    An item that cannot be decoded is named on stderr and left out; so are damaged parts of the others, and captions
+    that cannot be used. Beside what the
     workers have ready, the decoded windows of one batch and one row are held in memory at most.
 
     Args:
@@ -58,6 +60,7 @@ class EncodedCorpus(Generic[Result]):
     Attributes:
         failures: why each item that was left out could not be decoded; of the last pass.
         damaged: ids of the rows of which damaged parts were left out; of the last pass.
+        problems: the captions that were left out or repaired; of the last pass.
     """
 
     def __init__(
@@ -78,9 +81,10 @@ class EncodedCorpus(Generic[Result]):
         self.description = description
         self.failures: list[str] = []
         self.damaged: set[str] = set()
+        self.problems = CaptionProblems()
 
     def __iter__(self) -> Iterator[EncodedItem[Result]]:
-        self.failures, self.damaged = [], set()
+        self.failures, self.damaged, self.problems = [], set(), CaptionProblems()
         windows = self.decode_windows()
         while batch := list(islice(windows, self.batch_size)):
             results = self.encode_windows([clip for _, clip, _ in batch])
@@ -88,6 +92,8 @@ class EncodedCorpus(Generic[Result]):
                 item.windows.append(result)
                 if is_last:
                     yield item
+        if self.problems.found:
+            tqdm.write(self.problems.summarize(), file=sys.stderr)
 
     def decode_windows(self) -> Iterator[tuple[EncodedItem[Result], Clip, bool]]:
         """Each decoded window, with the item that its result is for, and whether it is the item's last."""
@@ -101,6 +107,7 @@ class EncodedCorpus(Generic[Result]):
                     tqdm.write(f"Skipped a clip: {item}", file=sys.stderr)
                     self.failures.append(item)
                     continue
+                self.problems.add(item.problems)
                 first = item.windows[0]
                 encoded = EncodedItem(first.video_id, [], item.captions, item.label, first.is_image)
                 for number, clip in enumerate(item.windows, 1):

@@ -18,7 +18,7 @@ from ..cli import UserError
 from ..models import load_model, with_random_weights
 from .features import SplitEncoder, Windows, class_probabilities, embeddings, make_zero_shot, mean_features
 from .finetuning import finetune
-from .folds import Classes, Split, group_of, read_classes, read_fold, read_split
+from .folds import Classes, Split, read_classes, read_fold, read_split
 from .metrics import compute_metrics, count_confusions, summarize_runs
 from .probes import NUM_DRAWS, SHOTS, class_scores, few_shot_scores, fit_linear, neighbour_scores
 from .settings import HELD_OUT, ClassificationSettings
@@ -220,23 +220,23 @@ def score_clips(
     if not encoder.accelerator.is_main_process:
         return
     if probe:
-        yield from probe(train_windows, train.labels, windows, classes, settings)
+        yield from probe(train_windows, train, windows, classes, settings)
     else:
         yield windows
 
 
 def linear_probe(
-    train: Windows, labels: dict, evaluated: Windows, classes: Classes, settings: ClassificationSettings
+    train: Windows, split: Split, evaluated: Windows, classes: Classes, settings: ClassificationSettings
 ) -> Iterator[Windows]:
     """Scores of each evaluated clip's windows by a linear classifier of the training clips' windows.
 
     Args:
         train, evaluated: (windows, C) features of each clip.
-        labels: of the training clips.
+        split: of the training clips.
     """
     names = [name for name, windows in train.items() for _ in windows]
-    targets = classes.targets([labels[name] for name in names])
-    groups = [group_of(name) for name in names]
+    targets = classes.targets([split.labels[name] for name in names])
+    groups = [split.groups[name] for name in names]
     features = np.concatenate(list(train.values()))
     try:
         classifier = fit_linear(features, targets, groups, settings.classifier, classes.multi_label, settings.seed)
@@ -246,24 +246,24 @@ def linear_probe(
 
 
 def few_shot_probe(
-    train: Windows, labels: dict, evaluated: Windows, classes: Classes, settings: ClassificationSettings
+    train: Windows, split: Split, evaluated: Windows, classes: Classes, settings: ClassificationSettings
 ) -> Iterator[Windows]:
     """Scores of the evaluated clips for each draw of a few training clips; arguments as of [`neighbour_probe`]."""
-    targets = classes.targets([labels[name] for name in train])
+    targets = classes.targets([split.labels[name] for name in train])
     for scores in few_shot_scores(clip_embeddings(train), targets, clip_embeddings(evaluated), settings.seed):
         yield dict(zip(evaluated, scores[:, None], strict=True))
 
 
 def neighbour_probe(
-    train: Windows, labels: dict, evaluated: Windows, classes: Classes, settings: ClassificationSettings
+    train: Windows, split: Split, evaluated: Windows, classes: Classes, settings: ClassificationSettings
 ) -> Iterator[Windows]:
     """Scores of the evaluated clips by the votes of the nearest training clips.
 
     Args:
         train, evaluated: (windows, D) embeddings of each clip.
-        labels: of the training clips.
+        split: of the training clips.
     """
-    targets = classes.targets([labels[name] for name in train])
+    targets = classes.targets([split.labels[name] for name in train])
     scores = neighbour_scores(clip_embeddings(train), targets, clip_embeddings(evaluated), settings.num_neighbours)
     yield dict(zip(evaluated, scores[:, None], strict=True))
 

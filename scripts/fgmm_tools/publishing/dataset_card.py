@@ -27,6 +27,7 @@ COLUMNS = {
     "caption_is_true": "for each caption, whether it describes this clip",
     "caption_slides": "for each caption, the slide that it describes, -1 for none",
     "label": "the class, or list of classes",
+    "group": "what stays in one split, such as a speaker or a recording",
 }
 # Upper bounds of the Hub's size categories, in rows.
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
@@ -40,13 +41,12 @@ def describe_corpus(folder: Path) -> dict:
         {split: {"files", "rows", "bytes"}}}}; files are paths within the folder, bytes those of the Parquet files.
 
     Raises:
-        UserError: when the folder has no card or holds no corpus, or a file is damaged.
+        UserError: when the folder holds no corpus or an incomplete one, or a file is damaged.
     """
-    remedy = "give a folder that scripts/prepare_dataset.py or scripts/make_narrated_corpus.py completed"
-    check_folder(folder, remedy)
-    if not (folder / "README.md").exists():
-        raise UserError(f"{folder} has no README.md; {remedy}, or write one that names the licence.")
+    check_folder(folder, "give that of a corpus")
     folder, note = folder.resolve(), folder / "corpus.json"
+    if note.exists() and not (folder / "README.md").exists():
+        raise UserError(f"The corpus {folder} is incomplete; run the command that makes it again.")
     try:
         files = list_data_files(str(folder))
     except (OSError, ValueError) as error:
@@ -80,6 +80,15 @@ def list_data_files(folder: str) -> dict[str, dict[str, list[str]]]:
     return {
         name: load_dataset_builder("parquet", data_files=files).config.data_files for name, files in patterns.items()
     }
+
+
+def read_card(folder: Path) -> str:
+    """The card in the folder of a corpus; where there is none, one that says whose the files are."""
+    path = folder / "README.md"
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    text = "Files of the person who made this corpus. Whether they may be passed on is for their owner to say."
+    return f"---\nlicense: other\n---\n\n# {folder.name}\n\n{text}\n"
 
 
 def describe_files(folder: Path, paths: list[Path]) -> dict:

@@ -16,6 +16,7 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 from processing_fgmm.streams_fgmm import Batch, FailedClip
 
+from ..caption_problems import CaptionProblems
 from ..cli import UserError
 from ..records import describe_run, write_record
 from .checkpoints import Progress, describe_training, global_batch_size
@@ -84,6 +85,9 @@ class FailedClips:
     Args:
         path: of the list, which a resumed run continues.
         max_share: of all clips seen; more of them stop the run.
+
+    Attributes:
+        captions: those of the other clips that were left out or repaired.
     """
 
     def __init__(self, path: Path, max_share: float):
@@ -95,6 +99,7 @@ class FailedClips:
         self.failed = 0
         self.seen = 0
         self.damaged: set[str] = set()
+        self.captions = CaptionProblems()
 
     def add(self, batch: Batch) -> None:
         """Adds a batch of this process.
@@ -109,6 +114,7 @@ class FailedClips:
             if video_id not in self.damaged:
                 self.damaged.add(video_id)
                 tqdm.write(f"Used without its damaged part: {message}")
+        self.captions.add(batch.problems)
         if not batch.num_clips:
             raise UserError(
                 f"None of the {len(batch.failures)} clips of a batch could be decoded; the first: "

@@ -10,13 +10,14 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from modeling_fgmm import FgmmModel, FgmmTextConfig
+from processing_fgmm.corpora_fgmm import usable_captions
 from processing_fgmm.phrases_fgmm import find_content_words, find_unknown_words
 
 from ..cli import UserError
 
 
 def iterate_captions(corpus: IterableDataset, max_rows: int | None = None) -> Iterator[list[str]]:
-    """Yields the texts of each row's captions; media are not read.
+    """Yields the texts of each row's captions that can be used; media are not read.
 
     Args:
         corpus: from [`load_corpus`].
@@ -24,7 +25,7 @@ def iterate_captions(corpus: IterableDataset, max_rows: int | None = None) -> It
     """
     captions = corpus.select_columns(["captions"])
     for row in captions if max_rows is None else captions.take(max_rows):
-        yield [caption["text"] for caption in row["captions"] or []]
+        yield [caption["text"] for caption in usable_captions(row)]
 
 
 def train_word_tokenizer(texts: Iterable[str], vocab_size: int, min_frequency: int = 1) -> PreTrainedTokenizerFast:
