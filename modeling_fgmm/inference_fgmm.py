@@ -73,10 +73,13 @@ class FgmmInferenceMixin:
         text=None,
         processor=None,
         batch_size: int = 32,
+        start: float | Sequence[float] = 0.0,
+        end: float | Sequence[float | None] | None = None,
+        on_error: str = "raise",
         show_progress_bar: bool | None = None,
         convert_to_numpy: bool = True,
         **kwargs,
-    ) -> np.ndarray | torch.Tensor:
+    ) -> np.ndarray | torch.Tensor | tuple[np.ndarray | torch.Tensor, list[tuple[int, str]]]:
         """
         Embeds items: one L2-normalised vector an item, the `pooler_output` of its features. Dot products of the vectors
         of any modalities are cosine similarities.
@@ -84,21 +87,24 @@ class FgmmInferenceMixin:
         Args:
             videos, images, audio, text: one of them: an item as the processor takes it, or a list or column of items.
                 In a list of videos a picture is an item (an image), a list of pictures is a clip. An item without
-                the modality (None, a silent file for audio, a text without words) gets the vector 0.
+                the modality (None, a silent file for audio, a text without words) gets the vector 0, and so does a text
+                of which the tokenizer knows no word; a warning names the unknown words.
             processor: the model's. None: the one that was saved with it.
             batch_size: items that are read and encoded at once.
+            start, end: the window of a file in seconds, end None: the end of the file; or a list of one an item.
+            on_error: "raise", or "skip": an item that cannot be read gets the vector 0, and is listed.
             show_progress_bar: None: where this module's logger has the level INFO.
             convert_to_numpy: return an array, else a tensor on the model's device.
-            **kwargs: of the processor's call: `start` and `end` of a window in seconds, `sampling_rate` of arrays in
-                Hz, `num_frames`.
+            **kwargs: of the processor's call: `sampling_rate` of arrays in Hz, `num_frames`.
 
         Returns:
-            (D,) for one item, (B, D) in the order of a list; float32.
+            (D,) for one item, (B, D) in the order of a list; float32. With `on_error="skip"` a tuple of that and the
+            items that failed, a list of (index, reason).
 
         Raises:
-            ValueError: when not exactly one modality is given, its items cannot be counted (a generator), the model
-                lacks its encoder, or there is no processor.
-            MediaError: (a ValueError) for a file that cannot be decoded.
+            ValueError: when not exactly one modality is given, its items cannot be counted (a generator), there is not
+                one start and end an item, the model lacks its encoder, or there is no processor.
+            MediaError: (a ValueError) for a file that cannot be decoded, unless it is skipped.
         """
         given = {"videos": videos, "images": images, "audio": audio, "text": text}
         given = {name: items for name, items in given.items() if items is not None}
@@ -106,34 +112,42 @@ class FgmmInferenceMixin:
             raise ValueError(f"Give one of videos, images, audio and text, not {' and '.join(given) or 'none'}.")
         if batch_size < 1:
             raise ValueError(f"batch_size={batch_size} must be at least 1.")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error={on_error!r} is neither 'raise' nor 'skip'.")
         name, items = given.popitem()
         modality = "video" if name == "images" else name.removesuffix("s")
         self._encoder(modality)  # raises where the model has none
         items, single = list_items(name, items)
-        order = list(range(len(items)))
-        if name == "text":
-            if not all(isinstance(item, str) for item in items):
-                raise ValueError("text must be a string or a list of strings.")
-            order.sort(key=lambda row: len(items[row]))  # texts of one length need little padding
         if processor is None:
             processor = self.load_processor()
+        reader = BatchReader(processor, name, items, start, end, kwargs)
+        rows, failures = reader.order_rows(), {}
+        if on_error == "skip":
+            reader.check_options()
         get_features = getattr(self, f"get_{modality}_features")
         if show_progress_bar is None:
             show_progress_bar = logger.isEnabledFor(logging.INFO)
         vectors = torch.zeros(len(items), self.config.projection_dim, device=self.device)
         with evaluation_mode(self):
-            for first in tqdm(range(0, len(items), batch_size), desc="Batches", disable=not show_progress_bar):
-                rows = order[first : first + batch_size]
-                batch = [items[row] for row in rows]
-                if name == "videos":
-                    batch = as_clips(processor, batch)
-                inputs = processor(**{name: batch}, **kwargs)
+            for first in tqdm(range(0, len(rows), batch_size), desc="Batches", disable=not show_progress_bar):
+                batch = rows[first : first + batch_size]
+                try:
+                    inputs = reader.read(batch)
+                except ValueError:
+                    if on_error == "raise":
+                        raise
+                    failures |= reader.find_failures(batch)
+                    batch = [row for row in batch if row not in failures]
+                    if not batch:
+                        continue
+                    inputs = reader.read(batch)
                 pooled = get_features(**inputs.to(self.device, self.dtype)).pooler_output
-                if len(pooled) != len(rows):
-                    raise ValueError(f"The processor made {len(pooled)} items out of {len(rows)} {name}.")
-                vectors[rows] = F.normalize(pooled.float(), dim=-1)  # once more, for half precision rounds
+                if len(pooled) != len(batch):
+                    raise ValueError(f"The processor made {len(pooled)} items out of {len(batch)} {name}.")
+                vectors[batch] = F.normalize(pooled.float(), dim=-1)  # once more, for half precision rounds
         vectors = vectors[0] if single else vectors
-        return vectors.cpu().numpy() if convert_to_numpy else vectors
+        vectors = vectors.cpu().numpy() if convert_to_numpy else vectors
+        return (vectors, sorted(failures.items())) if on_error == "skip" else vectors
 
     @torch.no_grad()
     def zero_shot_video_classification(
@@ -162,8 +176,8 @@ class FgmmInferenceMixin:
             Scores are probabilities: the softmax of the model's logits over the labels.
 
         Raises:
-            ValueError: for labels that are not a list of strings, a template without {}, a model that does not compare
-                text with video, or where there is no processor.
+            ValueError: for labels that are not a list of strings, one of which the tokenizer knows no word, a template
+                without {}, a model that does not compare text with video, or where there is no processor.
             MediaError: (a ValueError) for a file that cannot be decoded.
         """
         templates = [hypothesis_template] if isinstance(hypothesis_template, str) else hypothesis_template
@@ -210,8 +224,8 @@ class FgmmInferenceMixin:
             [`Grounding`]: of each phrase its words, weight, similarity, attention, box and seconds.
 
         Raises:
-            ValueError: when not exactly one of video and audio is given, a text has no word or an audio no sound, the
-                model does not compare text with the modality, or there is no processor.
+            ValueError: when not exactly one of video and audio is given, a text has no word that the tokenizer knows,
+                an audio no sound, the model does not compare text with the modality, or there is no processor.
             MediaError: (a ValueError) for a file that cannot be decoded.
         """
         if (video is None) == (audio is None):
@@ -225,6 +239,7 @@ class FgmmInferenceMixin:
         texts = processor(text=[text]).to(self.device)
         if not texts["phrase_mask"].any():
             raise ValueError(f"The text {text!r} has no word to be grounded.")
+        processor.require_known_words([text])
         if modality == "video":
             num_frames = processor.video_processor.num_frames if num_frames is None else num_frames
             frames = processor.video_processor.load_frames(clip, num_frames, start, end)
@@ -265,6 +280,72 @@ def list_items(name: str, items) -> tuple[Sequence, bool]:
     return [items], True
 
 
+class BatchReader:
+    """Model inputs of some of the items of one modality.
+
+    Args:
+        processor: makes them.
+        name: the argument of its call: videos, images, audio or text.
+        items: B items.
+        start, end: the window of all items in seconds, or a sequence of one an item.
+        options: of its call.
+
+    Raises:
+        ValueError: when not all texts are strings, or there is not one start and end an item.
+    """
+
+    def __init__(self, processor, name: str, items: Sequence, start, end, options: dict):
+        self.processor = processor
+        self.name = name
+        self.items = items
+        self.windows = {"start": start, "end": end}
+        self.options = options
+        if name == "text":
+            if not all(item is None or isinstance(item, str) for item in items):
+                raise ValueError("text must be a string, or a list of strings or None.")
+            self.items = [item or "" for item in items]
+            self.options = {"verbose": False, **options}  # order_rows says once what is unknown
+        for bound, values in self.windows.items():
+            values = values.tolist() if hasattr(values, "tolist") else values
+            self.windows[bound] = values
+            if isinstance(values, Sequence) and len(values) != len(items):
+                raise ValueError(f"{bound} has {len(values)} values for {len(items)} {name}; give one, or one an item.")
+
+    def order_rows(self) -> list[int]:
+        """The indices of the items, but for texts without a known word; texts are sorted to need little padding."""
+        rows = list(range(len(self.items)))
+        if self.name != "text":
+            return rows
+        unknown = set(self.processor.warn_of_unknown_words(self.items))
+        return sorted((row for row in rows if row not in unknown), key=lambda row: len(self.items[row]))
+
+    def read(self, rows: list[int]):
+        """The inputs of the items with these indices; raises a ValueError where one cannot be read."""
+        batch = [self.items[row] for row in rows]
+        if self.name == "videos":
+            batch = as_clips(self.processor, batch)
+        windows = {
+            bound: [values[row] for row in rows] if isinstance(values, Sequence) else values
+            for bound, values in self.windows.items()
+        }
+        return self.processor(**{self.name: batch}, **self.options, **({} if self.name == "text" else windows))
+
+    def check_options(self) -> None:
+        """Raises a ValueError for options that no item could be read with."""
+        if self.name != "text":
+            self.processor(**{self.name: [None]}, **self.options)
+
+    def find_failures(self, rows: list[int]) -> dict[int, str]:
+        """Why items cannot be read, by their indices; those that can are left out."""
+        failures = {}
+        for row in rows:
+            try:
+                self.read([row])
+            except ValueError as error:
+                failures[row] = str(error)
+        return failures
+
+
 def as_clips(processor, videos: Sequence) -> list:
     """Videos for one call of the processor, which takes a list of nothing but pictures as the frames of one clip."""
     return [[video] if processor.video_processor.is_frame(video) else video for video in videos]
@@ -286,8 +367,8 @@ def make_zero_shot(
         A function of the model inputs of B clips that gives (B, labels) logits, the mean over the templates.
 
     Raises:
-        ValueError: for labels that are not a list of strings, a template without {}, or a model that does not compare
-            text with this modality.
+        ValueError: for labels that are not a list of strings, one of which the tokenizer knows no word, a template
+            without {}, or a model that does not compare text with this modality.
     """
     objective = model.get_objective("text", modality)
     if isinstance(labels, str) or not labels or not all(isinstance(label, str) for label in labels):
@@ -295,6 +376,7 @@ def make_zero_shot(
     for template in templates:
         if "{}" not in template:
             raise ValueError(f"The template {template!r} has no {{}}, where the label goes.")
+    processor.require_known_words(labels)
     texts = processor(text=[template.replace("{}", label) for template in templates for label in labels])
     queries = as_queries(model.get_text_features(**texts.to(model.device)))
     encode = model.get_video_features if modality == "video" else model.get_audio_features

@@ -2,17 +2,22 @@
 
 Modules, each of which imports only those above it:
 
-    media_fgmm               media files to frames and waveforms
+    containers_fgmm          media containers: streams, duration, seeking, packets
+    decoding_fgmm            their streams to frames with presentation times
+    pictures_fgmm            decoded frames and image files to upright RGB pictures
+    sounds_fgmm              decoded audio to mono waveforms
+    media_fgmm               media files, opened once, to frames and waveforms of a window
     phrases_fgmm             texts to phrases
     feature_extraction_fgmm  waveforms to audio features
     video_processing_fgmm    videos and images to normalised frames
     hf_processors_fgmm       the processors of transformers' encoders in the places of ours
     processing_fgmm          all modalities in one call
+    sources_fgmm             names of models and corpora: folders, or repositories on the Hub
     corpora_fgmm             what a corpus is: schema, opening, checking
     clips_fgmm               one row of a corpus to a decoded clip, clips to model inputs
     streams_fgmm             the order of clips in training and evaluation
 
-The first six are saved with every processor, as its code; only the last three need `datasets`.
+All but the last three are saved with every processor, as its code; only those need `datasets`.
 
 Letters of shapes in docstrings, the same as in modeling_fgmm:
 

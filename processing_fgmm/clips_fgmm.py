@@ -1,12 +1,15 @@
 """One row of a corpus to windows, candidate captions and decoded clips; clips to model inputs."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
+import fsspec
 import numpy as np
 import torch
 
 from .corpora_fgmm import MEDIA_COLUMNS
-from .media_fgmm import MediaError, probe_media, read_image, read_waveform, unwrap_file
+from .media_fgmm import Media, MediaError, read_image, unwrap_file
 from .processing_fgmm import FgmmProcessor
 from .video_processing_fgmm import image_to_frame
 
@@ -20,6 +23,8 @@ class Clip:
     waveform: (S,) float32 in [-1, 1] at the feature extractor's sampling rate; None without audio.
     captions: candidate captions, at most K.
     is_image: the frame is an image's, not a video's.
+    damage: a sentence about the damaged packets that were left out; None without.
+    problems: a sentence for each caption of the row that was left out or repaired.
     """
 
     video_id: str
@@ -27,11 +32,44 @@ class Clip:
     waveform: torch.Tensor | None
     captions: list[str] = field(default_factory=list)
     is_image: bool = False
+    damage: str | None = None
+    problems: list[str] = field(default_factory=list)
 
 
-def media_source(row: dict, column: str) -> bytes | str | None:
-    """The bytes, else the path, of the undecoded file in a media column; None when the row has none."""
-    return unwrap_file(row.get(column))
+@contextmanager
+def open_row(row: dict) -> Iterator[dict]:
+    """Opens the media of a row for [`row_duration`] and [`read_clip`], which then share one opening.
+
+    Args:
+        row: of a corpus, see [`load_corpus`]; where it is open already, it is left so at the end of the block.
+
+    Yields:
+        the row with a [`Media`] or None for its video and its audio; they are closed at the end of the block.
+    """
+    with ExitStack() as opened:
+        media = {column: unwrap_file(row.get(column)) for column in ("video", "audio")}
+        for column, source in media.items():
+            if source is not None and not isinstance(source, Media):
+                media[column] = opened.enter_context(Media(source, row["video_id"]))
+        yield {**row, **media}
+
+
+def fetch_media(row: dict) -> dict:
+    """The row with the bytes of media files that are on the Hub or in an archive, as a streamed folder of them has.
+
+    Raises:
+        MediaError: when one cannot be read.
+    """
+    fetched = {}
+    for column in MEDIA_COLUMNS:
+        source = unwrap_file(row.get(column))
+        if isinstance(source, str) and "://" in source:
+            try:
+                with fsspec.open(source) as file:
+                    fetched[column] = {"bytes": file.read(), "path": None}
+            except (OSError, LookupError, ValueError) as error:
+                raise MediaError(f"{row['video_id']} cannot be read from {source}: {error}") from error
+    return {**row, **fetched}
 
 
 def drop_video(row: dict) -> dict:
@@ -45,8 +83,9 @@ def row_duration(row: dict) -> float:
     Raises:
         MediaError: when the file cannot be read.
     """
-    source = media_source(row, "video") or media_source(row, "audio")
-    return 0.0 if source is None else probe_media(source, name=row["video_id"]).duration
+    with open_row(row) as opened:
+        media = opened["video"] or opened["audio"]
+        return media.duration if media else 0.0
 
 
 def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | None, with_audio: bool) -> Clip:
@@ -61,19 +100,30 @@ def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | No
     Raises:
         MediaError: when a file cannot be decoded, or the row has none.
     """
-    name = row["video_id"]
-    video, image, audio = (media_source(row, column) for column in MEDIA_COLUMNS)
+    name, video_processor = row["video_id"], processor.video_processor
     frames = waveform = None
-    if video is not None:
-        frames = processor.video_processor.load_frames(video, processor.video_processor.num_frames, start, end, name)
-    elif image is not None:
-        frames = image_to_frame(read_image(image, name))
-    if with_audio and (audio is not None or video is not None):
-        source = audio if audio is not None else video
-        waveform = read_waveform(source, processor.feature_extractor.sampling_rate, start, end, name)
+    with open_row(row) as opened:
+        video, audio, image = opened["video"], opened["audio"] or opened["video"], unwrap_file(row.get("image"))
+        if video is not None:
+            frames = video.read_frames(video_processor.num_frames, start, end, video_processor.decoded_size)
+        elif image is not None:
+            frames = image_to_frame(read_image(image, name))
+        if with_audio and audio is not None:
+            waveform = audio.read_waveform(processor.feature_extractor.sampling_rate, start, end)
+        damage = describe_damage([media for media in (opened["video"], opened["audio"]) if media])
     if frames is None and waveform is None:
         raise MediaError(f"{name} has neither video, image nor audio to decode; remove its row.")
-    return Clip(name, frames, waveform, is_image=video is None and image is not None)
+    return Clip(name, frames, waveform, is_image=video is None and image is not None, damage=damage)
+
+
+def describe_damage(media: list[Media]) -> str | None:
+    """A sentence about the damage found in media files since the last call; None without."""
+    problems = [problem for file in media for problem in file.problems]
+    for file in media:
+        file.problems.clear()
+    if len(problems) > 1:
+        return f"{problems[0].removesuffix('.')} and at {len(problems) - 1} more places."
+    return problems[0] if problems else None
 
 
 def random_window(duration: float, seconds: float, generator: np.random.Generator) -> tuple[float, float]:
@@ -99,25 +149,13 @@ def evenly_spaced_windows(start: float, end: float, seconds: float, num_windows:
     return [(first, first + seconds) for first in starts]
 
 
-def caption_window(caption: dict, duration: float | None) -> tuple[float, float]:
-    """The window of a caption, clipped to the `duration` of its row (s; None: unknown).
-
-    A caption that starts after the end of the row keeps its times, with which decoding then fails.
-
-    Returns:
-        (start, end), seconds.
-    """
-    start, end = max(caption["start"], 0.0), caption["end"]
-    return start, end if duration is None or start >= duration else min(end, duration)
-
-
 def candidate_captions(
     captions: list[dict], start: float, end: float, num_captions: int, generator: np.random.Generator
 ) -> list[str]:
     """The captions whose middles are nearest to the middle of a window.
 
     Args:
-        captions: `{"text", "start", "end"}`, seconds; captions of the whole item, whose start is None, have distance 0.
+        captions: of [`usable_captions`]; those of the whole item, whose start is None, have distance 0.
         start, end: the window, seconds.
         num_captions: maximum number (K).
         generator: source of randomness, for the choice among equal distances.
@@ -155,6 +193,7 @@ def collate(
             audio=[clip.waveform for clip in clips] if with_audio else None,
             text=[clip.captions for clip in clips] if with_text else None,
             num_frames=max((len(clip.frames) for clip in clips if clip.frames is not None), default=1),
+            verbose=False,  # unknown words are named once a corpus, not in every batch
         )
     )
 
@@ -162,10 +201,11 @@ def collate(
 __all__ = [
     "Clip",
     "candidate_captions",
-    "caption_window",
     "collate",
     "drop_video",
     "evenly_spaced_windows",
+    "fetch_media",
+    "open_row",
     "random_window",
     "read_clip",
     "row_duration",

@@ -215,6 +215,18 @@ def make_feature_extractor(encoder: str | PreTrainedConfig | None) -> WaveformFe
     )
 
 
+def load_tokenizer(name: str, **kwargs):
+    """Loads the tokenizer of an fgmm model.
+
+    Args:
+        name: name on the Hub, or folder.
+        **kwargs: of transformers' `from_pretrained`.
+    """
+    # Its own settings name its class. Without a configuration AutoTokenizer would load the model's, and where
+    # modeling_fgmm is not imported ask whether to run the code beside it.
+    return AutoTokenizer.from_pretrained(name, config=PreTrainedConfig(), **kwargs)
+
+
 def make_tokenizer(encoder):
     """The tokenizer of an encoder, which truncates texts to the encoder's maximum length.
 
@@ -228,8 +240,8 @@ def make_tokenizer(encoder):
         raise ValueError("A processor needs a tokenizer: give text= or tokenizer=, a name or folder of any text model.")
     if not isinstance(encoder, str) and hasattr(encoder, "is_fast"):
         return encoder
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
     config = load_encoder_config(encoder, "text_config")
+    tokenizer = load_tokenizer(encoder) if config is None else AutoTokenizer.from_pretrained(encoder)
     max_length = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     tokenizer.model_max_length = min(tokenizer.model_max_length, max_length)
     return tokenizer
@@ -238,6 +250,7 @@ def make_tokenizer(encoder):
 __all__ = [
     "FgmmEncoderFeatureExtractor",
     "load_feature_extractor",
+    "load_tokenizer",
     "make_feature_extractor",
     "make_tokenizer",
     "make_video_processor",

@@ -1,10 +1,11 @@
-"""Splits texts into phrases: runs of content words between function words and punctuation.
+"""Splits texts into phrases, runs of content words between function words and punctuation; finds unknown words.
 
 Transcripts of speech have no punctuation, so function words have to separate one phrase from the next.
 """
 
 import itertools
 import re
+from collections.abc import Sequence
 
 # English articles, pronouns, prepositions, conjunctions, auxiliaries, and adverbs that carry no content.
 FUNCTION_WORDS = frozenset(
@@ -93,4 +94,31 @@ def to_token_spans(phrases: list[tuple[int, int]], offsets: list[tuple[int, int]
     return spans
 
 
-__all__ = ["find_phrases", "to_token_spans"]
+def find_content_words(text: str) -> list[str]:
+    """The words of all phrases of a text, in their order."""
+    return [text[start:end] for start, end in find_phrases(text, max_words=1)]
+
+
+def find_unknown_words(words: Sequence[str], tokenizer) -> list[str]:
+    """The words that a tokenizer does not know: a letter or digit of them has no token, or the unknown token.
+
+    Args:
+        words: each is tokenized alone.
+        tokenizer: a fast one, of words or of subwords, which can spell almost any word.
+    """
+    if not words:
+        return []
+    options = {"truncation": False, "padding": False, "verbose": False}
+    encoded = tokenizer(list(words), add_special_tokens=False, return_offsets_mapping=True, **options)
+    unknown = []
+    for word, token_ids, offsets in zip(words, encoded["input_ids"], encoded["offset_mapping"], strict=True):
+        known = set()
+        for token_id, (start, end) in zip(token_ids, offsets, strict=True):
+            if token_id != tokenizer.unk_token_id:
+                known.update(range(start, end))
+        if any(character.isalnum() and place not in known for place, character in enumerate(word)):
+            unknown.append(word)
+    return unknown
+
+
+__all__ = ["find_content_words", "find_phrases", "find_unknown_words", "to_token_spans"]

@@ -1,5 +1,6 @@
 """The processor: videos, images, audio and text to model inputs in one call."""
 
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,14 +15,19 @@ from transformers.video_processing_utils import VideoProcessorMixin
 from .feature_extraction_fgmm import to_waveform
 from .hf_processors_fgmm import (
     load_feature_extractor,
+    load_tokenizer,
     make_feature_extractor,
     make_tokenizer,
     make_video_processor,
 )
 from .media_fgmm import probe_media, read_waveform, unwrap_file
-from .phrases_fgmm import find_phrases, to_token_spans
-from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs, is_image
+from .phrases_fgmm import find_content_words, find_phrases, find_unknown_words, to_token_spans
+from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs, is_image, list_windows
 
+logger = logging.getLogger(__name__)
+
+# Words that a message names.
+MAX_WORDS_NAMED = 20
 TEXT_ERROR = "text must be a string, a list of strings, or a list of lists of candidate captions."
 
 
@@ -93,17 +99,18 @@ class FgmmProcessor(ProcessorMixin):
         Args:
             images: one or a list of PIL images, arrays, paths and other kinds, see
                 [`FgmmVideoProcessor.preprocess_images`]; they become clips of one frame.
-            text: a string or a list of items, each a string or a list of candidate captions.
+            text: a string or a list of items, each a string or a list of candidate captions. A warning names the words
+                that the tokenizer does not know, unless `verbose` is False.
             videos: see [`FgmmVideoProcessor.preprocess`].
             audio: one or a list of: path, bytes or binary file of audio or video, or `{"bytes", "path"}` (datasets'
                 undecoded file); array or tensor (S,) or (channels, S) at `sampling_rate`, floats in [-1, 1] or integers
                 as in WAV files, or `{"array", "sampling_rate"}`; None, or a file without an audio stream, is an item
                 without audio.
-            **kwargs: `start` and `end` of the window in seconds, `num_frames` and other settings of
-                [`FgmmVideoProcessor`], also for images; `sampling_rate` of arrays in Hz; `max_length` of a caption in
-                tokens and `padding="max_length"`, which pads items to at least that many. The same by modality in
-                `videos_kwargs`, `images_kwargs`, `audio_kwargs` and `text_kwargs`. `return_tensors`: `"pt"` or `"np"`;
-                None means `"pt"`.
+            **kwargs: `start` and `end` of the window in seconds, or lists of one an item; `num_frames` and other
+                settings of [`FgmmVideoProcessor`], also for images; `sampling_rate` of arrays in Hz; `max_length` of a
+                caption in tokens and `padding="max_length"`, which pads items to at least that many. The same by
+                modality in `videos_kwargs`, `images_kwargs`, `audio_kwargs` and `text_kwargs`. `return_tensors`:
+                `"pt"` or `"np"`; None means `"pt"`.
 
         Returns:
             For videos or images `pixel_values_videos` (B, T, 3, H, W) float32 and `video_mask` (B,) bool. For audio
@@ -137,8 +144,41 @@ class FgmmProcessor(ProcessorMixin):
             data.update(self._process_audio(audio, merged["audio_kwargs"].get("sampling_rate"), **window))
         if text is not None:
             options = merged["text_kwargs"]
-            data.update(self._process_text(text, options["truncation"], options["max_length"], options.get("padding")))
+            padding, verbose = options.get("padding"), options.get("verbose", True)
+            data.update(self._process_text(text, options["truncation"], options["max_length"], padding, verbose))
         return BatchFeature(data, tensor_type=kwargs["return_tensors"])
+
+    def check_words(self, texts: list[str]) -> tuple[list[str], list[int]]:
+        """What the tokenizer does not know of texts. Function words do not count, for they are in no phrase.
+
+        Returns:
+            the unknown words, each once, in the order of the texts; and the indices of the texts without a known word.
+        """
+        words = [find_content_words(text) for text in texts]
+        distinct = list(dict.fromkeys(word for of_text in words for word in of_text))
+        unknown = dict.fromkeys(find_unknown_words(distinct, self.tokenizer))
+        return list(unknown), [index for index, of_text in enumerate(words) if unknown.keys() >= set(of_text)]
+
+    def warn_of_unknown_words(self, texts: list[str]) -> list[int]:
+        """Logs one warning that names the unknown words of texts; returns the indices of texts without a known word."""
+        words, without_known = self.check_words(texts)
+        if words:
+            message = "The tokenizer does not know these words, which have no meaning for the model: %s."
+            logger.warning(message, name_words(words))
+        return without_known
+
+    def require_known_words(self, texts: list[str]) -> None:
+        """Checks that each text has a word that the tokenizer knows; others are all the same to the model.
+
+        Raises:
+            ValueError: with the texts that have none.
+        """
+        _, without_known = self.check_words(texts)
+        if without_known:
+            raise ValueError(
+                f"The tokenizer knows no word of {name_words([texts[index] for index in without_known])}; give other "
+                "words, or train the model on captions that have these."
+            )
 
     def shown_window(self, item, start: float = 0.0, end: float | None = None) -> tuple[float, float] | None:
         """The window of a file that a call with these times shows, in seconds; None for what has no times.
@@ -155,16 +195,17 @@ class FgmmProcessor(ProcessorMixin):
             return None
         return start, probe_media(item).duration if end is None else end
 
-    def _process_audio(self, audio, sampling_rate: int | None, start: float = 0.0, end: float | None = None):
+    def _process_audio(self, audio, sampling_rate: int | None, start=0.0, end=None):
         """Items of any kind to the feature extractor's batch; `sampling_rate` in Hz, `start` and `end` in seconds."""
         target_rate = self.feature_extractor.sampling_rate
+        items = audio if isinstance(audio, (list, tuple)) else [audio]
         waveforms = []
-        for item in audio if isinstance(audio, (list, tuple)) else [audio]:
+        for item, window in zip(items, list_windows(start, end, len(items)), strict=True):
             item, rate = unwrap_file(item), sampling_rate
             if isinstance(item, dict) and item.keys() >= {"array", "sampling_rate"}:
                 item, rate = item["array"], item["sampling_rate"]
             if isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read"):
-                waveforms.append(read_waveform(item, target_rate, start, end))
+                waveforms.append(read_waveform(item, target_rate, *window))
             elif item is None:
                 waveforms.append(None)
             else:
@@ -172,13 +213,15 @@ class FgmmProcessor(ProcessorMixin):
         return self.feature_extractor(waveforms)
 
     def _process_text(
-        self, text, truncation: bool, max_length: int, padding: bool | str | None
+        self, text, truncation: bool, max_length: int, padding: bool | str | None, verbose: bool
     ) -> dict[str, torch.Tensor]:
         """Items of candidate captions to the padded tensors of a batch, see [`__call__`]."""
         if padding not in (None, True, "longest", "max_length"):
             raise ValueError(f"padding={padding!r} is neither 'longest' (True, the default) nor 'max_length'.")
         items = list_captions(text)
         captions = [caption for item in items for caption in item]
+        if verbose:
+            self.warn_of_unknown_words(captions)
         tokenized = iter(self._tokenize(captions, truncation, max_length))
         joined = [join_captions(list(islice(tokenized, len(item)))) for item in items]
         return pad_texts(joined, self.tokenizer.pad_token_id, max_length if padding == "max_length" else 1)
@@ -225,7 +268,7 @@ class FgmmProcessor(ProcessorMixin):
         return [
             FgmmVideoProcessor.from_pretrained(pretrained_model_name_or_path, **kwargs),
             load_feature_extractor(pretrained_model_name_or_path, **kwargs),
-            cls._load_tokenizer_from_pretrained("tokenizer", pretrained_model_name_or_path, **kwargs),
+            load_tokenizer(pretrained_model_name_or_path, **kwargs),
         ]
 
     def to_dict(self) -> dict:
@@ -243,6 +286,12 @@ class FgmmProcessor(ProcessorMixin):
             *("input_features", "input_features_mask"),
             *("input_ids", "attention_mask", "phrase_spans", "phrase_captions", "phrase_mask", "caption_lengths"),
         ]
+
+
+def name_words(words: list[str]) -> str:
+    """Words in quotation marks for a message; of many the first, and how many more there are."""
+    named = ", ".join(map(repr, words[:MAX_WORDS_NAMED]))
+    return named if len(words) <= MAX_WORDS_NAMED else f"{named} and {len(words) - MAX_WORDS_NAMED} more"
 
 
 @dataclass

@@ -5,6 +5,7 @@ are permuted within blocks, and the window of a clip is drawn from its place in 
 whose contents a resumed run would lack.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -18,20 +19,30 @@ from torch.utils.data import IterableDataset as TorchIterableDataset
 from .clips_fgmm import (
     Clip,
     candidate_captions,
-    caption_window,
     collate,
     drop_video,
     evenly_spaced_windows,
+    fetch_media,
+    open_row,
     random_window,
     read_clip,
     row_duration,
 )
-from .corpora_fgmm import MEDIA_COLUMNS, CorpusError
+from .corpora_fgmm import MEDIA_COLUMNS, CorpusError, check_captions, usable_captions
 from .media_fgmm import MediaError
 from .processing_fgmm import FgmmProcessor
 
 # Bytes of undecoded media in a block of rows, which each worker of a training stream holds in memory.
 MAX_BLOCK_BYTES = 512_000_000
+
+
+@dataclass(frozen=True)
+class FailedClip:
+    """A clip that could not be decoded: the id of its row, the path of its file if it has one, and the reason."""
+
+    video_id: str
+    file: str | None
+    reason: str
 
 
 @dataclass
@@ -41,14 +52,18 @@ class Batch:
     inputs: see [`collate`]; empty when no clip of the batch could be decoded.
     epoch, position: of the next batch, from which a resumed run continues.
     num_clips: clips in `inputs` (B).
-    failures: one message for each clip that could not be decoded.
+    failures: the clips that could not be decoded.
+    damaged: a message for each clip in which damaged packets were left out, by its id.
+    problems: one message for each caption of the other clips that was left out or repaired.
     """
 
     inputs: dict[str, torch.Tensor]
     epoch: int
     position: int
     num_clips: int
-    failures: list[str] = field(default_factory=list)
+    failures: list[FailedClip] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
 
 
 def iterate_rows(corpus: IterableDataset) -> Iterator[dict]:
@@ -176,9 +191,12 @@ class NarratedClips(TorchIterableDataset):
             try:
                 clips.append(self.sample_clip(row, generator))
             except MediaError as error:
-                failures.append(str(error))
+                media = next((row[column] for column in MEDIA_COLUMNS if row.get(column)), {})
+                failures.append(FailedClip(row["video_id"], media.get("path"), str(error)))
         inputs = collate(self.processor, clips, self.with_video, self.with_audio) if clips else {}
-        return Batch(inputs, epoch, position + 1, len(clips), failures)
+        damaged = {clip.video_id: clip.damage for clip in clips if clip.damage}
+        problems = [problem for clip in clips for problem in clip.problems]
+        return Batch(inputs, epoch, position + 1, len(clips), failures, damaged, problems)
 
     def sample_clip(self, row: dict, generator: np.random.Generator) -> Clip:
         """A random window of a row, randomly cropped, with the captions nearest to it.
@@ -188,13 +206,15 @@ class NarratedClips(TorchIterableDataset):
         """
         if not self.with_video:
             row = drop_video(row)
-        start, end = random_window(row_duration(row), self.processor.clip_seconds, generator)
-        clip = self.decode_window(row, start, end)
+        with open_row(fetch_media(row)) as row:
+            duration = row_duration(row)
+            start, end = random_window(duration, self.processor.clip_seconds, generator)
+            clip = self.decode_window(row, start, end)
         if clip.frames is not None:
             clip.frames = self.processor.video_processor.random_crop(
                 clip.frames, generator, self.min_crop_area, self.flip
             )
-        captions = row.get("captions") or []
+        captions = usable_captions(row, duration or math.inf, clip.problems)  # an image has no duration
         clip.captions = candidate_captions(captions, start, end, self.num_captions, generator)
         return clip
 
@@ -210,11 +230,13 @@ class EvaluationItem:
     windows: decoded windows of the item.
     captions: all captions of the item.
     label: class, or list of classes, of the row; None without.
+    problems: a sentence for each caption of the row that was left out or repaired.
     """
 
     windows: list[Clip]
     captions: list[str]
     label: int | list[int] | None = None
+    problems: list[str] = field(default_factory=list)
 
 
 class EvaluationClips(TorchIterableDataset):
@@ -260,19 +282,40 @@ class EvaluationClips(TorchIterableDataset):
                 yield position, self.decode_row(row)
 
     def decode_row(self, row: dict) -> list[EvaluationItem | str]:
-        """The items of a row; a message for each that cannot be decoded."""
+        """The items of a row; a message for each that cannot be decoded, or is a caption that is left out."""
         if not self.with_video:
             row = drop_video(row)
-        captions = row.get("captions") or []
         try:
-            duration = row_duration(row) or None  # an image has none
+            row = fetch_media(row)
         except MediaError as error:
             return [str(error)]
-        if not self.each_caption:
-            return [self.decode_item(row, 0.0, duration, [caption["text"] for caption in captions])]
-        return [self.decode_item(row, *caption_window(caption, duration), [caption["text"]]) for caption in captions]
+        with open_row(row) as row:
+            try:
+                duration = row_duration(row) or None  # an image has none
+            except MediaError as error:
+                return [str(error)]
+            if not self.each_caption:
+                problems: list[str] = []
+                captions = usable_captions(row, duration or math.inf, problems)
+                return [self.decode_item(row, 0.0, duration, [caption["text"] for caption in captions], problems)]
+            return [
+                self.decode_caption(row, duration, caption, f"{row['video_id']} {problem}." if problem else "")
+                for caption, problem in check_captions(row.get("captions"), duration or math.inf)
+            ]
 
-    def decode_item(self, row: dict, start: float, end: float | None, captions: list[str]) -> EvaluationItem | str:
+    def decode_caption(
+        self, row: dict, duration: float | None, caption: dict | None, problem: str
+    ) -> EvaluationItem | str:
+        """The part of a row that a caption covers; `caption` and `problem`, with the row's id, as of
+        [`check_captions`]."""
+        if caption is None:
+            return problem
+        end = duration if caption["end"] in (None, math.inf) else caption["end"]
+        return self.decode_item(row, caption["start"] or 0.0, end, [caption["text"]], [problem] if problem else [])
+
+    def decode_item(
+        self, row: dict, start: float, end: float | None, captions: list[str], problems: list[str]
+    ) -> EvaluationItem | str:
         """The item between two times of a row, seconds (`end` None: its end); a message if it cannot be decoded."""
         windows = [(start, end)]
         if end is not None:
@@ -281,7 +324,7 @@ class EvaluationClips(TorchIterableDataset):
             clips = [self.decode_window(row, *window) for window in windows]
         except MediaError as error:
             return str(error)
-        return EvaluationItem(clips, captions, row.get("label"))
+        return EvaluationItem(clips, captions, row.get("label"), problems)
 
     def decode_window(self, row: dict, start: float, end: float | None) -> Clip:
         """One window of a row, cropped to the centre and without captions; times in seconds."""
@@ -304,4 +347,4 @@ def in_order(loader: DataLoader) -> Iterator[tuple[int, list[EvaluationItem | st
             expected += loader.dataset.world_size
 
 
-__all__ = ["Batch", "EvaluationClips", "EvaluationItem", "NarratedClips", "in_order"]
+__all__ = ["Batch", "EvaluationClips", "EvaluationItem", "FailedClip", "NarratedClips", "in_order"]

@@ -1,6 +1,8 @@
 """Videos and images to batches of normalised frames of one size, in torch."""
 
+import math
 import os
+from numbers import Real
 
 import numpy as np
 import torch
@@ -35,11 +37,12 @@ OVERRIDABLE_KWARGS = (
 class FgmmVideoProcessorKwargs(VideosKwargs, total=False):
     """Keyword arguments of a call beyond those of transformers.
 
-    start, end: the window of a file from which frames are taken, seconds; end None: the end of the file.
+    start, end: the window of a file from which frames are taken, seconds; end None: the end of the file. A list has one
+    an item.
     """
 
-    start: float | int
-    end: float | int | None
+    start: float | int | list[float | int]
+    end: float | int | list[float | int | None] | None
 
 
 class FgmmVideoProcessor(VideoProcessorMixin):
@@ -100,8 +103,8 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         self,
         videos,
         num_frames: int | None = None,
-        start: float = 0.0,
-        end: float | None = None,
+        start: float | list[float] = 0.0,
+        end: float | list[float | None] | None = None,
         return_tensors: str | None = "pt",
         **kwargs,
     ) -> BatchFeature:
@@ -113,7 +116,7 @@ class FgmmVideoProcessor(VideoProcessorMixin):
                 three-dimensional arrays alone is one clip of these frames.
             num_frames: T, overrides that of the processor. An image has one frame in a batch of images alone; in a
                 batch with videos it is repeated for T frames.
-            start, end: the window, seconds; end None: the end of the file. For files only.
+            start, end: the window, seconds; end None: the end of the file. A list has one an item. For files only.
             return_tensors: `"pt"` or `"np"`; None means `"pt"`.
             **kwargs: the constructor's arguments but `num_frames`, for this call.
 
@@ -124,7 +127,8 @@ class FgmmVideoProcessor(VideoProcessorMixin):
 
         Raises:
             MediaError: for a file that cannot be decoded.
-            ValueError: for an item that is neither a video nor an image, or `num_frames` below 1.
+            ValueError: for an item that is neither a video nor an image, `num_frames` below 1, or a list of windows of
+                another length.
         """
         num_frames = self.num_frames if num_frames is None else num_frames
         if num_frames < 1:
@@ -137,7 +141,11 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         if isinstance(videos, (list, tuple)) and len(videos) and all(map(self.is_frame, videos)):
             batch = [videos]
         batch = [unwrap_file(item) for item in batch]  # to None where there is neither bytes nor path
-        clips = [None if item is None else self.load_frames(item, num_frames, start, end) for item in batch]
+        windows = list_windows(start, end, len(batch))
+        clips = [
+            None if item is None else self.load_frames(item, num_frames, *window)
+            for item, window in zip(batch, windows, strict=True)
+        ]
         clips = [None if clip is None else self.rescale_and_normalize(self.resize_and_crop(clip)) for clip in clips]
         crop = (self.crop_size["height"], self.crop_size["width"])
         sizes = torch.tensor([crop if clip is None else clip.shape[-2:] for clip in clips]).reshape(-1, 2)
@@ -293,6 +301,26 @@ class FgmmImageProcessor(FgmmVideoProcessor):
 
     def __call__(self, images, **kwargs) -> BatchFeature:
         return self.preprocess_images(images, **kwargs)
+
+
+def list_windows(start, end, number: int) -> list[tuple[float, float | None]]:
+    """The window (start, end) of each item of a batch.
+
+    Args:
+        start, end: of all items, seconds, or a list of one an item; end None: the end of the file.
+        number: of items.
+
+    Raises:
+        ValueError: for a list of another length, or what is no number of seconds.
+    """
+    bounds = [bound if isinstance(bound, (list, tuple)) else [bound] * number for bound in (start, end)]
+    for name, values in zip(("start", "end"), bounds, strict=True):
+        if len(values) != number:
+            raise ValueError(f"{name} has {len(values)} values for {number} items; give one, or one an item.")
+        for value in values:
+            if not (isinstance(value, Real) and math.isfinite(value)) and (name == "start" or value is not None):
+                raise ValueError(f"{name}={value!r} is no number of seconds{'' if name == 'start' else ', or None'}.")
+    return list(zip(*bounds, strict=True))
 
 
 def resize(frames: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:

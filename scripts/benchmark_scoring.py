@@ -59,7 +59,7 @@ def main(args: argparse.Namespace) -> None:
             "settings": {**dataclasses.asdict(settings), "variants": variants},
             "results": results,
             "versions": find_versions(),
-            **describe_run(time.monotonic() - started, launcher="python"),
+            **describe_run(time.monotonic() - started),
         }
         write_record(args.output, record)
         print(f"Wrote {args.output}.")

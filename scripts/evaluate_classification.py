@@ -65,20 +65,22 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
-    # Before the imports, which take seconds: settings that do not fit are refused at once.
+    # Before the imports, which take seconds: what does not fit is refused at once.
     settings = ClassificationSettings(
         **{field.name: getattr(args, field.name) for field in fields(ClassificationSettings)}
     )
+
+    from fgmm_tools.records import claim_results, describe_run, read_training_record, write_record
+
+    if args.output:
+        claim_results(args.output, args.output.with_suffix(".png"))
 
     import time
 
     from fgmm_tools.classification.evaluation import evaluate_classification
     from fgmm_tools.classification.metrics import draw_confusion_matrix
-    from fgmm_tools.records import claim_output, describe_run, read_training_record, write_record
 
     started = time.monotonic()
-    if args.output:
-        claim_output(args.output)
     results = evaluate_classification(args.model, args.dataset, settings, args.dataset_config)
     if results is None:
         return  # the main process reports

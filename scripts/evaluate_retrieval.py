@@ -5,8 +5,9 @@ r"""Retrieval between texts, videos (or images) and sounds of a prepared corpus.
         --score coarse_then_fine --num_windows 4 --output results.json
     python scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/youcook2 --each_caption
 
-Each caption of an item is a query of its own. The scores are what the model's objective trains (trained), of regions
-with phrases (fine), of one vector each (coarse), or coarse for all and fine for the best of these (coarse_then_fine).
+Each caption of an item is a query of its own, or with --join_captions all of them are one. The scores are what the
+model's objective trains (trained), of regions with phrases (fine), of one vector each (coarse), or coarse for all and
+fine for the best of these (coarse_then_fine).
 
 Clips without sound are among the items of text-audio and audio-video retrieval and count as errors, as queries and as
 right answers (the convention of AVLnet); with --skip_silent they are left out of both. --random_init gives the floor.
@@ -30,6 +31,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of random weights")
     parser.add_argument("--num_windows", type=at_least(1), help="windows encoded of each item; 1: the middle")
     parser.add_argument("--each_caption", action="store_true", help="each timed caption is an item, not each row")
+    parser.add_argument("--join_captions", action="store_true", help="an item's captions are one query, not each")
     parser.add_argument("--skip_silent", action="store_true", help="clips without sound are left out, not errors")
     parser.add_argument("--batch_size", type=at_least(1), help="windows encoded at once")
     parser.add_argument("--num_workers", type=at_least(0), help="decoding processes")
@@ -39,13 +41,17 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def main(args: argparse.Namespace) -> None:
+    from fgmm_tools.records import claim_results, describe_run, read_training_record, write_record
+
+    if args.output:
+        claim_results(args.output)  # before the imports, which take seconds
+
     import time
     from collections import Counter
 
     from accelerate import PartialState
 
     from fgmm_tools.models import load_model, with_random_weights
-    from fgmm_tools.records import claim_output, describe_run, read_training_record, write_record
     from fgmm_tools.retrieval.evaluation import describe_protocol, evaluate_retrieval, format_table
     from processing_fgmm.corpora_fgmm import load_corpus
 
@@ -53,8 +59,6 @@ def main(args: argparse.Namespace) -> None:
     if not state.is_main_process:
         return  # the whole evaluation is one process' work, and longer than others may wait for it
     started, seconds = time.monotonic(), Counter(encoding=0.0, coarse_scoring=0.0, fine_scoring=0.0)
-    if args.output:
-        claim_output(args.output)
     settings = RetrievalSettings(**{field.name: getattr(args, field.name) for field in fields(RetrievalSettings)})
     corpus = load_corpus(args.dataset, args.split, args.dataset_config)
     model, processor = load_model(args.model)

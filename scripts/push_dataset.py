@@ -10,7 +10,7 @@ splits, times and labels, without media and without the texts of captions. --wit
 that you have the right to. Everything goes in one commit; the same command continues a push that broke off.
 
 The card is model_cards/NAME.md, NAME being that of the folder, where its record (--record) is of this very corpus; else
-the README.md of the folder with columns, sizes and terms added.
+the README.md of the folder with columns, sizes and terms added; without one it is made.
 """
 
 import argparse

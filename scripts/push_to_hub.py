@@ -5,7 +5,8 @@
 
 The card is model_cards/NAME.md, NAME being that of the model's folder, if its results are of this very training run;
 else model_cards/templates/model.md, filled from the results files in the model's folder, where --output of the
-evaluation commands wrote them. Everything goes in one commit; the same command continues a push that broke off.
+evaluation commands wrote them. It names the models of the Hub that the weights began from (init_from, encoders), and
+takes over their licence. Everything goes in one commit; the same command continues a push that broke off.
 """
 
 import argparse
@@ -24,7 +25,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--license",
-        help="of the weights, as the Hub names it; needed where they are initialised from weights of others",
+        help="of the weights, as the Hub names it; needed where they began from models of unknown or several licences",
     )
     return parser.parse_args()
 

@@ -7,6 +7,7 @@ A table stands between `<!-- KIND: NAME NAME ... -->` and `<!-- end of KIND -->`
 
     results      files in model_cards/results, without .json
     training     one such file: what the training of its model took
+    claim        what the studies of scripts/compare_objectives.py found about a claim
     comparison   a study of scripts/compare_objectives.py
     downstream   datasets that scripts/measure_downstream.sh measured
     corpus       a file in model_cards/results/corpora, without .json: columns and sizes

@@ -20,6 +20,7 @@ from fgmm_tools.corpora import preparation
 from fgmm_tools.corpora.benchmarks import load_benchmark
 from fgmm_tools.corpora.options import RowSelection, TrainingNoise
 from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
+from fgmm_tools.corpora.problems import Problems
 from modeling_fgmm import FgmmConfig
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
 
@@ -65,6 +66,7 @@ TINY_RUN = {
     "video_processor": "{num_frames: 4, size: {shortest_edge: 32}, crop_size: {height: 32, width: 32}}",
     "feature_extractor": "{feature_size: 32, hop_length: 640}",
     "clip_seconds": 5.0,
+    "max_phrase_words": 4,
     "batch_size": 8,
     "num_workers": 0,
     "warmup_steps": 2,
@@ -240,7 +242,7 @@ def run_processes(function, bounds: list[int], folder) -> list:
 
 def read_benchmark(name, source):
     """Reads a benchmark: ({configuration: {split: items}}, class names, problems)."""
-    problems = []
+    problems = Problems()
     reading = load_benchmark(name).read(source, problems)
     splits = {
         config: {
@@ -249,16 +251,17 @@ def read_benchmark(name, source):
         for config, splits in reading.configs.items()
     }
     label = reading.label.feature if isinstance(reading.label, List) else reading.label
-    return splits, label and label.names, problems
+    return splits, label and label.names, list(map(str, problems))
 
 
 def split_sizes(splits):
     return {split: len(items) for split, items in splits.items()}
 
 
-def prepare_benchmark(name, source, output, limit=None, **noise):
+def prepare_benchmark(name, source, output, limit=None, own_files=None, **noise):
     """Writes the corpus of a benchmark, `limit` rows of each group at most, with the noise of these options."""
-    preparation.prepare(name, source, output, RowSelection(limit), TrainingNoise(**noise), num_proc=1)
+    selection = RowSelection(limit)
+    preparation.prepare(name, source, output, selection, TrainingNoise(**noise), num_proc=1, own_files=own_files)
 
 
 def write_flickr8k(source, train=8, dev=2, test=2):

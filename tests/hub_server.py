@@ -138,7 +138,7 @@ class HubHandler(BaseHTTPRequestHandler):
                 headers["X-Error-Code"] = refusal.code
             self.send_json({"error": refusal.message}, refusal.status, headers)
 
-    do_GET = do_HEAD = do_POST = do_PUT = handle_any
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any
 
     def read_body(self) -> bytes:
         """The request's body, which can be asked for again."""
@@ -209,6 +209,14 @@ class HubHandler(BaseHTTPRequestHandler):
         self.hub.repositories[f"{kind}/{repo}"] = created = Repository(body.get("visibility") == "private")
         created.commit({".gitattributes": File(b"*.safetensors filter=lfs\n", False)})
         self.send_json({**url, "name": repo, "id": repo})
+
+    def delete(self):
+        body = json.loads(self.read_body())
+        repo = f"{body['organization']}/{body['name']}"
+        self.require_writer(body["organization"])
+        self.find(f"{body.get('type', 'model')}s", repo)
+        del self.hub.repositories[f"{body.get('type', 'model')}s/{repo}"]
+        self.send_json({})
 
     def validate_yaml(self):
         errors = find_metadata_errors(**json.loads(self.read_body()))
@@ -293,7 +301,16 @@ class HubHandler(BaseHTTPRequestHandler):
     def info(self, kind, repo, revision=""):
         found, commit = self.find_commit(kind, repo, revision)
         siblings = [{"rfilename": path} for path in found.commits[commit]]
-        shared = {"id": repo, "sha": commit, "private": found.private, "siblings": siblings, "tags": []}
+        readme = found.commits[commit].get("README.md")
+        card = re.match(rb"---\n(.*?)\n---\n", readme.content, re.DOTALL) if readme else None
+        shared = {
+            "id": repo,
+            "cardData": yaml.safe_load(card[1]) if card else None,
+            "sha": commit,
+            "private": found.private,
+            "siblings": siblings,
+            "tags": [],
+        }
         self.send_json({**shared, "lastModified": DATE, "createdAt": DATE, "downloads": 0, "likes": 0})
 
     def tree(self, kind, repo, revision, folder=""):
@@ -380,6 +397,7 @@ PLAIN = r"/(?:(?P<kind>datasets)/)?(?P<repo>[^/]+/[^/]+?)"
 ROUTES = (
     (("GET",), "/api/whoami-v2", HubHandler.whoami),
     (("POST",), "/api/repos/create", HubHandler.create),
+    (("DELETE",), "/api/repos/delete", HubHandler.delete),
     (("POST",), "/api/validate-yaml", HubHandler.validate_yaml),
     (("POST",), API + "/preupload/(?P<revision>[^/]+)", HubHandler.preupload),
     (("POST",), API + "/commit/(?P<revision>[^/]+)", HubHandler.commit),

@@ -139,7 +139,7 @@ def required(*extras: str) -> set[str]:
 
 
 # They come with distributions that are required: transformers, datasets, accelerate.
-CARRIED = {"tokenizers", "safetensors", "pyarrow"}
+CARRIED = {"tokenizers", "safetensors", "pyarrow", "fsspec"}
 
 
 def test_models_and_training_need_no_extra():

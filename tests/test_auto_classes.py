@@ -101,6 +101,30 @@ def test_the_imported_packages_register_their_classes(saved, expected, tmp_path)
     assert not (tmp_path / "home" / "modules").exists()  # no code was copied from the folder
 
 
+def test_the_processing_package_alone_loads_a_processor_without_asking(saved, tmp_path):
+    """Beside the processor lies a model, whose code is none of its business."""
+    code = f"""
+from processing_fgmm import FgmmProcessor
+from transformers import AutoProcessor
+for kind in (FgmmProcessor, AutoProcessor):
+    assert type(kind.from_pretrained({str(saved)!r})) is FgmmProcessor
+encoder = FgmmProcessor.from_encoders(text={str(saved)!r})
+assert encoder.tokenizer.get_vocab() == FgmmProcessor.from_pretrained({str(saved)!r}).tokenizer.get_vocab()
+"""
+    environment = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert "custom code" not in answer.stdout and "model of type" not in answer.stderr
+    assert not (tmp_path / "home" / "modules").exists()
+
+
 # A folder, and the Hub without triton: a guard that does not travel passes from a folder and fails from the Hub.
 @pytest.mark.parametrize(("where", "missing"), [("saved", PACKAGES), (REPO, (*PACKAGES, "triton"))])
 def test_the_code_in_the_folder_and_on_the_hub_is_enough(saved, expected, tmp_path, where, missing):

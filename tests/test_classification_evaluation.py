@@ -131,6 +131,26 @@ def test_zero_shot_needs_no_training_split(small_model, sounds, tmp_path):
     assert results.runs["default"]["num_clips"] == 15 and repr(templates[1]) in results.protocol
 
 
+def test_zero_shot_with_equal_scores_is_chance_and_says_so(small_model, sounds, tmp_path):
+    """Classes that differ in nothing but unknown words."""
+    parts = {part: parquet.read_table(sounds / "data" / f"{part}.parquet").to_pylist() for part in "abc"}
+    label = ClassLabel(names=["dog qwertz", "dog asdf", "dog zyzzyva"])
+    folder = write_labelled_corpus(tmp_path / "corpus", parts, FOLDS, label=label)
+    results = evaluate(small_model, folder, "zero_shot")
+    means, _ = results.summarize()
+    assert means["top1"] == pytest.approx(100 / 3) and means["mean_class"] == pytest.approx(100 / 3)
+    assert means["num_tied"] == 15
+    assert np.allclose(results.confusion, np.full((3, 3), 10 / 3))
+    assert results.format_table().endswith(
+        "30 of 30 clips have the same highest score for their class and others; each counts as the chance of a random "
+        "choice among these."
+    )
+    label = ClassLabel(names=["dog", "qwertz", "asdf zyzzyva"])
+    folder = write_labelled_corpus(tmp_path / "unknown", parts, FOLDS, label=label)
+    with pytest.raises(UserError, match="knows no word of 'qwertz', 'asdf zyzzyva'"):
+        evaluate(small_model, folder, "zero_shot")
+
+
 def test_random_init_forgets_the_weights(small_model, sounds, tmp_path):
     model = FgmmModel.from_pretrained(small_model)
     with torch.no_grad():

@@ -47,10 +47,14 @@ def test_zero_shot_is_the_mean_of_the_models_logits(model, processor, windows):
         assert torch.allclose(zero_shot(windows), logits, atol=1e-4) and logits.shape == (3, 3)
 
 
-def test_unknown_words_of_class_names_are_named(model, processor, capsys):
-    features.make_zero_shot(model, processor, "audio", ["small dog", "zyzzyva"], ["{}"])
-    error = capsys.readouterr().err
-    assert "'zyzzyva'" in error and "'small dog'" not in error
+def test_unknown_words_of_class_names_are_named(model, processor, caplog):
+    features.make_zero_shot(model, processor, "audio", ["small dog", "LoudZyzzyva"], ["{}"])
+    assert "'zyzzyva'." in caplog.text and "'small'" not in caplog.text
+
+
+def test_class_names_without_a_known_word_are_refused(model, processor):
+    with pytest.raises(UserError, match="knows no word of 'zyzzyva', 'push ups'; give other words"):
+        features.make_zero_shot(model, processor, "audio", ["small dog", "Zyzzyva", "PushUps"], ["a {}", "loud {}"])
 
 
 def test_zero_shot_needs_an_objective_of_text(config, processor):

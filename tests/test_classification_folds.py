@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
-from datasets import ClassLabel, List
-from helpers import CLASS_NAMES, write_labelled_corpus
+from datasets import ClassLabel, List, Value, config
+from helpers import CLASS_NAMES, write_labelled_corpus, write_sound
 
 from fgmm_tools.classification import folds
 from fgmm_tools.classification.settings import HELD_OUT
@@ -68,6 +70,50 @@ def test_labels_come_from_class_names(rows, tmp_path):
     assert classes.multi_label and classes.targets([[2, 0], []]).tolist() == [[1, 0, 1], [0, 0, 0]]
     assert classes.model_labels([[1]]).tolist() == [[0.0, 1.0, 0.0]]
     assert folds.Classes(CLASS_NAMES, multi_label=False).model_labels([2, 0]).tolist() == [2, 0]
+
+
+def test_held_out_clips_are_of_no_group_that_is_trained_on(rows, tmp_path):
+    rows = [{**row, "group": f"speaker-{place % 5}"} for place, row in enumerate(rows)]
+    features = {"label": ClassLabel(names=CLASS_NAMES), "group": Value("string")}
+    folder = str(write_labelled_corpus(tmp_path / "corpus", {"a": rows}, CONFIGS, **features))
+    classes = folds.read_classes(load_corpus(folder, "train"), folder)
+    train, held_out = folds.read_fold(folder, "default", HELD_OUT, classes, 0)
+    groups = [{part.groups[name] for name in part.labels} for part in (train, held_out)]
+    assert all(groups) and not groups[0] & groups[1] and set.union(*groups) == {row["group"] for row in rows}
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_rows_sorted_by_class_are_shuffled(rows, tmp_path, several, monkeypatch):
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    labels = [place // 100 for place in range(300)]
+    rows = [
+        {"video_id": str(place), "audio": rows[0]["audio"], "label": [label, 2] if several else label}
+        for place, label in enumerate(labels)
+    ]
+    label = ClassLabel(names=CLASS_NAMES)
+    folder = write_labelled_corpus(tmp_path / "corpus", {"a": rows}, CONFIGS, label=List(label) if several else label)
+    split = folds.read_split(str(folder), "train", "default").keep(map(str, range(10, 300)))
+    assert split.is_sorted()
+    shuffled = [(row["video_id"], row["label"]) for row in split.shuffled()]
+    assert sorted(int(name) for name, _ in shuffled) == list(range(10, 300)) and dict(shuffled) == split.labels
+    mixed = replace(split, labels=dict(shuffled))
+    assert not mixed.is_sorted() and mixed.shuffled() is mixed.corpus
+    batches = [{repr(label) for _, label in shuffled[first : first + 15]} for first in range(0, 285, 15)]
+    assert np.mean([len(batch) for batch in batches]) > 2.8
+    assert [row["video_id"] for row in split.shuffled()] == [name for name, _ in shuffled]
+    assert next(iter(split.shuffled()))["audio"]["bytes"] == rows[0]["audio"]["bytes"]
+
+
+def test_a_folder_of_media_files_is_shuffled_in_memory(tmp_path):
+    for label in CLASS_NAMES:
+        folder = tmp_path / "sounds" / label
+        folder.mkdir(parents=True)
+        for number in range(10):
+            write_sound(folder / f"{number}.wav", seconds=0.1)
+    split = folds.read_split(str(tmp_path / "sounds"), "train", "default")
+    names = [row["video_id"] for row in split.shuffled()]
+    assert split.is_sorted() and sorted(names) == sorted(split.labels) and names != list(split.labels)
+    assert len({split.labels[name] for name in names[:10]}) == 3
 
 
 @pytest.mark.parametrize(

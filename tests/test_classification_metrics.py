@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from fgmm_tools.classification import metrics
@@ -10,10 +12,29 @@ def test_top_k_and_class_accuracy_by_hand():
     scores = np.array([[3, 2, 1, 0, 0, 0.0], [1, 2, 3, 0, 0, 0], [1, 1, 1, 1, 1, 1], [9, 8, 7, 6, 5, 4]])
     targets = np.eye(6, dtype=int)[[0, 0, 1, 5]]
     result = metrics.single_label_metrics(scores, targets, list("abcdef"))
-    assert result["top1"] == 25  # equal scores are an error
-    assert result["top5"] == 50  # the third has all classes before its own, and so has the fourth
-    assert result["per_class"] == {"a": 50, "b": 0, "c": None, "d": None, "e": None, "f": 0}
-    assert result["mean_class"] == pytest.approx(50 / 3)
+    # The first is right, the second wrong at first and right within five; of the third all scores are equal, so that
+    # it counts as chance; the fourth is always wrong.
+    assert result["top1"] == pytest.approx(100 * (1 + 1 / 6) / 4)
+    assert result["top5"] == pytest.approx(100 * (2 + 5 / 6) / 4)
+    third = pytest.approx(100 / 6)
+    assert result["per_class"] == {"a": 50, "b": third, "c": None, "d": None, "e": None, "f": 0}
+    assert result["mean_class"] == pytest.approx((50 + 100 / 6) / 3) and result["num_tied"] == 1
+
+
+@given(st.integers(1, 8), st.integers(2, 9), st.integers(1, 4), st.integers(0, 2**16))
+@settings(max_examples=40, deadline=None)
+def test_ties_count_as_the_mean_over_random_orders(clips, classes, levels, seed):
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, levels, (clips, classes)).astype(float)  # of one level all are equal
+    labels = generator.integers(0, classes, clips)
+    found = metrics.single_label_metrics(scores, np.eye(classes, dtype=int)[labels], [str(i) for i in range(classes)])
+    order = np.lexsort((generator.random((2000, clips, classes)), np.broadcast_to(-scores, (2000, clips, classes))))
+    places = (order == labels[:, None]).argmax(-1)
+    assert found["top1"] == pytest.approx(100 * (places < 1).mean(), abs=6)
+    if classes > 5:
+        assert found["top5"] == pytest.approx(100 * (places < 5).mean(), abs=6)
+    best = scores == scores.max(1, keepdims=True)
+    assert found["num_tied"] == sum(row[label] and row.sum() > 1 for row, label in zip(best, labels, strict=True))
 
 
 def test_average_precision_by_hand():
@@ -30,6 +51,15 @@ def test_windows_are_averaged_and_confusions_counted():
     result = metrics.compute_metrics(scores, labels, classes)
     assert result["per_class"] == {"a": 0, "b": 50} and result["num_undecodable"] == 1
     assert metrics.count_confusions(scores, labels, classes).tolist() == [[0, 0], [1, 1]]
+
+
+def test_a_tie_is_shared_among_its_classes_but_a_clip_that_is_not_decoded_is_an_error():
+    classes = Classes(["a", "b", "c"], False)
+    scores, labels = {"x": np.array([[2.0, 2.0, 1.0]]), "y": np.array([[0.0, 0.0, 0.0]])}, {"x": 1, "y": 2, "z": 2}
+    result = metrics.compute_metrics(scores, labels, classes)
+    assert result["per_class"] == {"a": None, "b": 50, "c": pytest.approx(100 / 6)}
+    assert (result["num_tied"], result["num_undecodable"]) == (2, 1)
+    assert np.allclose(metrics.count_confusions(scores, labels, classes), [[0, 0, 0], [0.5, 0.5, 0], [1 / 3] * 3])
 
 
 def test_undecodable_clips_come_last():

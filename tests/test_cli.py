@@ -1,6 +1,7 @@
 """Options, errors and exit codes of the commands; real processes for what only they show."""
 
 import argparse
+import errno
 import fcntl
 import os
 import pty
@@ -183,7 +184,7 @@ def press_ctrl_c(command: list[str], marker: str, delay: float = 0.0, timeout: f
 
 
 COMMAND = """
-import sys, time
+import hashlib, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from fgmm_tools.cli import run_command, stop_in_silence
@@ -203,6 +204,14 @@ def main(place):
         import torch, transformers, modeling_fgmm, processing_fgmm
     if place == "destructor":
         Lost()
+    if place == "compiled":
+        print("READY", flush=True)
+        hashlib.pbkdf2_hmac("sha256", b"word", b"salt", 2**31 - 1)  # for minutes, without Python's handlers
+    if place == "unwound":
+        try:
+            wait()
+        finally:
+            time.sleep(60)
     if place == "converted":
         try:
             wait()
@@ -226,10 +235,53 @@ def command(tmp_path):
     return str(tmp_path / "command.py")
 
 
-@pytest.mark.parametrize("place", ["main", "destructor", "converted", "fork", "spawn"])
+@pytest.mark.parametrize("place", ["home", "home/.cache/huggingface", "home/.cache/huggingface/datasets/parquet"])
+def test_a_cache_that_cannot_be_written_names_hf_home(tmp_path, monkeypatch, place):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home/.cache/huggingface"))
+
+    def explain(number, path):
+        error = cli.UserError("The corpus could not be opened.")
+        error.__cause__ = OSError(number, "No writing", str(path))
+        return cli.explain_cache(error)
+
+    for number in (errno.EROFS, errno.EACCES):
+        assert explain(number, tmp_path / place).startswith(
+            f"The Hub's libraries cannot write to {tmp_path / place} (No writing); set the environment variable HF_HOME"
+        )
+    assert explain(errno.EISDIR, tmp_path / place) is None and explain(errno.EROFS, tmp_path / "home/other") is None
+    assert cli.explain_cache(cli.UserError("else")) is None
+
+
+def test_a_command_says_that_the_home_cannot_be_written(narrated):
+    words = ["scripts/push_dataset.py", "--dataset", str(narrated), "--record", "/dev/null"]
+    environment = {"PATH": os.environ["PATH"], "HOME": "/proc/home"}
+    answer = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert answer.returncode == 2 and "cannot write to /proc/home (" in answer.stderr and "HF_HOME" in answer.stderr
+
+
+@pytest.mark.parametrize("place", ["main", "destructor", "converted", "compiled", "unwound", "fork", "spawn"])
 def test_ctrl_c_is_a_sentence_and_code_130(command, place):
-    code, written = press_ctrl_c([sys.executable, command, place], "READY", 0.1)
+    """Also where the command would go on for a minute, in compiled code or as it is unwound."""
+    code, written = press_ctrl_c([sys.executable, command, place], "READY", 0.1, timeout=30)
     assert (code, written.strip()) == (130, "Stopped.")
+
+
+def test_a_full_disk_is_a_sentence_and_code_2(capsys, restored_signals):
+    error = OSError(errno.ENOSPC, "No space left on device", "/disk/model.safetensors")
+    with pytest.raises(SystemExit) as caught:
+        cli.run_command(lambda: error, fail)
+    sentence = (
+        "There is no space left on the disk to write /disk/model.safetensors; make room and run the command again.\n"
+    )
+    assert caught.value.code == 2 and capsys.readouterr().err == sentence
+
+
+@pytest.mark.parametrize("rank,sentence", [("0", "Stopped by SIGTERM.\n"), ("1", "")])
+def test_sigterm_is_a_sentence_of_one_process_and_code_143(capsys, restored_signals, monkeypatch, rank, sentence):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    with pytest.raises(SystemExit) as caught:
+        cli.run_command(lambda: cli.Terminated("Stopped by SIGTERM."), fail)
+    assert caught.value.code == 143 and capsys.readouterr().err == sentence
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.4, 0.8])

@@ -1,18 +1,22 @@
 import io
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from helpers import brightness_time, make_caption, make_row, write_sound, write_video
+from media_files import BY_NAME, damage, whole_file
 from PIL import Image
 
+from processing_fgmm import containers_fgmm
 from processing_fgmm.clips_fgmm import (
     Clip,
     candidate_captions,
-    caption_window,
     collate,
     drop_video,
     evenly_spaced_windows,
+    fetch_media,
+    open_row,
     random_window,
     read_clip,
     row_duration,
@@ -66,6 +70,43 @@ def test_files_are_read_from_their_paths_where_there_are_no_bytes(processor, tmp
     assert len(read_clip(row, processor, 0.0, 1.0, True).frames) == 4
 
 
+def count_openings(monkeypatch) -> list:
+    """A list to which each opening of a container adds."""
+    opened, really_open = [], containers_fgmm.av.open
+    monkeypatch.setattr(containers_fgmm.av, "open", lambda *args, **kw: opened.append(args) or really_open(*args, **kw))
+    return opened
+
+
+def test_a_row_is_opened_once_for_duration_frames_and_sound(row, processor, monkeypatch):
+    expected = [read_clip(row, processor, *window, True) for window in ((0.0, 3.0), (1.0, 2.0))]
+    opened = count_openings(monkeypatch)
+    with open_row(row) as once:
+        assert row_duration(once) == pytest.approx(3.0, abs=0.1)
+        for window, clip in zip(((0.0, 3.0), (1.0, 2.0)), expected, strict=True):
+            again = read_clip(once, processor, *window, True)
+            assert torch.equal(again.frames, clip.frames) and torch.equal(again.waveform, clip.waveform)
+        with open_row(drop_video(once)) as heard:
+            assert torch.equal(read_clip(heard, processor, 1.0, 2.0, True).waveform, expected[1].waveform)
+        assert row_duration(once) > 0  # the inner block left it open
+    assert len(opened) == 1
+    read_clip(row, processor, 1.0, 2.0, True)
+    assert len(opened) == 2
+
+
+def test_damage_in_the_window_of_a_clip_is_told(row, processor):
+    kind = BY_NAME["mp4-h264-aac"]
+    row["video"] = {"bytes": damage(kind, "audio", 3.05), "path": None}
+    with open_row(row) as once:
+        clips = [read_clip(once, processor, start, start + 1.0, True) for start in (1.0, 2.5, 4.5)]
+    assert [bool(clip.damage) for clip in clips] == [False, True, False]
+    assert "clip-0: its audio is damaged at 3.0" in clips[1].damage
+    assert read_clip(row, processor, 2.5, 3.5, with_audio=False).damage is None
+    row["video"]["bytes"] = damage(kind, "audio", 3.05, 0.2)
+    assert "more places." in read_clip(row, processor, 2.5, 3.5, True).damage
+    row["audio"] = {"bytes": whole_file(kind), "path": None}
+    assert read_clip(row, processor, 2.5, 3.5, True).damage is None
+
+
 def test_an_image_is_a_clip_of_one_frame(processor):
     row = {"video_id": "still", "image": make_image()}
     clip = read_clip(row, processor, 0.0, None, True)
@@ -103,6 +144,11 @@ def test_inputs_of_clips_mask_what_is_missing(row, processor):
         assert [other for other in names.values() if other in inputs] == [name]
 
 
+def test_training_does_not_name_unknown_words_in_every_batch(processor, caplog):
+    collate(processor, [Clip("a", None, torch.zeros(100), ["qwertz asdf"])], with_video=False)
+    assert not caplog.messages
+
+
 def test_nearest_captions_are_candidates():
     captions = [make_caption(str(second), second, second + 1) for second in range(10)]
     nearest = candidate_captions(captions, 4.0, 6.0, 3, np.random.default_rng(0))
@@ -128,8 +174,13 @@ def test_windows():
     assert random_window(3.0, 4.0, np.random.default_rng(0)) == (0.0, 3.0)
 
 
-def test_the_window_of_a_caption_ends_with_its_row():
-    assert caption_window(make_caption("a", 1.0, 2.0), 3.0) == (1.0, 2.0)
-    assert caption_window(make_caption("a", -1.0, 9.0), 3.0) == (0.0, 3.0)
-    assert caption_window(make_caption("a", 1.0, 9.0), None) == (1.0, 9.0)
-    assert caption_window(make_caption("late", 4.0, 5.0), 3.0) == (4.0, 5.0)
+def test_files_in_archives_are_fetched(tmp_path, media):
+    shutil.copy(media[".mp4"], tmp_path / "clip.mp4")
+    archive = shutil.make_archive(str(tmp_path / "clips"), "zip", tmp_path, "clip.mp4")
+    row = {"video_id": "a", "label": 3, "video": {"bytes": None, "path": f"zip://clip.mp4::{archive}"}, "image": None}
+    assert fetch_media(row) == {**row, "video": {"bytes": media[".mp4"].read_bytes(), "path": None}}
+    row["video"]["path"] = f"zip://none.mp4::{archive}"
+    with pytest.raises(MediaError, match="a cannot be read from zip://none"):
+        fetch_media(row)
+    local = {"video_id": "a", "video": {"bytes": None, "path": "clip.mp4"}}
+    assert fetch_media(local) == local

@@ -30,7 +30,7 @@ def tiny_study(tmp_path, monkeypatch):
     plain = replace(CORPORA["photographs"], config=str(tmp_path / "config"), batch_size=4, clips_seen=8)
     noise = TrainingNoise(slides=2, slide_size=32, chatter=1)
     fields = (("num_captions", 3), ("video_processor.num_frames", 2))
-    shows = replace(plain, noise=noise, skip=4, start="photographs_2000", fields=fields)
+    shows = replace(plain, noise=noise, skip=4, join_captions=True, start="photographs_2000", fields=fields)
     monkeypatch.setitem(CORPORA, "photographs", plain)
     monkeypatch.setitem(CORPORA, "photographs_2000", replace(plain, limit=4))
     monkeypatch.setitem(CORPORA, "tiny_shows", shows)
@@ -66,6 +66,8 @@ def test_a_study_is_run_measured_and_reported_once(tiny_study, tmp_path, monkeyp
         assert record["settings"]["loss"] == loss and record["settings"]["slides"] == 2 and record["seed"] == 0
         assert record["metrics"]["text_to_image"]["num_queries"] == 10
         assert record["metrics_on_validation"]["text_to_image"]["num_items"] == 2
+        assert record["metrics_of_joined_captions"]["text_to_image"]["num_queries"] == 2
+        assert record["parameters"] > 0
         assert loss == "fine" or record["metrics"] == record["metrics_of_pooled_vectors"]
         training = record["training"]
         assert f"--model.objective {loss}" in training["command"] and "start_photographs_2000" in training["command"]

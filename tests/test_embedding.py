@@ -67,6 +67,7 @@ def test_each_item_has_the_results_of_its_own_windows(rows, batch_size):
     assert list(corpus) == expected
     assert [value for batch in batches for value in batch] == list(range(number))
     assert all(len(batch) == batch_size for batch in batches[:-1]) and all(len(b) <= batch_size for b in batches[-1:])
+    assert not corpus.damaged
     assert corpus.failures == [f"damaged {place}" for sizes in rows for place, size in enumerate(sizes) if not size]
 
 
@@ -115,6 +116,21 @@ def test_real_clips_are_encoded_as_alone(narrated_model, kitchen, capsys):
     assert len(corpus.failures) == 1  # of the last pass
 
 
+class HalfDamagedClips(NumberedClips):
+    def __iter__(self):
+        for position, items in super().__iter__():
+            items[-1].windows[0].damage = f"{position} is damaged."
+            yield position, items
+
+
+def test_damaged_parts_are_named_and_counted(capsys):
+    clips = HalfDamagedClips([[1, 2], [1]])
+    corpus = EncodedCorpus(clips, lambda inputs: [0] * 4, device=CPU, batch_size=4, num_workers=0)
+    assert len(list(corpus)) == 3 and corpus.failures == []
+    assert corpus.damaged == {"0-1", "1-0"}
+    assert "Used without its damaged part: 1 is damaged." in capsys.readouterr().err
+
+
 def test_workers_and_batches_change_nothing(narrated_model, kitchen):
     first = list(make_corpus(narrated_model, kitchen, num_windows=3))
     for num_workers, batch_size in ((2, 4), (0, 1), (0, 100)):
@@ -142,11 +158,12 @@ def test_one_modality(narrated_model, kitchen, modality):
     assert len(items) == (3 if modality == "video" else 2)
 
 
-def test_texts_are_encoded_as_alone(narrated_model, monkeypatch):
+def test_texts_are_encoded_as_alone(narrated_model, monkeypatch, caplog):
     _, model, processor = narrated_model
     texts = ["a small red star", "a sound", "a large blue circle moves over a black background", "", "a star"] * 2
     monkeypatch.setattr(embedding, "TEXT_BATCH_SIZE", 3)
     queries = encode_texts(model, processor, texts)
+    assert len(caplog.messages) == 1 and "'sound'." in caplog.text  # of all batches
     assert queries.embeds.shape == (10, 1, 16) and queries.present.tolist() == [True, True, True, False, True] * 2
     for row, text in enumerate(texts):
         with torch.no_grad():

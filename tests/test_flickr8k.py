@@ -11,7 +11,7 @@ def test_flickr8k_in_its_official_split(tmp_path):
     splits, classes, problems = read_benchmark("flickr8k", source)
     assert classes is None and split_sizes(splits["default"]) == {"train": 3, "validation": 1, "test": 1}
     assert problems == [
-        "a caption line without text: '7.jpg#0'",
+        "7.jpg#0 is a caption line without text",
         "4.jpg has no caption",
         "6.jpg is not in Flicker8k_Dataset",
     ]

@@ -114,7 +114,8 @@ def test_neither_order_nor_neighbours_change_a_vector(model, processor, files, b
 
 
 def test_what_is_absent_has_the_vector_0(model, processor, files):
-    assert not model.encode(text=["", "dog"], processor=processor)[0].any()
+    vectors = model.encode(text=["", "dog", None], processor=processor)
+    assert not vectors[[0, 2]].any() and vectors[1].any()
     vectors = model.encode(audio=[files["still"], files["low"], None], processor=processor)
     assert not vectors[[0, 2]].any() and vectors[1].any()
     vectors = model.encode(videos=[None, files["grey"]], processor=processor)
@@ -137,16 +138,77 @@ def test_a_window_is_shown(model, processor, files):
     )
 
 
+def test_each_item_has_a_window_of_its_own(model, processor, files):
+    windows = [(0.0, 0.4), (0.5, 1.0), (1.2, None)]
+    starts, ends = zip(*windows, strict=True)
+    for name, kind in (("videos", "grey"), ("audio", "high")):
+        items = {name: [files[kind]] * 3, "processor": processor}
+        alone = [model.encode(**{name: files[kind]}, processor=processor, start=s, end=e) for s, e in windows]
+        assert len(np.unique(np.round(alone, 4), axis=0)) == 3
+        for given in (starts, list(starts), np.array(starts), pandas.Series(starts)):
+            together = model.encode(**items, start=given, end=ends, batch_size=2)
+            assert np.allclose(together, alone, atol=1e-5), name
+        together = model.encode(**items, start=starts)
+        assert np.allclose(together[2], alone[2], atol=1e-5) and np.abs(together[0] - alone[0]).max() > 1e-3
+    with pytest.raises(ValueError, match="start has 2 values for 3 videos; give one, or one an item"):
+        model.encode(videos=[files["grey"]] * 3, processor=processor, start=[0.0, 1.0])
+    with pytest.raises(ValueError, match="end has 3 values for 1 audio"):
+        model.encode(audio=files["low"], processor=processor, end=[0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_what_cannot_be_read_is_skipped_and_listed(model, processor, files, tmp_path, batch_size):
+    (tmp_path / "damaged.mp4").write_bytes(b"no video")
+    videos = [files["grey"], str(tmp_path / "damaged.mp4"), files["still"], "nothing.mp4", 3.5, files["image"]]
+    options = {"processor": processor, "batch_size": batch_size, "on_error": "skip"}
+    vectors, failures = model.encode(videos=videos, **options)
+    assert [index for index, _ in failures] == [1, 3, 4]
+    assert "damaged.mp4" in failures[0][1] and "nothing.mp4" in failures[1][1] and "float" in failures[2][1]
+    assert not vectors[[1, 3, 4]].any()
+    for index in (0, 2, 5):
+        assert np.allclose(vectors[index], model.encode(videos=videos[index], processor=processor), atol=1e-5)
+    windows = {"start": [0.0, 1.0, 0.5, 0.0, 0.0, 0.0]}
+    shifted, failures = model.encode(videos=videos, **options, **windows)
+    expected = model.encode(videos=files["still"], processor=processor, start=0.5)
+    assert len(failures) == 3 and np.allclose(shifted[2], expected, atol=1e-5)
+
+
+def test_skipping_always_returns_a_list_of_failures(model, processor, files):
+    options = {"processor": processor, "on_error": "skip"}
+    vector, failures = model.encode(audio=files["low"], **options)
+    assert vector.shape == (16,) and vector.any() and failures == []
+    vector, failures = model.encode(audio="nothing.wav", **options)
+    assert vector.shape == (16,) and not vector.any() and [index for index, _ in failures] == [0]
+    tensor, failures = model.encode(images=["nothing.jpg"] * 3, **options, convert_to_numpy=False)
+    assert isinstance(tensor, torch.Tensor) and not tensor.any() and len(failures) == 3
+    vectors, failures = model.encode(text=TEXTS, **options)
+    assert vectors.all(1).all() and failures == []
+    with pytest.raises(ValueError, match="num_frames=0 must be at least 1"):  # wrong for every item
+        model.encode(videos=[files["grey"]], **options, num_frames=0)
+
+
+def test_unknown_words_are_named_once_and_unknown_texts_have_the_vector_0(model, processor, caplog):
+    texts = ["a small dog", "qwertz asdf", "the zyzzyva", "small zyzzyva Dog", "", "a qwertz"]
+    vectors = model.encode(text=texts, processor=processor, batch_size=1)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "'qwertz', 'asdf', 'zyzzyva'." in caplog.text and "'small'" not in caplog.text
+    assert not vectors[[1, 2, 4, 5]].any() and vectors[[0, 3]].any(1).all()
+    caplog.clear()
+    model.encode(text=TEXTS, processor=processor)
+    model.encode(text=["", "?!"], processor=processor)
+    assert not caplog.records
+
+
 def test_only_a_batch_is_read_at_once(model, processor, files, monkeypatch):
     read, call = [], FgmmProcessor.__call__
 
-    def count(self, **given):
-        read.append([len(items) for items in given.values()])
-        return call(self, **given)
+    def count(self, videos, **options):
+        read.append(len(videos))
+        return call(self, videos=videos, **options)
 
     monkeypatch.setattr(FgmmProcessor, "__call__", count)
     model.encode(videos=[files["still"]] * 5, processor=processor, batch_size=2)
-    assert read == [[2], [2], [1]]
+    assert read == [2, 2, 1]
 
 
 def test_every_module_keeps_its_mode(model, processor, files):
@@ -240,14 +302,17 @@ def test_without_a_processor(model, folder, tmp_path, monkeypatch):
     [
         ({}, "not none"),
         ({"text": "dog", "audio": "dog.wav"}, "not audio and text"),
-        ({"text": ["dog", None]}, "list of strings"),
+        ({"text": ["dog", 3]}, "list of strings"),
         ({"text": np.array([3, 4])}, "list of strings"),
         ({"text": "dog", "batch_size": 0}, "at least 1"),
+        ({"text": "dog", "on_error": "ignore"}, "neither 'raise' nor 'skip'"),
         ({"videos": {"path": "a.mp4"}}, "cannot be a dict"),
         ({"videos": (path for path in ["a.mp4"])}, "videos cannot be a generator; give a list"),
         ({"audio": {"a.wav", "b.wav"}}, "audio cannot be a set; give a list"),
         ({"text": map(str, [1, 2])}, "text cannot be a map; give a list"),
         ({"audio": ["nothing.wav"]}, "nothing.wav cannot be decoded"),
+        ({"videos": ["a.mp4"], "start": np.nan}, "start=nan is no number of seconds"),
+        ({"audio": ["a.wav"], "end": [np.inf]}, "end=inf is no number of seconds, or None"),
     ],
 )
 def test_bad_calls_are_explained(model, processor, given, message):
@@ -255,12 +320,11 @@ def test_bad_calls_are_explained(model, processor, given, message):
         model.encode(**given, processor=processor)
 
 
-def test_a_processor_that_joins_items_is_refused(model, processor):
-    def join(text):
-        return processor(text=text[:1])
-
+def test_a_processor_that_joins_items_is_refused(model, processor, monkeypatch):
+    call = FgmmProcessor.__call__
+    monkeypatch.setattr(FgmmProcessor, "__call__", lambda self, text, **options: call(self, text=text[:1], **options))
     with pytest.raises(ValueError, match="made 1 items out of 2 text"):
-        model.encode(text=TEXTS[:2], processor=join)
+        model.encode(text=TEXTS[:2], processor=processor)
 
 
 def test_a_missing_encoder_is_named(config, processor):
@@ -285,7 +349,8 @@ def test_zero_shot_video_classification(model, processor, files):
     picture = Image.open(files["image"])
     for answer in model.zero_shot_video_classification([picture, picture], **options):  # no clip of two frames
         check_label_scores(answer, expected[2])
-    # Braces in a label are a label's.
+    # Braces in a label are a label's, and some known words are enough.
+    model.zero_shot_video_classification(paths[0], ["a dog zyzzyva", "a bowl"], processor=processor)
     odd = model.zero_shot_video_classification(paths[0], ["{dog}"], processor=processor)
     assert odd == [{"score": 1.0, "label": "{dog}"}]
 
@@ -307,6 +372,10 @@ def test_zero_shot_takes_a_window_and_the_saved_processor(folder, processor, fil
     [
         ({"candidate_labels": "dog"}, "list of at least one string"),
         ({"candidate_labels": []}, "list of at least one string"),
+        (
+            {"candidate_labels": ["a dog", "the zyzzyva", "qwertz asdf", ""]},
+            "no word of 'the zyzzyva', 'qwertz asdf', ''",
+        ),
         ({"hypothesis_template": "a video"}, "has no {}"),
         ({"batch_size": 0}, "at least 1"),
         ({"videos": "nothing.mp4"}, "nothing.mp4 cannot be decoded"),

@@ -31,18 +31,21 @@ def phrases_of(masks, i, k) -> list[int]:
     return [m for m in range(masks[0].shape[1]) if masks[0][i, m] and masks[1][i, m] == k]
 
 
-def fine_score(tensors, masks, i, k, j, gates=(GATE, WHOLE_GATE), whole=True) -> torch.Tensor:
+def fine_score(tensors, masks, i, k, j, gates=(GATE, WHOLE_GATE), start=-1.5, whole=True) -> torch.Tensor:
     """Caption k of item i over the regions of clip j: its phrases, and itself as one more, weighted by their gates."""
     regions = tensors[2][j][masks[3][j]]
-    phrases = [(tensors[0][i, m], gates[0]) for m in phrases_of(masks, i, k)]
-    phrases += [(tensors[1][i, k], gates[1])] if whole else []
-    scores = [attended(phrase, regions) for phrase, _ in phrases]
-    logits = [DELTA * score + 10.0 * phrase @ gate for score, (phrase, gate) in zip(scores, phrases, strict=True)]
+    phrases = [(tensors[0][i, m], gates[0], 0.0) for m in phrases_of(masks, i, k)]
+    phrases += [(tensors[1][i, k], gates[1], start)] if whole else []
+    scores = [attended(phrase, regions) for phrase, _, _ in phrases]
+    logits = [
+        DELTA * score + 10.0 * phrase @ gate + first
+        for score, (phrase, gate, first) in zip(scores, phrases, strict=True)
+    ]
     return (torch.stack(logits).softmax(0) * torch.stack(scores)).sum()
 
 
 def score_without_gates(*arguments) -> torch.Tensor:
-    return fine_score(*arguments, gates=(torch.zeros_like(GATE),) * 2)
+    return fine_score(*arguments, gates=(torch.zeros_like(GATE),) * 2, start=0.0)
 
 
 def score_without_whole(*arguments) -> torch.Tensor:

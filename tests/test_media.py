@@ -41,9 +41,9 @@ def test_long_file_is_not_decoded_from_its_beginning(tmp_path, monkeypatch):
     decoded, frames_at = [], media_fgmm.frames_at
 
     def record(frames):
-        for frame in frames:
-            decoded.append(frame.time)
-            yield frame
+        for time, frame in frames:
+            decoded.append(time)
+            yield time, frame
 
     monkeypatch.setattr(media_fgmm, "frames_at", lambda frames, times: frames_at(record(frames), times))
     read_frames(path, 2, start=4.5, end=4.9)

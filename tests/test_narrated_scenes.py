@@ -15,7 +15,15 @@ def shapes_named(text):
 def test_captions_depend_on_seed_and_split():
     captions = make_captions(0, "train", 3, 0.5)
     assert captions == make_captions(0, "train", 3, 0.5)
-    assert captions != make_captions(1, "train", 3, 0.5) and captions != make_captions(0, "test", 3, 0.5)
+    assert captions != make_captions(1, "train", 3, 0.5)
+
+
+def test_splits_share_no_clip():
+    first = {
+        split: [make_captions(0, split, index, 0.0)[0]["text"] for index in range(20)]
+        for split in ("train", "validation", "test")
+    }
+    assert len({text for texts in first.values() for text in texts}) == 60
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 0.5, 1.0])

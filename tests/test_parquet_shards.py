@@ -44,7 +44,7 @@ def test_row_groups_are_smaller_where_media_are_large(tmp_path, monkeypatch):
 def test_shards_are_smaller_where_media_are_large(put, tmp_path, media, monkeypatch):
     for index in range(6):
         put(f"{index}.mp4")
-        put(f"{index}.srt", "1\n00:00:01,500 --> 00:00:03,000\nhi\n")
+        put(f"{index}.srt", "1\n00:00:00,100 --> 00:00:00,400\nhi\n")
     monkeypatch.setattr(parquet_shards, "BYTES_PER_SHARD", 2 * media[".mp4"].stat().st_size)
     prepare_benchmark("folder", tmp_path / "source", tmp_path / "out")
     assert len(list((tmp_path / "out" / "data").iterdir())) == 3
@@ -64,8 +64,9 @@ def test_large_files_are_spread_over_shards(monkeypatch):
 def test_media_of_other_sizes_are_not_written_beside_the_former(put, tmp_path, monkeypatch):
     for index in range(2):
         put(f"{index}.mp4")
-        put(f"{index}.srt", "1\n00:00:01,500 --> 00:00:03,000\nhi\n")
+        put(f"{index}.srt", "1\n00:00:00,100 --> 00:00:00,400\nhi\n")
     prepare_benchmark("folder", tmp_path / "source", tmp_path / "out")
+    (tmp_path / "out" / "README.md").unlink()  # as if the run had been stopped
     monkeypatch.setattr(parquet_shards, "BYTES_PER_SHARD", 10)
     with pytest.raises(UserError, match="media of other sizes"):
         prepare_benchmark("folder", tmp_path / "source", tmp_path / "out")

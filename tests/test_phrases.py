@@ -4,10 +4,21 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_encoders import train_word_pieces
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from processing_fgmm.phrases_fgmm import WORD, find_phrases, is_function_word, split_evenly, to_token_spans
+from fgmm_tools.milnce import make_tokenizer
+from fgmm_tools.training.tokenizer import train_word_tokenizer
+from processing_fgmm.phrases_fgmm import (
+    WORD,
+    find_content_words,
+    find_phrases,
+    find_unknown_words,
+    is_function_word,
+    split_evenly,
+    to_token_spans,
+)
 
 
 def phrases(text: str, max_words: int = 4) -> list[str]:
@@ -102,3 +113,36 @@ def test_phrases_that_truncation_cut_off_are_left_out():
     offsets = [(0, 3), (4, 7)]
     assert to_token_spans([(0, 3), (4, 7), (8, 12)], offsets) == [(0, 1), (1, 2)]
     assert to_token_spans([(0, 3)], [(0, 0), (0, 3), (0, 0)]) == [(1, 2)]
+
+
+def test_content_words_are_those_of_the_phrases():
+    assert find_content_words("Crack two eggs, don't stir them!") == ["Crack", "two", "eggs", "stir"]
+    assert find_content_words("this is it") == ["this", "is", "it"] and find_content_words("?! 🎉") == []
+
+
+def train_bytes(texts: list[str]) -> PreTrainedTokenizerFast:
+    """Byte pair encoding, which can spell everything."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(initial_alphabet=alphabet, show_progress=False))
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.mark.parametrize(
+    "make,unknown",
+    [
+        (lambda: train_word_tokenizer(["crack two eggs", "a chef's t"], 50), ["qwertz", "Zyzzyva's", "蛋"]),
+        (lambda: make_tokenizer(["crack", "eggs", "chef's"]), ["two", "qwertz", "Zyzzyva's", "蛋"]),  # drops them
+        (lambda: train_word_pieces(["crack two eggs", "a chef's qwertz zyva"]), ["蛋"]),
+        (lambda: train_bytes(["crack"]), []),
+    ],
+    ids=["words", "dropped words", "word pieces", "bytes"],
+)
+def test_unknown_words(make, unknown):
+    """An apostrophe that is unknown does not make a word unknown."""
+    words = ["Crack", "two", "eggs", "qwertz", "Zyzzyva's", "蛋", "chef's"]
+    tokenizer = make()
+    assert find_unknown_words(words, tokenizer) == unknown and find_unknown_words([], tokenizer) == []
+    tokenizer.backend_tokenizer.enable_truncation(1)  # as one that was saved after it truncated a text
+    assert find_unknown_words(words, tokenizer) == unknown

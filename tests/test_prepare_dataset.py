@@ -67,8 +67,10 @@ def test_a_killed_run_goes_on_where_it_was(prepare, tmp_path, capsys):
 def test_a_corpus_of_another_source_is_left_alone(prepare, tmp_path):
     first, second = make_videos(tmp_path / "first", "a"), make_videos(tmp_path / "second", "b")
     prepare("folder", "--source", first, "--output", tmp_path / "out")
-    with pytest.raises(UserError, match="or of another source"):
+    with pytest.raises(UserError, match=r"or of another source \(its files or their captions have changed\)"):
         prepare("folder", "--source", second, "--output", tmp_path / "out")
+    with pytest.raises(UserError, match=r"other arguments .* \(captions was required and is optional\)"):
+        prepare("folder", "--source", first, "--output", tmp_path / "out", "--captions", "optional")
     assert [row["video_id"] for row in load_corpus(str(tmp_path / "out"), "train")] == ["a0", "a1", "a2"]
     prepare("folder", "--source", first, "--output", tmp_path / "out")
 
@@ -80,7 +82,7 @@ def test_a_folder_of_other_files_is_left_alone(prepare, tmp_path):
         prepare("folder", "--source", source, "--output", source)
     assert (source / "README.md").read_text() == "mine" and not (source / "data").exists()
     (source / "corpus.json").write_text("{")
-    with pytest.raises(UserError, match="other arguments"):
+    with pytest.raises(UserError, match=r"its corpus\.json is damaged"):
         prepare("folder", "--source", source, "--output", source)
 
 
@@ -90,7 +92,7 @@ def test_a_broken_link_is_left_out(prepare, tmp_path, capsys):
     (source / "a0.mp4").symlink_to(tmp_path / "nothing.mp4")
     prepare("folder", "--source", source, "--output", tmp_path / "out")
     printed = capsys.readouterr().out
-    assert "a0 has a file that cannot be read, or a broken link" in printed and "1 train; 1 entries" in printed
+    assert "Problem: a0.mp4 is a broken link." in printed and "Problems: 1, which" in printed and "1 train" in printed
 
 
 def test_rows_are_limited_and_skipped(prepare, tmp_path):
@@ -109,7 +111,7 @@ def test_help_lists_the_benchmarks(prepare, capsys):
         prepare("--help")
     printed = capsys.readouterr().out
     assert answer.value.code == 0
-    assert "classification: ucf101, hmdb51" in printed and "pretraining: howto100m, folder" in printed
+    assert "classification: ucf101, hmdb51" in printed and "your own files: folder, classes" in printed
 
 
 @pytest.mark.parametrize(
@@ -141,7 +143,11 @@ def test_slide_shows_need_photographs(prepare, put, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--chatter", 1], "--chatter and --slide_size need --slides"),
+        (["--chatter", 1], "--chatter needs --slides or --joined"),
+        (["--slide_size", 32], "--slide_size needs --slides"),
+        (["--test_share", 0.5, "--validation_share", 0.5], "leave nothing to train on"),
+        (["--group_pattern", "("], "'(' is no regular expression"),
+        (["--columns", "file=path"], "'file=path' is not NAME=OWN, where NAME is one of path, label"),
         (["--slides", 2, "--slide_size", 33], "33 is not positive and even"),
         (["--slides", 0], "0 is less than 1"),
         (["--swapped", 1.5], "1.5 is not between 0 and 1"),

@@ -45,11 +45,11 @@ def test_a_killed_run_resumes_from_its_last_whole_checkpoint(trained, narrated, 
     fields = {"max_steps": 24, "save_steps": 2, "save_total_limit": 3}
     command = [sys.executable, str(ROOT / "scripts/pretrain.py"), *training_arguments(narrated, tmp_path, **fields)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    with open(tmp_path / "log", "w") as log:
+    with open(tmp_path / "run.log", "w") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     deadline = time.monotonic() + 240
     while not (tmp_path / "checkpoints" / "step-0000004").exists() and time.monotonic() < deadline:
-        assert process.poll() is None, (tmp_path / "log").read_text()
+        assert process.poll() is None, (tmp_path / "run.log").read_text()
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -64,10 +64,17 @@ def test_a_killed_run_resumes_from_its_last_whole_checkpoint(trained, narrated, 
 @pytest.mark.parametrize(
     "fields,named",
     [
-        ({"batch_size": 64}, "32 clips, fewer than batch_size 64"),
+        ({"batch_size": 64}, "32 clips in its split 'train', fewer than batch_size 64"),
         ({"model.video_config": "{depths: [9]}"}, "depths"),
         ({"resume_from": "nowhere"}, "not a checkpoint"),
         ({"train_split": "training"}, "training"),
+        ({"eval_split": "training", "eval_steps": 1}, "no split 'training', only train, test"),
+        ({"model.projection_dim": 0}, "cannot encode a clip with these settings"),
+        ({"model.audio_config.embedding_size": -3}, "model of this configuration cannot be made"),
+        ({"video_processor": "{num_frames: 2.5}"}, "processor cannot make inputs with these settings"),
+        ({"video_processor": "{size: {shortest_edge: 0}}"}, "processor cannot make inputs with these settings"),
+        ({"feature_extractor": "{hop_length: 0}"}, "processor cannot make inputs with these settings"),
+        ({"feature_extractor": "{feature_size: 0}"}, "cannot encode a clip with these settings"),
     ],
 )
 def test_errors_come_before_the_first_step(narrated, pretrain_here, tmp_path, fields, named):

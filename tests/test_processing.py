@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import TEXTS, write_sound, write_video
+from PIL import Image
 from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoProcessor
 
 from processing_fgmm import FgmmFeatureExtractor, FgmmImageProcessor, FgmmProcessor, FgmmVideoProcessor
@@ -20,6 +21,18 @@ def test_all_modalities_in_one_call(processor, tmp_path):
     assert inputs["phrase_spans"].tolist() == [[[0, 3], [5, 6]]]
     assert inputs["phrase_mask"].tolist() == [[True, True]] and inputs["phrase_captions"].tolist() == [[0, 0]]
     assert set(inputs) == set(processor.model_input_names)
+
+
+@pytest.mark.parametrize("name", ["12:30 talk.mp4", "http:clip.mp4", "file:clip.mp4", "[ab] %03d *.mp4", "-i.mp4"])
+def test_files_may_have_any_name(processor, tmp_path, monkeypatch, name):
+    expected = processor(videos=[write_video(tmp_path / "clip.mp4", sound=2.0)], audio=[tmp_path / "clip.mp4"])
+    (tmp_path / "clip.mp4").rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    inputs = processor(videos=[name], audio=[name])
+    assert all(torch.equal(inputs[key], expected[key]) for key in expected)
+    image = name.replace("mp4", "png")
+    Image.new("RGB", (40, 40)).save(image, "PNG")
+    assert processor(images=[image])["video_mask"].all()
 
 
 def test_every_kind_of_audio_gives_the_same_features(processor, tmp_path):
@@ -172,6 +185,53 @@ def test_invalid_options_are_refused(processor, encoders_at):
             with pytest.raises(ValueError, match=f"max_length={length} has no room .* at least {fewest},"):
                 reader(text=TEXTS, max_length=length)
         assert reader(text=TEXTS, max_length=fewest)["input_ids"].shape[1] == fewest
+
+
+def test_words_and_texts_that_the_tokenizer_does_not_know(processor):
+    texts = ["crack the Qwertz", "asdf", "a small dog", "", "asdf, qwertz qwertz!"]
+    assert processor.check_words(texts) == (["Qwertz", "asdf", "qwertz"], [1, 3, 4])
+    assert processor.check_words([]) == ([], [])
+    with pytest.raises(ValueError, match="knows no word of 'asdf', '', 'asdf, qwertz qwertz!'; give other"):
+        processor.require_known_words(texts)
+    processor.require_known_words(["crack the Qwertz"])
+
+
+def test_unknown_words_are_named_once_a_call(processor, caplog):
+    inputs = processor(text=[["crack qwertz eggs", "an asdf"], ["qwertz"]])
+    assert caplog.messages == [
+        "The tokenizer does not know these words, which have no meaning for the model: 'qwertz', 'asdf'."
+    ]
+    caplog.clear()
+    for options in ({"verbose": False}, {"text_kwargs": {"verbose": False}}):
+        quiet = processor(text=[["crack qwertz eggs", "an asdf"], ["qwertz"]], **options)
+        assert all(torch.equal(inputs[name], quiet[name]) for name in inputs)
+    processor(text=[*TEXTS, "THE ?!"])
+    assert not caplog.messages
+    processor(text=" ".join(f"word{number}" for number in range(50)))
+    assert caplog.text.count("'word") == 20 and "'word19' and 30 more." in caplog.text
+
+
+def test_a_truncated_text_is_looked_at_to_its_end(processor, caplog):
+    processor(text="crack two eggs into a bowl " * 9 + "zyzzyva", max_length=4)
+    assert "'zyzzyva'" in caplog.text
+
+
+def test_items_have_windows_of_their_own(processor, tmp_path):
+    path, photo = write_video(tmp_path / "clip.mp4", seconds=3, sound=3.0), np.full((32, 32, 3), 90, np.uint8)
+    starts, ends = [0.0, 1.0, 0.0], [0.5, None, None]
+    batch = processor(videos=[path, path, [photo]], audio=[path, path, None], start=starts, end=ends)
+    for row, item in enumerate((path, path, [photo])):
+        alone = processor(videos=[item], audio=[path], start=starts[row], end=ends[row])
+        assert torch.equal(batch["pixel_values_videos"][row, -1], alone["pixel_values_videos"][0, -1])
+        if row < 2:
+            length = int(alone["input_features_mask"].sum())
+            assert int(batch["input_features_mask"][row].sum()) == length
+            assert torch.equal(batch["input_features"][row, :length], alone["input_features"][0, :length])
+    assert not torch.equal(batch["pixel_values_videos"][0], batch["pixel_values_videos"][1])
+    with pytest.raises(ValueError, match="start has 1 values for 2 items"):
+        processor(videos=[path, path], start=[1.0])
+    with pytest.raises(ValueError, match="end has 3 values for 1 items"):
+        processor(audio=path, end=[1.0, 2.0, 3.0])
 
 
 def test_a_saved_processor_is_loaded_as_it_was(processor, tmp_path):

@@ -9,7 +9,7 @@ import pyarrow.parquet as parquet
 import pytest
 from datasets import load_dataset
 from helpers import ROOT, run_main, write_video
-from huggingface_hub import DatasetCard
+from huggingface_hub import DatasetCard, HfApi
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.corpora.benchmarks import load_benchmark
@@ -65,10 +65,17 @@ def as_a_user(code, server, tmp_path):
 
 
 def test_publishing_a_corpus_imports_no_model():
-    code = "import sys, push_dataset, fgmm_tools.publishing.dataset_push; print(*sys.modules)"
+    code = "import sys, push_dataset, fgmm_tools.publishing.dataset_push, fgmm_tools.records; print(*sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], cwd=ROOT / "scripts", capture_output=True, text=True)
     modules = set(answer.stdout.split())
     assert "datasets" in modules and not {"torch", "transformers", "evaluate", "matplotlib"} & modules
+
+
+def test_a_folder_may_have_any_name(hub_server, corpus, tmp_path, push):
+    push(corpus)
+    push(corpus.rename(tmp_path / "msrvtt[1]"), repo_id="org/renamed")
+    files, renamed = (hub_server.repositories[f"datasets/org/{name}"].files for name in ("corpus", "renamed"))
+    assert renamed == files
 
 
 def test_ids_and_times_are_the_default_of_a_benchmark(hub_server, corpus, tmp_path, capsys, push):
@@ -140,7 +147,7 @@ def test_a_push_that_broke_off_sends_only_what_lacks(hub_server, corpus, monkeyp
     hub_server.breaking = {oids[0]}
     with pytest.raises(UserError, match=r"org/corpus .*broke off .*the same command continues"):
         push(corpus, "--with_media")
-    assert len(hub_server.repositories["datasets/org/corpus"].commits) == 1
+    assert list(hub_server.repositories) == ["datasets/org/whole"]
     assert sorted(hub_server.store) == oids[1:]
     hub_server.breaking.clear()
     hub_server.requests.clear()
@@ -173,8 +180,13 @@ def test_ids_alone_are_the_same_bytes_each_time(hub_server, corpus, push):
 
 
 def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch, push):
-    with pytest.raises(UserError, match=r"nothing has no README.md"):
+    with pytest.raises(UserError, match=r"nothing does not exist; give that of a corpus"):
         push(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no Parquet files that datasets can load"):
+        push(tmp_path / "empty")
+    with pytest.raises(UserError, match=r"msrvt does not exist; did you mean .*/msrvtt\?$"):
+        push(tmp_path / "msrvt")
     with pytest.raises(UserError, match="not of the form ORG/NAME"):
         push(corpus, repo_id="corpus")
     monkeypatch.setenv("HF_TOKEN", "hf_other")
@@ -196,6 +208,37 @@ def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch, push
     with pytest.raises(UserError, match=r"test-00000-of-00001\.parquet is damaged or no Parquet file"):
         push(corpus)
     assert not any(len(one.commits) > 1 for one in hub_server.repositories.values())
+
+
+def test_a_corpus_without_a_card_is_given_one(hub_server, corpus, push, tmp_path):
+    (corpus / "README.md").unlink()
+    with pytest.raises(UserError, match="msrvtt is incomplete; run the command that makes it again"):
+        push(corpus)
+    (corpus / "corpus.json").unlink()  # it is nobody's benchmark, but made by hand
+    push(corpus, "--with_media")
+    files = hub_server.repositories["datasets/org/corpus"].files
+    card = DatasetCard(files["README.md"].content.decode())
+    assert card.data["license"] == "other" and "# msrvtt\n\nFiles of the person who made this corpus." in card.text
+    assert "| default | train | 2 |" in card.text and sum(name.endswith(".parquet") for name in files) == 3
+    code = "from datasets import load_dataset; print(*(len(s) for s in load_dataset('org/corpus').values()))"
+    assert as_a_user(code, hub_server, tmp_path) == "2 1\n"
+
+
+def test_a_folder_of_media_files_on_the_hub_is_a_corpus(hub_server, tmp_path, media):
+    for name in ("train/cat/a.jpg", "train/dog/b.jpg"):
+        (tmp_path / "pictures" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(media[".jpg"], tmp_path / "pictures" / name)
+    api = HfApi(endpoint=hub_server.endpoint, token="hf_owner")
+    api.create_repo("org/pictures", repo_type="dataset")
+    api.upload_folder(repo_id="org/pictures", folder_path=tmp_path / "pictures", repo_type="dataset")
+    code = """
+from processing_fgmm.clips_fgmm import fetch_media
+from processing_fgmm.corpora_fgmm import load_corpus
+for row in load_corpus("org/pictures", "train"):
+    print(row["video_id"], row["label"], len(fetch_media(row)["image"]["bytes"]))
+"""
+    size = media[".jpg"].stat().st_size
+    assert as_a_user(code, hub_server, tmp_path) == f"train/cat/a.jpg 0 {size}\ntrain/dog/b.jpg 1 {size}\n"
 
 
 def test_the_narrated_corpus_goes_with_its_card(hub_server, narrated, tmp_path, monkeypatch, capsys, push):

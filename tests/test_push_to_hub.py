@@ -8,8 +8,8 @@ import push_to_hub
 import pytest
 import yaml
 from helpers import ROOT, run_main
-from hub_server import HubServer
-from huggingface_hub import ModelCard, constants, parse_eval_result_entries
+from hub_server import ROUTES, File, HubServer
+from huggingface_hub import HfApi, ModelCard, constants, parse_eval_result_entries
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.publishing import model_push
@@ -139,12 +139,12 @@ def test_a_push_that_broke_off_is_repeated(hub_server, folder, monkeypatch, push
     hub_server.breaking = {hashlib.sha256(bytes(200_000)).hexdigest()}
     with pytest.raises(UserError, match=r"broke off .*nothing was published, and the same command continues"):
         push(folder)
-    repository = hub_server.repositories["models/org/fgmm-tiny"]
-    assert len(repository.commits) == 1 and "README.md" not in repository.files
+    assert hub_server.repositories == {}
     assert len(hub_server.store) == 1  # the weights got through, and nobody sees them
     hub_server.breaking.clear()
     hub_server.requests.clear()
     push(folder)
+    repository = hub_server.repositories["models/org/fgmm-tiny"]
     assert hub_server.count("PUT", "/storage/") == 1
     assert repository.files["more.safetensors"].content == bytes(200_000)
 
@@ -183,7 +183,53 @@ def test_a_refusal_is_one_sentence_and_publishes_nothing(
         push(folder, *options, repo_id=repo_id)
     assert "\n" not in str(caught.value)
     assert hub_server.repositories["models/org/there"].commits == before
-    assert not any(len(one.commits) > 1 for name, one in hub_server.repositories.items() if "there" not in name)
+    assert list(hub_server.repositories) == ["models/org/there"]
+
+
+def break_off(monkeypatch, error, before=lambda: None):
+    """Makes commits fail, which are made when the repository is there."""
+
+    def fail(*args, **kwargs):
+        before()
+        raise error
+
+    monkeypatch.setattr(HfApi, "create_commit", fail)
+
+
+def test_ctrl_c_leaves_no_empty_repository_either(hub_server, folder, monkeypatch, push):
+    break_off(monkeypatch, KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        push(folder)
+    assert hub_server.count("POST", "/api/repos/create") == 1 and hub_server.repositories == {}
+
+
+def test_an_empty_repository_that_was_there_stays(hub_server, folder, monkeypatch, push):
+    HfApi().create_repo("org/mine")
+    break_off(monkeypatch, OSError("broken"))
+    with pytest.raises(UserError, match="broke off"):
+        push(folder, repo_id="org/mine")
+    assert list(hub_server.repositories) == ["models/org/mine"]
+
+
+def test_a_repository_with_files_stays(hub_server, folder, monkeypatch, push):
+    """Where the connection breaks after the Hub has made the commit."""
+
+    def commit():
+        repository = hub_server.repositories["models/org/fgmm-tiny"]
+        repository.commit({**repository.files, "config.json": File(b"{}", False)})
+
+    break_off(monkeypatch, OSError("broken"), commit)
+    with pytest.raises(UserError, match="broke off"):
+        push(folder)
+    assert "config.json" in hub_server.repositories["models/org/fgmm-tiny"].files
+
+
+def test_a_repository_that_cannot_be_deleted_is_named(hub_server, folder, monkeypatch, capsys, push):
+    break_off(monkeypatch, OSError("broken"))
+    monkeypatch.setattr("hub_server.ROUTES", [route for route in ROUTES if "delete" not in route[1]])
+    with pytest.raises(UserError, match="broke off"):
+        push(folder)
+    assert "org/fgmm-tiny stays on the Hub, empty (" in capsys.readouterr().err
 
 
 def test_a_server_that_is_not_there(folder, monkeypatch, tmp_path, push):
@@ -196,8 +242,15 @@ def test_a_server_that_is_not_there(folder, monkeypatch, tmp_path, push):
 
 
 def test_a_wrong_folder_is_named(folder, tmp_path, push):
+    with pytest.raises(UserError, match=r"nothing does not exist; give a folder that scripts/pretrain.py wrote"):
+        push(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"mien does not exist; did you mean .*/mine\?$"):
+        push(tmp_path / "mien")
+    (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match=r"nothing has no model \(config.json does not exist\)"):
         push(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"config.json is no folder; give a folder"):
+        push(folder / "config.json")
     (folder / "modeling_fgmm.py").unlink()
     with pytest.raises(UserError, match="has no code"):
         push(folder)
@@ -235,11 +288,14 @@ def test_a_model_without_results_has_a_card_without_numbers(hub_server, folder, 
 def test_weights_that_begin_from_others_want_a_licence(hub_server, folder, encoders_at, push):
     settings = (folder / "pretrain.yaml").read_text()
     (folder / "pretrain.yaml").write_text(f"{settings}init_from: outputs/start\n")
-    with pytest.raises(UserError, match="name the licence of them by --license"):
+    with pytest.raises(
+        UserError, match=r"began from 'outputs/start', whose licence is not known; name the .* --license"
+    ):
         push(folder)
     push(folder, "--license", "cc-by-nc-4.0")
     card = ModelCard(hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode())
     assert card.data.license == "cc-by-nc-4.0" and "initialised from `outputs/start`" in card.text
+    assert card.data.base_model is None
     (folder / "pretrain.yaml").write_text(settings)
     FgmmModel.from_encoders(audio=encoders_at / "ast", text=encoders_at / "bert").save_pretrained(folder)
     with pytest.raises(UserError, match="--license"):
@@ -249,6 +305,17 @@ def test_weights_that_begin_from_others_want_a_licence(hub_server, folder, encod
     assert "The audio encoder is transformers' `audio-spectrogram-transformer`." in text
     assert 'processor(audio=["clip.wav"], text=' in text and "clip.mp4" not in text
     assert len(hub_server.repositories["models/org/fgmm-tiny"].commits) == 3  # nothing was published in between
+
+
+def test_the_model_that_weights_began_from_is_named_and_its_licence_taken(hub_server, folder, push):
+    push(folder, "--license", "cc-by-4.0", repo_id="org/start")
+    (folder / "pretrain.yaml").write_text("dataset: data/narrated\ninit_from: org/start\n")
+    push(folder)
+    card = ModelCard(hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode())
+    assert card.data.base_model == ["org/start"] and card.data.license == "cc-by-4.0"
+    push(folder, "--license", "mit")
+    card = ModelCard(hub_server.repositories["models/org/fgmm-tiny"].files["README.md"].content.decode())
+    assert card.data.base_model == ["org/start"] and card.data.license == "mit"
 
 
 def test_the_card_in_model_cards_goes_with_its_own_weights_alone(

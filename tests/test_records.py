@@ -11,8 +11,9 @@ from fgmm_tools.cli import UserError
 def test_a_run_is_described(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/somewhere/scripts/evaluate_retrieval.py", "--model", "a b"])
     record = records.describe_run(1.26)
-    assert record["command"] == "accelerate launch scripts/evaluate_retrieval.py --model 'a b'"
-    assert records.describe_run(0, launcher="python")["command"].startswith("python scripts/")
+    assert record["command"] == "python scripts/evaluate_retrieval.py --model 'a b'"
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")  # which the launcher sets
+    assert records.describe_run(0)["command"].startswith("accelerate launch scripts/")
     assert record["seconds"] == 1.3 and record["device"] and len(record["date"].split("-")) == 3
 
 
@@ -49,6 +50,29 @@ def test_folders_of_outputs_are_made_or_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made"):
         records.claim_output(tmp_path / "file" / "results.json")
+
+
+RESULTS = {"model": "m", "dataset": "d", "split": "test", "protocol": "p", "metrics": {}, "seed": 0}
+
+
+def test_results_files_are_overwritten_and_nothing_else_is(tmp_path):
+    path, picture = tmp_path / "deep" / "results.json", tmp_path / "deep" / "results.png"
+    records.claim_results(path, picture)
+    records.write_record(path, RESULTS)
+    picture.write_bytes(b"png")
+    records.claim_results(path, picture)
+    for content in ('{"model_type": "fgmm"}', "[1]", "not json", json.dumps(RESULTS)[:-9]):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"results.json exists and is no results file"):
+            records.claim_results(path, picture)
+        assert path.read_text() == content
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match=r"is no results file"):
+        records.claim_results(path)
+    path.unlink()
+    with pytest.raises(UserError, match=r"results.png, which is drawn beside .* exists already"):
+        records.claim_results(path, picture)
+    assert picture.read_bytes() == b"png"
 
 
 def test_folders_that_allow_no_writing_are_named(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from PIL import Image
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
+from fgmm_tools.embedding import encode_texts
 from fgmm_tools.retrieval import evaluation, scores
 from fgmm_tools.retrieval.settings import RetrievalSettings
 from modeling_fgmm import FgmmModel
@@ -108,6 +109,17 @@ def test_each_caption_is_encoded_between_its_times(narrated_model, kitchen):
         inputs = processor(videos=[second["video"]["bytes"]], start=1.0, end=2.5)
         embeds = model.get_video_features(inputs["pixel_values_videos"]).pooler_output
     assert torch.allclose(items.keys["video"].embeds[2], embeds[0], atol=1e-5)
+
+
+def test_joined_captions_are_one_query(narrated_model, kitchen):
+    _, model, processor = narrated_model
+    items = encode(narrated_model, kitchen, join_captions=True)
+    captions = [[caption["text"] for caption in row["captions"]] for row in load_corpus(str(kitchen), "test")]
+    assert max(len(texts) for texts in captions) > 1 and items.text_targets.tolist() == [0, 1, 2]
+    joined = [" ".join(texts) for texts in captions[:3]]
+    assert torch.equal(items.texts.embeds, encode_texts(model, processor, joined).embeds)
+    with pytest.raises(UserError, match="leave it or join_captions out"):
+        evaluate(narrated_model, kitchen, each_caption=True, join_captions=True)
 
 
 def write_rows(folder, medium: str, rows: list[dict]):

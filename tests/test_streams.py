@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import TEXTS, brightness_time, make_caption, make_row
+from media_files import BY_NAME, damage
 from PIL import Image
 from torch.utils.data import DataLoader
 
 from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
-from processing_fgmm import streams_fgmm
+from processing_fgmm import containers_fgmm, streams_fgmm
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 from processing_fgmm.streams_fgmm import EvaluationClips, NarratedClips, in_order
 
@@ -35,6 +36,13 @@ def corpus(folder):
 def row(corpus):
     """The first row, clip-0."""
     return next(iter(corpus))
+
+
+def photograph() -> dict:
+    """An undecoded JPEG file of one grey value."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((48, 64, 3), 120, np.uint8)).save(file, "JPEG")
+    return {"bytes": file.getvalue(), "path": None}
 
 
 def stream(corpus, processor, **options):
@@ -104,8 +112,8 @@ def test_large_media_are_permuted_in_smaller_blocks(corpus, processor, monkeypat
 
 def test_a_damaged_clip_is_left_out_and_named(corpus, processor):
     batches = take(stream(corpus, processor, batch_size=7), 2)
-    failures = [message for batch in batches for message in batch.failures]
-    assert len(failures) == 1 and "clip-5" in failures[0]
+    failures = [failure for batch in batches for failure in batch.failures]
+    assert len(failures) == 1 and failures[0].video_id == "clip-5" and "clip-5" in failures[0].reason
     assert sorted(batch.num_clips for batch in batches) == [6, 7]
     assert all(len(batch.inputs["input_ids"]) == batch.num_clips for batch in batches)
 
@@ -115,6 +123,17 @@ def test_a_batch_of_damaged_clips_is_empty(corpus, processor, row):
     batch = stream(corpus, processor).make_batch(2, 3, [row, row])
     assert (batch.inputs, batch.num_clips, len(batch.failures)) == ({}, 0, 2)
     assert (batch.epoch, batch.position) == (2, 4)
+
+
+def test_damaged_parts_are_left_out_and_named(corpus, processor, row):
+    broken = {
+        **row,
+        "video_id": "half",
+        "video": {"bytes": damage(BY_NAME["mp4-h264-aac"], "audio", 0, 5), "path": None},
+    }
+    batch = stream(corpus, processor).make_batch(0, 0, [row, broken])
+    assert (batch.num_clips, batch.failures, list(batch.damaged)) == (2, [], ["half"])
+    assert "half: its audio is damaged" in batch.damaged["half"]
 
 
 def test_only_the_wanted_modalities_are_decoded(corpus, processor, row):
@@ -190,8 +209,10 @@ def test_each_caption_is_an_item_between_its_times(row, processor):
     assert (whole.captions, end.captions) == (["all"], ["end"])
     assert window_times(whole) == pytest.approx([1.5], abs=0.1)  # its middle two seconds
     assert window_times(end) == pytest.approx([2.5], abs=0.1) and end.windows[0].waveform.shape == (16000,)
-    assert "clip-0 cannot be decoded at 4 s to 5 s: it is 3 s long" in late
-    assert "clip-0 cannot be decoded at 2 s to 1 s" in backwards
+    assert late == "clip-0 has the caption 'late' from 4.0 to 5.0 s, which begins after the clip of 3 s: left out."
+    assert "clip-0 has the caption 'no' from 2.0 to 1.0 s, which does not end after its start" in backwards
+    [cut] = end.problems
+    assert "clip-0 has the caption 'end' from 2.0 to 9.0 s, which outlasts the clip" in cut and not whole.problems
     whole, *_ = EvaluationClips([], processor, each_caption=True, num_windows=2).decode_row(row)
     assert window_times(whole) == pytest.approx([1.0, 2.0], abs=0.1)
 
@@ -202,13 +223,41 @@ def test_a_clip_of_unknown_duration_is_decoded_to_its_end(row, processor, monkey
     assert [window.waveform.shape for window in item.windows] == [(48000,)]
     row["captions"] = [make_caption("at once", 0.0, 0.0), make_caption("end", 2.0, 3.0)]
     at_once, end = EvaluationClips([], processor, each_caption=True).decode_row(row)
-    assert "clip-0 cannot be decoded at 0 s to 0 s" in at_once and end.windows[0].waveform.shape == (16000,)
+    assert "does not end after its start" in at_once and end.windows[0].waveform.shape == (16000,)
+    row["captions"] = [make_caption("to its end", 2.0)]
+    [rest] = EvaluationClips([], processor, each_caption=True).decode_row(row)
+    assert rest.windows[0].waveform.shape == (16000,)
+
+
+def test_bad_captions_are_left_out_of_batches_and_items_alike_and_named(corpus, row, processor):
+    row["captions"] = [make_caption(None, 0.0, 3.0), make_caption("stir", 0.0, None), make_caption("late", 9.0, 10.0)]
+    named = [
+        "clip-0 has the caption None from 0.0 to 3.0 s, which has no word: left out.",
+        "clip-0 has the caption 'stir' from 0.0 to None s, which has no end: it ends at 3 s.",
+        "clip-0 has the caption 'late' from 9.0 to 10.0 s, which begins after the clip of 3 s: left out.",
+    ]
+    batch = stream(corpus, processor).make_batch(0, 0, [row])
+    assert batch.problems == named and batch.inputs["caption_lengths"].shape == (1, 1)
+    [item] = EvaluationClips([], processor).decode_row(row)
+    assert item.captions == ["stir"] and item.problems == named
+    [item] = EvaluationClips([], processor).decode_row({**row, "video": None, "image": photograph()})
+    assert item.captions == ["stir", "late"]  # an image is the same at all times
+
+
+def test_each_row_is_opened_once(corpus, row, processor, monkeypatch):
+    opened, really_open = [], containers_fgmm.av.open
+    monkeypatch.setattr(containers_fgmm.av, "open", lambda *args, **kw: opened.append(args) or really_open(*args, **kw))
+    processor.clip_seconds = 1.0
+    stream(corpus, processor).sample_clip(row, np.random.default_rng(0))
+    assert len(opened) == 1
+    EvaluationClips([], processor, num_windows=3).decode_row(row)
+    assert len(opened) == 2
+    EvaluationClips([], processor, each_caption=True).decode_row(row)
+    assert len(opened) == 3
 
 
 def test_an_image_is_one_window_with_its_label(processor):
-    file = io.BytesIO()
-    Image.fromarray(np.full((48, 64, 3), 120, np.uint8)).save(file, "JPEG")
-    row = {"video_id": "still", "image": {"bytes": file.getvalue(), "path": None}, "captions": None, "label": 3}
+    row = {"video_id": "still", "image": photograph(), "captions": None, "label": 3}
     [item] = EvaluationClips([], processor, num_windows=2).decode_row(row)
     assert (item.label, item.captions, len(item.windows), len(item.windows[0].frames)) == (3, [], 1, 1)
     assert item.windows[0].waveform is None and window_times(item) == pytest.approx([2.5], abs=0.1)

@@ -182,7 +182,7 @@ def weigh_in_loops(folder, step: int, rows: list[dict], objective: str) -> dict[
                 cosines = [sum(a * b for a, b in zip(whole, region, strict=True)) for region in regions]
                 found.append(softmax([gamma * cosine for cosine in cosines]))
                 similarities.append(sum(a * s for a, s in zip(found[-1], cosines, strict=True)))
-                gates.append(sum(a * g for a, g in zip(whole, whole_gate, strict=True)))
+                gates.append(sum(a * g for a, g in zip(whole, whole_gate, strict=True)) - 1.5)
             shares = softmax([delta * s + g for s, g in zip(similarities, gates, strict=True)])
             score = sum(w * s for w, s in zip(shares, similarities, strict=True))
             if objective == "mil_nce":

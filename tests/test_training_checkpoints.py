@@ -1,31 +1,19 @@
+import errno
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
+from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 from fgmm_tools.cli import UserError
-from fgmm_tools.training.checkpoints import Progress, find_checkpoint, list_checkpoints, read_progress
-
-
-def settings(output, resume_from=""):
-    return SimpleNamespace(output_dir=str(output), resume_from=str(resume_from))
-
-
-def test_the_latest_whole_checkpoint_is_found(tmp_path):
-    assert find_checkpoint(settings(tmp_path, "latest")) is None
-    for name in ("step-0000008", "step-0000016", "step-0000024.partial"):
-        (tmp_path / "checkpoints" / name).mkdir(parents=True)
-    assert [path.name for path in list_checkpoints(settings(tmp_path))] == ["step-0000008", "step-0000016"]
-    assert find_checkpoint(settings(tmp_path, "latest")).name == "step-0000016"
-    assert find_checkpoint(settings(tmp_path)) is None
-
-
-def test_half_a_checkpoint_is_refused(tmp_path):
-    with pytest.raises(UserError, match="not a checkpoint"):
-        find_checkpoint(settings(tmp_path, tmp_path))
+from fgmm_tools.training.checkpoints import Progress, read_progress
+from processing_fgmm import FgmmProcessor
 
 
 def test_each_process_has_its_own_progress(tmp_path):
@@ -56,6 +44,73 @@ def test_resuming_equals_not_having_stopped(trained, narrated, pretrain_here, tm
     for name in ("seconds", "core_seconds"):
         assert resumed[name] > round(earlier[name], 1) > 0
     assert resumed["operations"] == whole["operations"] == 24 * earlier["operations_per_step"] > 0
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device")
+TORCH_WRITE_FAILED = RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 704 vs 598")
+
+
+@pytest.mark.parametrize("error", [FULL, TORCH_WRITE_FAILED, SafetensorError("I/O error: No space left (os error 28)")])
+def test_a_checkpoint_that_cannot_be_written_leaves_the_earlier_ones(
+    narrated, pretrain_here, tmp_path, monkeypatch, error
+):
+    save = Accelerator.save_state
+
+    def fill_disk(accelerator, folder):
+        save(accelerator, folder)
+        if "step-0000004" in folder:
+            raise error
+
+    monkeypatch.setattr(Accelerator, "save_state", fill_disk)
+    message = (
+        r"step-0000004 could not be written \(.*; \d+ MB are free\); make room and continue by --resume_from latest"
+    )
+    with pytest.raises(UserError, match=message):
+        pretrain_here(narrated, tmp_path, max_steps=6, save_steps=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "pretrain.yaml"}
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-0000002"]
+
+
+def test_errors_that_are_none_of_the_disk_stay_what_they_are(narrated, pretrain_here, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(Accelerator, "save_state", fail)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        pretrain_here(narrated, tmp_path, max_steps=1)
+
+
+def test_a_model_that_cannot_be_written_leaves_the_folder_as_it_was(narrated, pretrain_here, tmp_path, monkeypatch):
+    def fill_disk(*arguments):
+        raise FULL
+
+    monkeypatch.setattr(FgmmProcessor, "save_pretrained", fill_disk)
+    with pytest.raises(UserError, match=r"/model could not be written \(.*No space left on device"):
+        pretrain_here(narrated, tmp_path, max_steps=2)
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "pretrain.yaml"}
+    monkeypatch.undo()
+    pretrain_here(narrated, tmp_path, max_steps=2, resume_from="latest")
+    assert AutoModel.from_pretrained(tmp_path).config.projection_dim == 16
+
+
+def test_a_damaged_checkpoint_is_named(trained, narrated, pretrain_here, tmp_path):
+    checkpoint = shutil.copytree(trained[0] / "checkpoints" / "step-0000008", tmp_path / "step-0000008")
+    (checkpoint / "optimizer.bin").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"step-0000008 is damaged .*; delete it to resume from the one before"):
+        pretrain_here(narrated, tmp_path / "out", max_steps=24, resume_from=checkpoint)
+
+
+def test_more_steps_on_resuming_are_taken_over_and_recorded(trained, narrated, pretrain_here, tmp_path, capsys):
+    checkpoint = trained[0] / "checkpoints" / "step-0000008"
+    with pytest.raises(UserError, match="step-0000008 is of another run: seed was 0 and is 1"):
+        pretrain_here(narrated, tmp_path, max_steps=24, seed=1, resume_from=checkpoint)
+    pretrain_here(narrated, tmp_path, max_steps=10, resume_from=checkpoint)
+    assert "max_steps was 24 and is 10: the learning rate is that of a run of 10 steps" in capsys.readouterr().out
+    change = {"step": 8, "field": "max_steps", "old": 24, "new": 10}
+    assert json.loads((tmp_path / "training.json").read_text())["changes"] == [change]
+    assert yaml.safe_load((tmp_path / "pretrain.yaml").read_text())["max_steps"] == 10
+    state = torch.load(tmp_path / "checkpoints/step-0000010/optimizer.bin")
+    assert state["param_groups"][0]["lr"] == pytest.approx(0, abs=1e-9)  # the end of the new schedule
 
 
 def test_the_model_folder_loads_with_auto_classes(trained):

@@ -71,6 +71,15 @@ def test_numbers_are_plain():
         ({"model": "small"}, "model: Expected a dict"),
         ({"modle.projection_dim": 8}, "no field 'modle'; did you mean 'model'"),
         ({"seed.first": 8}, "seed is 0 and has no entries"),
+        ({"learning_rate": ".nan"}, "learning_rate: Not of type PositiveFloat"),
+        ({"clip_seconds": ".inf"}, "clip_seconds: Not of type FloatAbove0To3600: "),
+        ({"clip_seconds": 4000}, "v>0 and v<=3600"),
+        ({"seed": -1}, "seed: Not of type NonNegativeInt: -1"),
+        ({"seed": 2**32}, "seed must not be larger than 4294967295"),
+        ({"num_workers": 2000}, "num_workers: Not of type IntFrom0To1024: 2000"),
+        ({"model.gce_q": ".nan"}, "model.gce_q must be a finite number, not nan"),
+        ({"model.video_config.depths": "[1, -.inf]"}, "model.video_config.depths must be a finite number, not -inf"),
+        ({"model.gce_q": "[1"}, "--model.gce_q '[1' is not YAML"),
         ({"config": "nowhere.yaml"}, "'nowhere.yaml' cannot be used: config: File does not exist"),
     ],
 )
@@ -101,6 +110,9 @@ def test_words_without_a_partner_are_refused(words):
         ("model: [1]", "model: Expected a dict"),
         ("seed: [1", "parsing config"),
         ("seed", "Unexpected config"),
+        ("learning_rate: .nan", "learning_rate"),
+        ("clip_seconds: -.inf", "clip_seconds: Not of type FloatAbove0To3600"),
+        ("model: &a {x: *a}", "contains itself by an alias"),
     ],
 )
 def test_errors_of_the_file_name_it(read, tmp_path, text, named):
@@ -108,6 +120,13 @@ def test_errors_of_the_file_name_it(read, tmp_path, text, named):
         read(text)
     assert named in str(caught.value) and str(tmp_path / "config.yaml") in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32", "latin-1"])
+def test_a_file_of_another_encoding_is_named(tmp_path, encoding):
+    (tmp_path / "config.yaml").write_text("dataset: Küche\noutput_dir: b\n", encoding=encoding)
+    with pytest.raises(UserError, match=r"config\.yaml' is not UTF-8 text; save it as UTF-8|cannot be used: .*special"):
+        parse_config(["--config", str(tmp_path / "config.yaml")])
 
 
 def test_help_has_sections_and_every_field_with_its_meaning_and_type(capsys):
@@ -119,7 +138,7 @@ def test_help_has_sections_and_every_field_with_its_meaning_and_type(capsys):
     options = " ".join(text.partition("\nData:\n")[2].split())
     for entry in field_names(PretrainConfig):
         assert re.search(rf"--{entry} \S+ (--\S+ \S+ )?(?!\()((?!--).)+ \((required, )?type: ", options), entry
-    assert "window shown of each item, s (type: PositiveFloat, default: 10.0)" in options
+    assert "of AdamW, after warm-up (type: PositiveFloat, default: 0.001)" in options
 
 
 def test_a_saved_configuration_is_read_again(tmp_path):

@@ -1,48 +1,29 @@
+import json
+import shutil
+from types import SimpleNamespace
+
 import pytest
 import torch
 from accelerate import Accelerator
 from helpers import ROOT, TINY_RUN, training_arguments, write_corpus
 from safetensors.torch import load_file
 from tiny_encoders import make_model
-from transformers import AutoProcessor
+from transformers import AutoModel, AutoProcessor, AutoTokenizer
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.training import setup
 from fgmm_tools.training.checkpoints import Progress
+from fgmm_tools.training.checks import check_config, settle_config
 from fgmm_tools.training.configuration import parse_config
-from modeling_fgmm import FgmmConfig
+from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm.corpora_fgmm import load_corpus
-
-
-@pytest.mark.parametrize(
-    "fields,named",
-    [
-        ({"model.projection_dims": 8}, "'model.projection_dims'; did you mean 'model.projection_dim'"),
-        ({"model.video_config": "{width: 2}"}, "'model.video_config.width'"),
-        ({"model.video_config": "small"}, "'model.video_config' must hold"),
-        ({"video_processor": "{frames: 2}"}, "'video_processor.frames'; did you mean 'video_processor.num_frames'"),
-        ({"feature_extractor.hop": 2}, "'feature_extractor.hop'"),
-        ({"trackers": "[wandbx]"}, "'wandbx'"),
-        ({"output_dir": "/proc/nothing"}, "/proc/nothing"),
-    ],
-)
-def test_what_is_misspelt_or_missing_is_named(tmp_path, fields, named):
-    config = parse_config(training_arguments("corpus", **{"output": tmp_path, **fields}))
-    with pytest.raises(UserError) as caught:
-        setup.check_config(config)
-    assert named in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_fields_of_encoders_of_transformers_are_left_to_them(tmp_path):
-    words = ["--dataset", "corpus", "--output_dir", str(tmp_path), "--model.video_config.model_type", "vit"]
-    setup.check_config(parse_config([*words, "--model.video_config.patch_size", "16"]))
 
 
 @pytest.mark.parametrize("name", ["fgmm-tiny", "fgmm-small", "flickr8k", "grid"])
 def test_shipped_configurations_build_a_model(name, tokenizer, tmp_path):
     words = ["--config", str(ROOT / "scripts" / "configs" / f"{name}.yaml"), "--output_dir", str(tmp_path)]
     config = parse_config(words)
-    setup.check_config(config)
+    check_config(config)
     processor = setup.FgmmProcessor(
         setup.FgmmVideoProcessor(**config.video_processor),
         setup.FgmmFeatureExtractor(**config.feature_extractor),
@@ -62,7 +43,8 @@ def rows(number, text):
 
 
 @pytest.mark.parametrize(
-    "number,text,named", [(8, " ", "no caption anywhere"), (4, "a red ball", "4 clips, fewer than batch_size 8")]
+    "number,text,named",
+    [(8, " ", "no caption anywhere"), (4, "a red ball", "4 clips in its split 'train', fewer than batch_size 8")],
 )
 def test_a_corpus_with_too_little_to_learn_from_is_refused(tmp_path, number, text, named):
     folder = write_corpus(tmp_path, rows(number, text))
@@ -71,14 +53,91 @@ def test_a_corpus_with_too_little_to_learn_from_is_refused(tmp_path, number, tex
         setup.make_processor(config, load_corpus(str(folder), "train"))
 
 
+def test_each_process_needs_a_batch(tmp_path, monkeypatch):
+    folder = write_corpus(tmp_path, rows(12, "a red ball"))
+    monkeypatch.setattr(setup, "PartialState", lambda: SimpleNamespace(num_processes=2))
+    with pytest.raises(
+        UserError, match="12 clips in its split 'train', fewer than batch_size 8 in each of 2 processes"
+    ):
+        setup.make_processor(parse_config(training_arguments(folder, "out")), load_corpus(str(folder), "train"))
+
+
 def test_the_tokenizer_knows_the_words_of_the_corpus(tmp_path):
     folder = write_corpus(tmp_path, rows(8, "a red ball"))
     corpus = load_corpus(str(folder), "train")
     processor = setup.make_processor(parse_config(training_arguments(folder, "out")), corpus)
     assert set(processor.tokenizer.get_vocab()) == {"[PAD]", "[UNK]", "a", "red", "ball"}
     config = parse_config(training_arguments(folder, "out", tokenizer="/nowhere"))
-    with pytest.raises(UserError, match="The tokenizer '/nowhere' could not be loaded"):
+    with pytest.raises(UserError, match="The tokenizer '/nowhere' does not exist"):
         setup.make_processor(config, corpus)
+
+
+WITHOUT_MODEL = {name: None for name in TINY_RUN if name.startswith("model.")}
+OTHER_WORDS = "a red ball does push ups"
+
+
+@pytest.mark.parametrize("given", ["init_from", "tokenizer"])
+def test_words_of_the_corpus_are_added_to_the_vocabulary(small_model, tmp_path, capsys, given):
+    folder = write_corpus(tmp_path, rows(8, OTHER_WORDS))
+    known = AutoProcessor.from_pretrained(small_model).tokenizer.get_vocab()
+    corpus, fields = load_corpus(str(folder), "train"), {**WITHOUT_MODEL, given: small_model}
+    processor = setup.make_processor(parse_config(training_arguments(folder, "out", **fields)), corpus)
+    added = {"does": len(known), "push": len(known) + 1, "ups": len(known) + 2}
+    assert processor.tokenizer.get_vocab() == known | added
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "does not know 50% of the words of the captions: 'push', 'ups'." in printed
+    assert printed.endswith(
+        f"Added 3 words and marks to its {len(known)}. The tokenizer knows all words of the captions."
+    )
+
+
+@pytest.mark.parametrize(
+    "fields,reason",
+    [
+        ({"add_words": False}, "as add_words is false"),
+        ({"model.frozen": "[text]"}, "as the text encoder is frozen"),
+        ({"vocab_size": 5}, "No word is added (vocab_size 5, min_frequency 1)"),
+        ({"min_frequency": 9}, "No word is added (vocab_size 20000, min_frequency 9)"),
+    ],
+)
+def test_words_are_not_added_where_they_are_not_wanted(small_model, tmp_path, capsys, fields, reason):
+    folder = write_corpus(tmp_path, rows(8, OTHER_WORDS))
+    config = parse_config(training_arguments(folder, "out", **WITHOUT_MODEL, init_from=small_model, **fields))
+    processor = setup.make_processor(config, load_corpus(str(folder), "train"))
+    assert processor.tokenizer.get_vocab() == AutoProcessor.from_pretrained(small_model).tokenizer.get_vocab()
+    printed = capsys.readouterr().out
+    assert "does not know 50% of the words" in printed and reason in printed
+
+
+def test_tokenizers_of_subwords_stay_as_they_are(encoders_at, tmp_path, capsys):
+    folder = write_corpus(tmp_path, rows(8, "a red ball and 蛋"))
+    config = parse_config(training_arguments(folder, "out", tokenizer=encoders_at / "bert"))
+    processor = setup.make_processor(config, load_corpus(str(folder), "train"))
+    assert processor.tokenizer.get_vocab() == AutoTokenizer.from_pretrained(encoders_at / "bert").get_vocab()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (
+        "33% of the words of the captions: '蛋'. Its tokens are parts of words, so that no words are added." in printed
+    )
+
+
+def test_a_new_tokenizer_says_what_it_does_not_know(tmp_path, capsys):
+    folder = write_corpus(tmp_path, [*rows(8, "a red ball"), *rows(1, "a rare word")])
+    config = parse_config(training_arguments(folder, "out", min_frequency=2))
+    setup.make_processor(config, load_corpus(str(folder), "train"))
+    assert "The tokenizer does not know 11% of the words of the captions: 'rare', 'word'." in capsys.readouterr().out
+
+
+def test_a_model_that_knows_other_words_is_trained_further(small_model, narrated, pretrain_here, tmp_path):
+    """On a corpus whose words its tokenizer does not know: they get vectors of their own, and are saved with it."""
+    fields = {**WITHOUT_MODEL, "init_from": small_model, "video_processor": None, "feature_extractor": None}
+    pretrain_here(narrated, tmp_path / "out", max_steps=2, clip_seconds=0.5, learning_rate=1e-9, **fields)
+    model, processor = FgmmModel.from_pretrained(tmp_path / "out"), AutoProcessor.from_pretrained(tmp_path / "out")
+    start, known = FgmmModel.from_pretrained(small_model), AutoProcessor.from_pretrained(small_model).tokenizer
+    weights, before = model.get_input_embeddings().weight, start.get_input_embeddings().weight
+    assert len(weights) == len(processor.tokenizer) == model.config.text_config.vocab_size > len(known) + 20
+    assert torch.allclose(weights[: len(known)], before, atol=1e-6)
+    assert processor.check_words(["a blue ring", "a green star"]) == ([], [])
+    assert not torch.equal(*torch.from_numpy(model.encode(text=["a blue ring", "a green star"], processor=processor)))
 
 
 def test_weights_of_one_dimension_do_not_decay(model):
@@ -105,9 +164,6 @@ def test_batches_start_where_the_progress_is(narrated, trained):
     assert not torch.equal(first.inputs["pixel_values_videos"], resumed.inputs["pixel_values_videos"])
 
 
-WITHOUT_MODEL = {name: None for name in TINY_RUN if name.startswith("model.")}
-
-
 def test_a_model_is_initialised_from_another_but_for_the_objective(trained, narrated, tmp_path):
     source, _ = trained
     fields = {**WITHOUT_MODEL, "init_from": source, "model.learnable_sharpness": False}
@@ -126,7 +182,7 @@ def test_a_model_is_initialised_from_another_but_for_the_objective(trained, narr
     "fields,named",
     [
         ({"model.projection_dim": 8}, r"projections\.video\.weight of the model .* has shape .* asks for"),
-        ({"init_from": "/nowhere"}, "'/nowhere' could not be loaded"),
+        ({"init_from": "/nowhere"}, "The model '/nowhere' does not exist"),
         ({"init_from": "bert"}, "is of type 'bert', not fgmm"),
         ({"model.objective": "clip"}, "objective='clip' is none of"),
         ({"model.video_config": "{depths: [9]}"}, "depths"),
@@ -144,9 +200,51 @@ def test_what_a_model_cannot_be_made_from_is_named(trained, narrated, tmp_path, 
         setup.make_model(config, AutoProcessor.from_pretrained(source))
 
 
+def test_what_is_given_of_a_processor_is_set_and_the_rest_taken_over(trained, narrated):
+    """Of a model whose windows are 5 s, frames 32 pixels and spectrograms 32 bands."""
+    words = ["--dataset", str(narrated), "--output_dir", "out", "--init_from", str(trained[0]), "--batch_size", "8"]
+    corpus, accelerator = load_corpus(str(narrated), "train"), Accelerator(cpu=True)
+    config = parse_config([*words, "--eval_steps", "0", "--video_processor.num_frames", "2"])
+    config = settle_config(config, corpus, accelerator)
+    assert (config.clip_seconds, config.max_phrase_words) == (5.0, 4)
+    processor = setup.make_processor(config, corpus)
+    assert (processor.clip_seconds, processor.video_processor.num_frames) == (5.0, 2)
+    assert processor.video_processor.size == {"shortest_edge": 32} and processor.feature_extractor.feature_size == 32
+    config = settle_config(parse_config([*words, "--eval_steps", "0", "--clip_seconds", "2"]), corpus, accelerator)
+    assert setup.make_processor(config, corpus).clip_seconds == 2.0
+
+
+def test_a_model_whose_weights_are_others_than_its_configuration_says_is_refused(trained, narrated, tmp_path):
+    folder = shutil.copytree(trained[0], tmp_path / "model", ignore=shutil.ignore_patterns("checkpoints"))
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "projection_dim": 24}))
+    fields = {**WITHOUT_MODEL, "init_from": folder}
+    config = parse_config(training_arguments(narrated, tmp_path / "out", **fields))
+    with pytest.raises(UserError, match=f"model '{folder}'"):
+        setup.make_model(config, AutoProcessor.from_pretrained(trained[0]))
+
+
+def test_a_blank_clip_leaves_the_model_as_it_is(trained):
+    model, processor = AutoModel.from_pretrained(trained[0]).train(), AutoProcessor.from_pretrained(trained[0])
+    before, numbers = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    setup.check_model(model, processor)
+    assert model.training and torch.equal(torch.get_rng_state(), numbers)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_batch_normalisation_over_processes_keeps_the_weights(model):
+    weights = model.state_dict()
+    norms = sum(isinstance(module, torch.nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    made = setup.synchronise_batch_norm(model, SimpleNamespace(num_processes=1, device=torch.device("cpu")))
+    assert sum(isinstance(module, torch.nn.SyncBatchNorm) for module in made.modules()) == norms > 0
+    assert all(torch.equal(value, weights[name]) for name, value in made.state_dict().items())
+    with pytest.raises(UserError, match="sync_batch_norm works on GPUs only"):
+        setup.synchronise_batch_norm(model, SimpleNamespace(num_processes=2, device=torch.device("cpu")))
+
+
 def test_our_encoders_fit_the_processor(processor):
     config = parse_config(["--dataset", "corpus", "--output_dir", "out", "--model.projection_dim", "12"])
-    made = setup.make_model_config(config, processor, start=None)
+    made = setup.make_model_config(config, None, processor)
     assert isinstance(made, FgmmConfig) and made.projection_dim == 12
     assert made.text_config.vocab_size == len(processor.tokenizer) and made.audio_config.num_mel_bins == 32
 
@@ -154,6 +252,6 @@ def test_our_encoders_fit_the_processor(processor):
 def test_encoders_of_transformers_keep_their_own_sizes(processor):
     start = make_model(video="vit", audio="wav2vec2", text="bert")
     config = parse_config(["--dataset", "corpus", "--output_dir", "out"])
-    made = setup.make_model_config(config, processor, start)
+    made = setup.make_model_config(config, start.config, processor)
     assert made.text_config.vocab_size == start.config.text_config.vocab_size != len(processor.tokenizer)
     assert made.projection_dim == start.config.projection_dim and made.video_config.model_type == "vit"

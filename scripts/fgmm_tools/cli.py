@@ -5,21 +5,35 @@ take long stand in `main`, so that `--help` answers at once; nothing heavy is im
 """
 
 import argparse
+import atexit
+import errno
 import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 from typing import TypeVar
 
 Arguments = TypeVar("Arguments")
 
-# Exit codes: of a mistake that the user can mend, as argparse's; of Ctrl-C, 128 + SIGINT as shells have it.
-USER_ERROR, INTERRUPTED = 2, 130
+# Exit codes: of a mistake that the user can mend, as argparse's; of signals 128 + their number, as shells have it.
+USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
+# Seconds that a command has to end by itself after Ctrl-C.
+PATIENCE = 1.5
+# What the system answers where the disk is full, and where a file cannot be written.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 class UserError(Exception):
     """A mistake that the user can mend: one sentence that names what is wrong and the remedy."""
+
+
+class Terminated(BaseException):
+    """A command has ended its work after SIGTERM: one sentence that says what is saved and how to continue."""
 
 
 def run_command(parse_arguments: Callable[[], Arguments], main: Callable[[Arguments], None]) -> None:
@@ -30,31 +44,60 @@ def run_command(parse_arguments: Callable[[], Arguments], main: Callable[[Argume
         main: does the work.
 
     Raises:
-        SystemExit: with 2 after a UserError, CorpusError or MediaError, and with 130 after Ctrl-C.
+        SystemExit: with 2 after a UserError, CorpusError or MediaError, on a full disk, or where the Hub's libraries
+            cannot write their cache, with 130 after Ctrl-C, and with 143 after Terminated.
     """
     interrupt = Interrupt()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
-        signal.signal(signal.SIGINT, interrupt)
-        sys.unraisablehook = interrupt.in_callback
+        interrupt.install()
     try:
         main(parse_arguments())
     except BaseException as error:
         if interrupt.received:  # also where a library turned KeyboardInterrupt into an error of its own
-            leave("Stopped.", INTERRUPTED)
+            sys.stdout.flush()
+            interrupt.say()
+            sys.exit(INTERRUPTED)
+        if isinstance(error, Terminated):
+            leave(str(error) if is_first_process() else "", TERMINATED)
+        if sentence := explain_cache(error):
+            leave(sentence, USER_ERROR)
         if isinstance(error, UserError) or is_package_error(error):
             leave(str(error), USER_ERROR)
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            where = f" to write {error.filename}" if error.filename else ""
+            leave(f"There is no space left on the disk{where}; make room and run the command again.", USER_ERROR)
         raise
 
 
 class Interrupt:
     """Handles SIGINT: raises KeyboardInterrupt, or ends the process at once where that would print a traceback.
 
-    A second SIGINT kills the process.
+    Python's handlers wait for C++ code to return, and what is unwound may wait for other processes: a thread ends the
+    process after `PATIENCE` seconds in any case. A second SIGINT kills the process.
     """
 
     def __init__(self):
         self.received = False
+        self.said = False
         self.process = os.getpid()
+
+    def install(self) -> None:
+        """Sets the handler, and starts the thread that the interpreter tells of signals even while C++ code runs."""
+        signal.signal(signal.SIGINT, self)
+        sys.unraisablehook = self.in_callback
+        reader, writer = os.pipe()
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        os.register_at_fork(after_in_child=lambda: signal.set_wakeup_fd(-1))  # the signals of workers are their own
+        threading.Thread(target=self.watch, args=(reader,), daemon=True).start()
+        atexit.register(self.leave)  # the first of these functions is called last
+
+    def watch(self, reader: int) -> None:
+        """Waits for SIGINT, then ends the process if it has not ended by itself in time."""
+        while signal.SIGINT not in os.read(reader, 4096):
+            pass
+        time.sleep(PATIENCE)
+        self.stop_at_once()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handles the signal."""
@@ -62,26 +105,45 @@ class Interrupt:
             os._exit(0)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         self.received = True
+        sys.excepthook = lambda *error: None  # threads of multiprocessing lose their workers now, and would print that
         if is_importing(frame):  # nothing is done yet, and C++ modules abort when Python raises as they initialise
-            stop_at_once()
+            self.stop_at_once()
         raise KeyboardInterrupt
 
     def in_callback(self, unraisable) -> None:
         """Handles an exception in a destructor or callback, where Python prints KeyboardInterrupt and goes on."""
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            stop_at_once()
+            self.stop_at_once()
         sys.__unraisablehook__(unraisable)
 
+    def say(self) -> None:
+        """Says once, and in one of the processes that a launcher started, that the command was stopped."""
+        if not self.said and is_first_process():
+            os.write(sys.__stderr__.fileno(), b"Stopped.\n")
+        self.said = True
 
-def stop_at_once() -> None:
-    """Ends the process as after Ctrl-C, without the interpreter's cleaning up."""
-    os.write(sys.__stderr__.fileno(), b"Stopped.\n")
-    os._exit(INTERRUPTED)
+    def leave(self) -> None:
+        """Ends the process after Ctrl-C without taking all modules apart, which lasts for seconds."""
+        if self.received and os.getpid() == self.process:
+            os._exit(INTERRUPTED)
+
+    def stop_at_once(self) -> None:
+        """Ends the process as after Ctrl-C, without the interpreter's cleaning up."""
+        self.say()
+        os._exit(INTERRUPTED)
 
 
 def stop_in_silence() -> None:
     """Makes Ctrl-C end this process without a word; the initializer of spawned workers, whose parent says it."""
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
+
+
+def ignore_termination(worker: int) -> None:
+    """Lets a decoding process outlive SIGTERM, which schedulers send to a whole job; it ends with its parent.
+
+    The `worker_init_fn` of a DataLoader.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def is_importing(frame: FrameType | None) -> bool:
@@ -103,10 +165,36 @@ def is_package_error(error: BaseException) -> bool:
     return isinstance(error, (CorpusError, MediaError))
 
 
+def explain_cache(error: BaseException | None) -> str | None:
+    """The sentence for an error that comes of the Hub's libraries not being able to write their cache; else None.
+
+    They write there even to open a folder, and the cache is below the home folder unless told otherwise.
+    """
+    while error is not None:
+        if isinstance(error, OSError) and isinstance(error.filename, str):
+            from huggingface_hub.constants import HF_HOME  # not at the top: --help needs no such import
+
+            cache, place = Path(HF_HOME).absolute(), Path(error.filename).absolute()
+            not_made = cache.is_relative_to(place) and error.errno == errno.ENOENT
+            if not_made or (error.errno in UNWRITABLE and (cache.is_relative_to(place) or place.is_relative_to(cache))):
+                return (
+                    f"The Hub's libraries cannot write to {place} ({error.strerror}); set the environment variable "
+                    "HF_HOME to a folder that can be written."
+                )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def is_first_process() -> bool:
+    """Whether this is the first of the processes that a launcher started on this machine, or the only one."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def leave(sentence: str, code: int) -> None:
-    """Ends the process with a sentence on stderr."""
+    """Ends the process with a sentence on stderr, if any."""
     sys.stdout.flush()
-    print(sentence, file=sys.stderr)
+    if sentence:
+        print(sentence, file=sys.stderr)
     sys.exit(code)
 
 

@@ -20,6 +20,9 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.clips_fgmm import Clip, collate
 from processing_fgmm.streams_fgmm import EvaluationClips, in_order
 
+from .caption_problems import CaptionProblems
+from .cli import ignore_termination
+
 # Texts that are encoded at once.
 TEXT_BATCH_SIZE = 128
 
@@ -41,8 +44,9 @@ class EncodedItem(Generic[Result]):
 class EncodedCorpus(Generic[Result]):
     """Iterates over the items of a corpus, in its order; each pass decodes and encodes them anew.
 
-    An item that cannot be decoded is named on stderr and left out. Beside what the workers have ready, the decoded
-    windows of one batch and one row are held in memory at most.
+    An item that cannot be decoded is named on stderr and left out; so are damaged parts of the others, and captions
+    that cannot be used. Beside what the
+    workers have ready, the decoded windows of one batch and one row are held in memory at most.
 
     Args:
         clips: what is decoded: the corpus, its windows and modalities, and this process' share of the rows.
@@ -55,6 +59,8 @@ class EncodedCorpus(Generic[Result]):
 
     Attributes:
         failures: why each item that was left out could not be decoded; of the last pass.
+        damaged: ids of the rows of which damaged parts were left out; of the last pass.
+        problems: the captions that were left out or repaired; of the last pass.
     """
 
     def __init__(
@@ -74,9 +80,11 @@ class EncodedCorpus(Generic[Result]):
         self.num_workers = num_workers
         self.description = description
         self.failures: list[str] = []
+        self.damaged: set[str] = set()
+        self.problems = CaptionProblems()
 
     def __iter__(self) -> Iterator[EncodedItem[Result]]:
-        self.failures = []
+        self.failures, self.damaged, self.problems = [], set(), CaptionProblems()
         windows = self.decode_windows()
         while batch := list(islice(windows, self.batch_size)):
             results = self.encode_windows([clip for _, clip, _ in batch])
@@ -84,10 +92,14 @@ class EncodedCorpus(Generic[Result]):
                 item.windows.append(result)
                 if is_last:
                     yield item
+        if self.problems.found:
+            tqdm.write(self.problems.summarize(), file=sys.stderr)
 
     def decode_windows(self) -> Iterator[tuple[EncodedItem[Result], Clip, bool]]:
         """Each decoded window, with the item that its result is for, and whether it is the item's last."""
-        loader = DataLoader(self.clips, batch_size=None, num_workers=self.num_workers)
+        loader = DataLoader(
+            self.clips, batch_size=None, num_workers=self.num_workers, worker_init_fn=ignore_termination
+        )
         rows = tqdm(in_order(loader), desc=self.description, unit="row", leave=False, disable=self.clips.rank != 0)
         for _, items in rows:
             for item in items:
@@ -95,9 +107,13 @@ class EncodedCorpus(Generic[Result]):
                     tqdm.write(f"Skipped a clip: {item}", file=sys.stderr)
                     self.failures.append(item)
                     continue
+                self.problems.add(item.problems)
                 first = item.windows[0]
                 encoded = EncodedItem(first.video_id, [], item.captions, item.label, first.is_image)
                 for number, clip in enumerate(item.windows, 1):
+                    if clip.damage:
+                        tqdm.write(f"Used without its damaged part: {clip.damage}", file=sys.stderr)
+                        self.damaged.add(clip.video_id)
                     yield encoded, clip, number == len(item.windows)
 
     @torch.no_grad()
@@ -124,9 +140,13 @@ def encode_keys(model: FgmmModel, inputs: dict[str, torch.Tensor]) -> list[dict[
 
 @torch.no_grad()
 def encode_texts(model: FgmmModel, processor: FgmmProcessor, texts: list[str]) -> Queries:
-    """B texts to [`Queries`] of one caption each, on the CPU: phrases (B, M, D), embeds (B, 1, D)."""
+    """B texts to [`Queries`] of one caption each, on the CPU: phrases (B, M, D), embeds (B, 1, D).
+
+    Words that the tokenizer does not know are named in one warning.
+    """
+    processor.warn_of_unknown_words(texts)
     pieces = []
     for first in range(0, len(texts), TEXT_BATCH_SIZE):
-        inputs = processor(text=texts[first : first + TEXT_BATCH_SIZE]).to(model.device)
+        inputs = processor(text=texts[first : first + TEXT_BATCH_SIZE], verbose=False).to(model.device)
         pieces.append(as_queries(model.get_text_features(**inputs)).to("cpu"))
     return Queries.concatenate(pieces)

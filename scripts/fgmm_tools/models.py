@@ -1,12 +1,11 @@
 """Models that commands are given by name."""
 
-from pathlib import Path
-
 from accelerate.utils import set_seed
 from transformers import AutoConfig
 
 from modeling_fgmm import FgmmModel
 from processing_fgmm import FgmmProcessor
+from processing_fgmm.sources_fgmm import explain_absence
 
 from .cli import UserError
 
@@ -20,6 +19,7 @@ def load_model(name: str) -> tuple[FgmmModel, FgmmProcessor]:
     Raises:
         UserError: when there is none of that name, it is no fgmm model, or its files are damaged or incomplete.
     """
+    check_exists(name)
     try:
         kind = AutoConfig.from_pretrained(name).model_type
         if kind == "fgmm":
@@ -38,17 +38,25 @@ def load_model(name: str) -> tuple[FgmmModel, FgmmProcessor]:
     return model.eval(), processor
 
 
+def check_exists(name: str) -> None:
+    """Checks at once that there is a folder or a model on the Hub of a name.
+
+    Raises:
+        UserError: when there is none.
+    """
+    remedy = "give a folder that scripts/pretrain.py wrote, or a model's name on the Hub"
+    if absence := explain_absence(name, "model", remedy):
+        raise UserError(f"The model {absence}")
+
+
 def explain_failure(name: str, error: Exception) -> str:
     """Why a model cannot be loaded, and what to do."""
+    if type(error) is ValueError:  # its configuration is refused, by a sentence
+        return f"The model {name!r} cannot be loaded: {str(error).splitlines()[0].rstrip('.')}."
     cause = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
-    if Path(name).is_dir():
-        return (
-            f"The model {name!r} cannot be loaded ({cause}); its files are damaged or incomplete: save or download it "
-            "once more."
-        )
     return (
-        f"The model {name!r} is no folder here, and cannot be loaded from the Hub ({cause}); give the folder that "
-        "scripts/pretrain.py wrote, or a model's name on the Hub."
+        f"The model {name!r} cannot be loaded ({cause}); its files are damaged or incomplete: save or download it once "
+        "more."
     )
 
 

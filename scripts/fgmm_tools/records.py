@@ -9,22 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
-from transformers.utils import cached_file
-
 from .cli import UserError
 
+# What a results file of an evaluation has, among others.
+RESULT_KEYS = {"model", "dataset", "split", "protocol", "metrics"}
 
-def describe_run(seconds: float, launcher: str | None = None) -> dict:
-    """The running script's command, commit, device and date, with the time that it took.
 
-    Args:
-        seconds: what it took.
-        launcher: what the script is started with; None: python, or accelerate's launcher where that started it.
-    """
+def describe_run(seconds: float) -> dict:
+    """The running script's command, commit, device and date, with the time that it took in seconds."""
     script = Path(sys.argv[0])
-    if launcher is None:
-        launcher = "accelerate launch" if "ACCELERATE_DYNAMO_BACKEND" in os.environ else "python"
+    launcher = "accelerate launch" if "ACCELERATE_DYNAMO_BACKEND" in os.environ else "python"
     return {
         "command": f"{launcher} {shlex.join([f'{script.parent.name}/{script.name}', *sys.argv[1:]])}",
         "commit": current_commit(),
@@ -36,6 +30,8 @@ def describe_run(seconds: float, launcher: str | None = None) -> dict:
 
 def describe_device() -> str:
     """The name of the GPU, else of the processor with the number of threads that torch uses."""
+    import torch  # not at the top: publishing a corpus writes a record and needs no torch
+
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     return f"{read_processor_name()}, {torch.get_num_threads()} threads"
@@ -76,14 +72,53 @@ def claim_output(path: Path) -> None:
         raise UserError(f"--output {path} cannot be written, for its folder allows no writing; give another.")
 
 
+def claim_results(path: Path, *drawn: Path) -> None:
+    """Makes the folder of a results file, before the evaluation, and checks that nothing else is overwritten.
+
+    Args:
+        path: of the results file.
+        drawn: pictures that are drawn with it.
+
+    Raises:
+        UserError: when the file cannot be written there, or one that is no results file is there.
+    """
+    claim_output(path)
+    if path.exists():
+        if not is_results_file(path):
+            raise UserError(f"--output {path} exists and is no results file of an evaluation; give another name.")
+        return
+    for picture in drawn:
+        if picture.exists():
+            raise UserError(f"{picture}, which is drawn beside --output {path}, exists already; give another name.")
+
+
+def is_results_file(path: Path) -> bool:
+    """Whether an evaluation wrote a file."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.keys() >= RESULT_KEYS
+
+
 def write_record(path: Path, record: dict) -> None:
     """Writes a results file, whole or not at all."""
+    write_whole(path, json.dumps(record, indent=2) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file, whole or not at all."""
     partial = path.with_name(f"{path.name}.partial")
-    partial.write_text(json.dumps(record, indent=2) + "\n")
-    partial.replace(path)
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def read_training_record(model: str) -> dict | None:
     """The training.json that scripts/pretrain.py wrote beside a model (a folder or a name on the Hub); None without."""
+    from transformers.utils import cached_file  # not at the top: it imports torch
+
     path = cached_file(model, "training.json", _raise_exceptions_for_missing_entries=False)
     return json.loads(Path(path).read_text()) if path else None

@@ -18,7 +18,7 @@ from ..cli import UserError
 from ..models import load_model, with_random_weights
 from .features import SplitEncoder, Windows, class_probabilities, embeddings, make_zero_shot, mean_features
 from .finetuning import finetune
-from .folds import Classes, Split, group_of, read_classes, read_fold, read_split
+from .folds import Classes, Split, read_classes, read_fold, read_split
 from .metrics import compute_metrics, count_confusions, summarize_runs
 from .probes import NUM_DRAWS, SHOTS, class_scores, few_shot_scores, fit_linear, neighbour_scores
 from .settings import HELD_OUT, ClassificationSettings
@@ -40,7 +40,8 @@ class ClassificationResults:
         protocol: how, in one line.
         class_names: in the order of their labels.
         draws: of each configuration the metrics of each draw of training clips: several with few_shot, else one.
-        confusion: (true classes, predicted classes) clips, of all draws; None where a clip may be of several classes.
+        confusion: (true classes, predicted classes) clips, of all draws, ties shared; None where a clip may be of
+            several classes.
     """
 
     protocol: str
@@ -58,7 +59,7 @@ class ClassificationResults:
         return summarize_runs(list(self.runs.values()))
 
     def format_table(self) -> str:
-        """One line a configuration, their mean and their spread; of several draws how far they vary."""
+        """One line a configuration, their mean and their spread; of several draws how far they vary; ties."""
         means, spread = self.summarize()
         lines = [f"{'':24}" + "".join(f"{column:>14}" for column in spread)]
         for name, values in {**self.runs, "mean": means, "spread": spread}.items():
@@ -67,6 +68,12 @@ class ClassificationResults:
         if any(len(metrics) > 1 for metrics in self.draws.values()):
             deviation = np.mean([summarize_runs(metrics)[1]["top1"] for metrics in self.draws.values()])
             lines.append(f"Between draws of the same split top1 varies by {deviation:.1f}.")
+        tied, clips = (sum(run.get(name, 0) for run in self.runs.values()) for name in ("num_tied", "num_clips"))
+        if tied:
+            lines.append(
+                f"{tied:g} of {clips:g} clips have the same highest score for their class and others; each counts as "
+                "the chance of a random choice among these."
+            )
         return "\n".join(lines)
 
 
@@ -109,7 +116,7 @@ def evaluate_classification(
         encoder = make_encoder(choose_encode(model, processor, modality, classes, settings))
 
     draws = {}
-    confusion = None if classes.multi_label else np.zeros(2 * [len(classes.names)], dtype=np.int64)
+    confusion = None if classes.multi_label else np.zeros(2 * [len(classes.names)])
     for name, (train, evaluated) in folds.items():
         if settings.protocol == "finetune":
             classifier = train_classifier(model_name, accelerator, modality, processor, train, classes, settings)
@@ -213,23 +220,23 @@ def score_clips(
     if not encoder.accelerator.is_main_process:
         return
     if probe:
-        yield from probe(train_windows, train.labels, windows, classes, settings)
+        yield from probe(train_windows, train, windows, classes, settings)
     else:
         yield windows
 
 
 def linear_probe(
-    train: Windows, labels: dict, evaluated: Windows, classes: Classes, settings: ClassificationSettings
+    train: Windows, split: Split, evaluated: Windows, classes: Classes, settings: ClassificationSettings
 ) -> Iterator[Windows]:
     """Scores of each evaluated clip's windows by a linear classifier of the training clips' windows.
 
     Args:
         train, evaluated: (windows, C) features of each clip.
-        labels: of the training clips.
+        split: of the training clips.
     """
     names = [name for name, windows in train.items() for _ in windows]
-    targets = classes.targets([labels[name] for name in names])
-    groups = [group_of(name) for name in names]
+    targets = classes.targets([split.labels[name] for name in names])
+    groups = [split.groups[name] for name in names]
     features = np.concatenate(list(train.values()))
     try:
         classifier = fit_linear(features, targets, groups, settings.classifier, classes.multi_label, settings.seed)
@@ -239,24 +246,24 @@ def linear_probe(
 
 
 def few_shot_probe(
-    train: Windows, labels: dict, evaluated: Windows, classes: Classes, settings: ClassificationSettings
+    train: Windows, split: Split, evaluated: Windows, classes: Classes, settings: ClassificationSettings
 ) -> Iterator[Windows]:
     """Scores of the evaluated clips for each draw of a few training clips; arguments as of [`neighbour_probe`]."""
-    targets = classes.targets([labels[name] for name in train])
+    targets = classes.targets([split.labels[name] for name in train])
     for scores in few_shot_scores(clip_embeddings(train), targets, clip_embeddings(evaluated), settings.seed):
         yield dict(zip(evaluated, scores[:, None], strict=True))
 
 
 def neighbour_probe(
-    train: Windows, labels: dict, evaluated: Windows, classes: Classes, settings: ClassificationSettings
+    train: Windows, split: Split, evaluated: Windows, classes: Classes, settings: ClassificationSettings
 ) -> Iterator[Windows]:
     """Scores of the evaluated clips by the votes of the nearest training clips.
 
     Args:
         train, evaluated: (windows, D) embeddings of each clip.
-        labels: of the training clips.
+        split: of the training clips.
     """
-    targets = classes.targets([labels[name] for name in train])
+    targets = classes.targets([split.labels[name] for name in train])
     scores = neighbour_scores(clip_embeddings(train), targets, clip_embeddings(evaluated), settings.num_neighbours)
     yield dict(zip(evaluated, scores[:, None], strict=True))
 

@@ -1,14 +1,12 @@
 """What clips are classified by: features, embeddings or scores of classes of each of their windows."""
 
 import re
-import sys
 from collections.abc import Callable
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
-from tqdm import tqdm
 
 from modeling_fgmm import FgmmModel, FgmmRegionOutput, inference_fgmm
 from modeling_fgmm.layers_fgmm import masked_mean
@@ -120,7 +118,7 @@ def class_probabilities(classifier, inputs: dict[str, torch.Tensor]) -> torch.Te
 def make_zero_shot(
     model: FgmmModel, processor: FgmmProcessor, modality: str, names: list[str], templates: list[str]
 ) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:
-    """Encodes class names, and makes the function that compares windows with them; names unknown words on stderr.
+    """Encodes class names, and makes the function that compares windows with them.
 
     Args:
         modality: "video" or "audio", of the windows.
@@ -131,14 +129,10 @@ def make_zero_shot(
         model inputs of B windows to (B, classes) logits, the mean over the templates.
 
     Raises:
-        UserError: when the model does not compare text with this modality.
+        UserError: when the model does not compare text with this modality, or its tokenizer knows no word of a name.
     """
-    names = [spell(name) for name in names]
-    for name in names:
-        if processor.tokenizer.unk_token_id in processor.tokenizer(name)["input_ids"]:
-            tqdm.write(f"The tokenizer does not know every word of {name!r}.", file=sys.stderr)
     try:
-        return inference_fgmm.make_zero_shot(model, processor, modality, names, templates)
+        return inference_fgmm.make_zero_shot(model, processor, modality, [spell(name) for name in names], templates)
     except ValueError as error:
         raise UserError(str(error)) from error
 

@@ -28,7 +28,7 @@ GREY_SHARE = 0.2  # of the clips, which lose their colours
 MAX_GAIN = 10.0  # dB, up and down
 MAX_MASKED_BANDS = 1 / 8  # of the mel bands, as one stripe
 MAX_MASKED_FRAMES = 1 / 10  # of the frames, as one stripe
-# Rows that are shuffled together: corpora are often sorted by class.
+# Rows that are shuffled together, fewer where their media are large.
 BLOCK_SIZE = 4096
 # Of decoded clips that a process keeps.
 KEPT_BYTES = 1_000_000_000
@@ -145,7 +145,7 @@ def finetune(
     steps_per_epoch = max(1, num_clips // (batch_size * accelerator.num_processes))
     max_steps = settings.epochs * steps_per_epoch
     clips = LabelledClips(
-        train.corpus,
+        train.shuffled(),
         processor,
         classes,
         batch_size=batch_size,

@@ -2,18 +2,24 @@
 
 import re
 import warnings
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from datasets import ClassLabel, IterableDataset
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-from processing_fgmm.corpora_fgmm import load_corpus
+from processing_fgmm.corpora_fgmm import load_corpus, load_rows
 
 from ..cli import UserError
 from .settings import HELD_OUT
 
+# Of the changes of labels that a random order has, the share that a stream has at least which is not sorted.
+MIN_CHANGES = 0.5
+# Of the random order of a sorted stream.
+ORDER_SEED = 0
 # Parts of the training split, in cross-validation and to hold one out.
 NUM_PARTS = 5
 # Clips cut from one recording: UCF101's v_CLASS_gNN_cNN, ESC's FOLD-RECORDING-TAKE, Speech Commands' SPEAKER_nohash_N.
@@ -41,16 +47,40 @@ class Classes:
 
 @dataclass(frozen=True)
 class Split:
-    """Some clips of a corpus, and the label of each by its video_id."""
+    """Some clips of a corpus, and the label of each by its video_id.
 
+    source: dataset, split and configuration that they are from.
+    corpus: their rows as a stream.
+    labels: in the order of the stream.
+    groups: what each clip was cut from, see [`group_of`], or its column `group`.
+    """
+
+    source: tuple[str, str, str]
     corpus: IterableDataset
     labels: dict[str, int | list[int]]
+    groups: dict[str, str]
 
     def keep(self, names) -> "Split":
         """The split reduced to the clips of these names."""
         names = frozenset(names)
         corpus = self.corpus.filter(partial(is_among, names), input_columns="video_id")
-        return Split(corpus, {name: label for name, label in self.labels.items() if name in names})
+        return replace(self, corpus=corpus, labels={n: label for n, label in self.labels.items() if n in names})
+
+    def is_sorted(self) -> bool:
+        """Whether the stream is sorted by class: from row to row its label changes far less often than at random."""
+        labels = list(map(repr, self.labels.values()))
+        changes = sum(label != following for label, following in pairwise(labels))
+        shares = np.array(list(Counter(labels).values())) / max(len(labels), 1)
+        return changes < MIN_CHANGES * (1 - (shares**2).sum()) * (len(labels) - 1)
+
+    def shuffled(self) -> IterableDataset:
+        """The stream; one that is sorted by class, whose neighbouring rows would make batches of one class, in a random
+        order, which is always the same."""
+        if not self.is_sorted():
+            return self.corpus
+        rows = load_rows(*self.source)
+        kept = [place for place, name in enumerate(rows["video_id"]) if name in self.labels]
+        return rows.select(np.random.default_rng(ORDER_SEED).permutation(kept)).to_iterable_dataset()
 
 
 def is_among(names: frozenset[str], video_id: str) -> bool:
@@ -79,15 +109,15 @@ def read_split(dataset: str, split: str, config_name: str) -> Split:
         CorpusError: when the split does not exist.
         UserError: naming a clip that is in it twice or has no label.
     """
-    corpus, labels = load_corpus(dataset, split, config_name), {}
-    for row in corpus.select_columns(["video_id", "label"]):
+    corpus, labels, groups = load_corpus(dataset, split, config_name), {}, {}
+    for row in corpus.select_columns([name for name in ("video_id", "label", "group") if name in corpus.column_names]):
         name, label = row["video_id"], row["label"]
         if name in labels:
             raise UserError(f"{dataset}, {config_name}, has {name!r} twice in its split {split!r}.")
         if label is None or label == -1:
             raise UserError(f"{dataset}, {config_name}, has no label for {name!r} in its split {split!r}.")
-        labels[name] = label
-    return Split(corpus, labels)
+        labels[name], groups[name] = label, row.get("group") or group_of(name)
+    return Split((dataset, split, config_name), corpus, labels, groups)
 
 
 def group_of(video_id: str) -> str:
@@ -136,7 +166,7 @@ def read_fold(dataset: str, config_name: str, split: str, classes: Classes, seed
         names = np.array(list(train.labels))
         targets = classes.targets(list(train.labels.values()))
         try:
-            kept, held_out = split_groups(targets, [group_of(name) for name in names], seed)[0]
+            kept, held_out = split_groups(targets, [train.groups[name] for name in names], seed)[0]
         except ValueError as error:
             raise UserError(f"{dataset}, {config_name}: {error}") from error
         train, evaluated = train.keep(names[kept].tolist()), train.keep(names[held_out].tolist())

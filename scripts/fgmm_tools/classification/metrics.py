@@ -7,7 +7,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from sklearn.metrics import average_precision_score, confusion_matrix
+from sklearn.metrics import average_precision_score
 
 from .folds import Classes
 
@@ -28,22 +28,29 @@ def compute_metrics(windows: dict[str, np.ndarray], labels: dict, classes: Class
     """
     lowest = np.full((1, len(classes.names)), min(scores.min() for scores in windows.values()) - 1)
     scores = np.stack([windows.get(name, lowest).mean(0) for name in labels])
+    targets = classes.targets(list(labels.values()))
     metrics = multi_label_metrics if classes.multi_label else single_label_metrics
+    if not classes.multi_label:  # an error, not a tie between all classes
+        undecodable = [name not in windows for name in labels]
+        scores[undecodable] -= targets[undecodable]
     return {
-        **metrics(scores, classes.targets(list(labels.values())), classes.names),
+        **metrics(scores, targets, classes.names),
         "num_clips": len(labels),
         "num_undecodable": len(labels) - len(windows),
     }
 
 
 def count_confusions(windows: dict[str, np.ndarray], labels: dict, classes: Classes) -> np.ndarray:
-    """(true classes, predicted classes) numbers of decoded clips; arguments as in [`compute_metrics`]."""
-    predicted = [scores.mean(0).argmax() for scores in windows.values()]
-    return confusion_matrix([labels[name] for name in windows], predicted, labels=range(len(classes.names)))
+    """(true classes, predicted classes) numbers of decoded clips; a clip with equal highest scores of several classes
+    is shared among them. Arguments as in [`compute_metrics`]."""
+    scores = np.stack([scores.mean(0) for scores in windows.values()])
+    predicted = scores == scores.max(1, keepdims=True)
+    return classes.targets([labels[name] for name in windows]).T @ (predicted / predicted.sum(1, keepdims=True))
 
 
 def single_label_metrics(scores: np.ndarray, targets: np.ndarray, names: list[str]) -> dict:
-    """Percentages for clips of one class each. A tie counts against the right class, so that equal scores are an error.
+    """Percentages for clips of one class each. Classes of equal scores are in random order: a clip counts as the
+    probability that its class is then among the first k, that is as chance where all scores are equal.
 
     Args:
         scores: (clips, classes).
@@ -51,18 +58,24 @@ def single_label_metrics(scores: np.ndarray, targets: np.ndarray, names: list[st
         names: of the classes.
 
     Returns:
-        top1, top5 (of more than five classes), mean_class (mean over the classes' own top-1) and per_class; a class
-        without a clip has None.
+        top1, top5 (of more than five classes), mean_class (mean over the classes' own top-1) and per_class, where a
+        class without a clip has None; num_tied, the clips whose class shares the highest score with others.
     """
     classes = targets.argmax(1)
     right = np.take_along_axis(scores, classes[:, None], 1)
-    ranks = (scores >= right).sum(1)
-    hits = [100 * (ranks[classes == index] == 1).mean() for index in np.unique(classes)]
-    per_class = dict.fromkeys(names) | dict(zip([names[i] for i in np.unique(classes)], hits, strict=True))
-    metrics = {"top1": 100 * (ranks == 1).mean(), "mean_class": np.mean(hits), "per_class": per_class}
+    higher, equal = (scores > right).sum(1), (scores == right).sum(1)  # the clip's own class is among the equal
+
+    def hits(k: int) -> np.ndarray:
+        """(clips,) the probability of each clip to be right, in percent."""
+        return 100 * ((k - higher) / equal).clip(0, 1)
+
+    present = np.unique(classes)
+    of_classes = [hits(1)[classes == index].mean() for index in present]
+    per_class = dict.fromkeys(names) | dict(zip([names[i] for i in present], of_classes, strict=True))
+    metrics = {"top1": hits(1).mean(), "mean_class": np.mean(of_classes), "per_class": per_class}
     if len(names) > TOP_K:
-        metrics[f"top{TOP_K}"] = 100 * (ranks <= TOP_K).mean()
-    return metrics
+        metrics[f"top{TOP_K}"] = hits(TOP_K).mean()
+    return {**metrics, "num_tied": int(((higher == 0) & (equal > 1)).sum())}
 
 
 def multi_label_metrics(scores: np.ndarray, targets: np.ndarray, names: list[str]) -> dict:

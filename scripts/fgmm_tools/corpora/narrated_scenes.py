@@ -9,6 +9,8 @@ LAG = 1.5  # seconds by which a caption is early or late at most
 NUM_CAPTIONS = 6
 # What the random numbers of a clip are for: each has its own stream.
 SCENE, CAPTIONS, MEDIA = 0, 1, 2
+# The number of a split in the seeds of its clips: no two splits share a clip.
+SPLITS = {"train": 0, "test": 1, "validation": 2}
 # Each property that a caption can name, with the words for it; colours as RGB, sizes as a radius in pixels.
 COLORS = {
     "red": ((225, 40, 40), ("red", "crimson")),
@@ -135,11 +137,11 @@ def clip_random(seed: int, split: str, index: int, purpose: int) -> np.random.Ge
 
     Args:
         seed: of the corpus.
-        split: `"train"` or `"test"`.
+        split: a key of SPLITS.
         index: of the clip.
         purpose: SCENE, CAPTIONS or MEDIA.
     """
-    return np.random.default_rng([seed, 0 if split == "train" else 1, index, purpose])
+    return np.random.default_rng([seed, SPLITS[split], index, purpose])
 
 
 def make_scene(random: np.random.Generator) -> Scene:

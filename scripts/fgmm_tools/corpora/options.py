@@ -1,11 +1,21 @@
-"""The options of scripts/prepare_dataset.py: which rows are taken, and what noise the training split is given.
+"""The options of scripts/prepare_dataset.py: which rows are taken, how one's own files are read, and what noise the
+training split is given.
 
 Without heavy imports, so that the command's `--help` need not wait for them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 SLIDE_SIZE = 112  # pixels
+# What columns a table of one's own files may have.
+TABLE_COLUMNS = ("path", "label", "caption", "start", "end", "split", "group")
+TABLE_SUFFIXES = (".csv", ".tsv")
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table, by its ending."""
+    return path.suffix.lower() in TABLE_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -23,6 +33,39 @@ class RowSelection:
     def options(self) -> dict[str, object]:
         """The options that differ from their defaults, by name."""
         return {name: value for name, value in vars(self).items() if value}
+
+
+@dataclass(frozen=True)
+class OwnFiles:
+    """How one's own files are read, by `folder` and `classes`.
+
+    Args:
+        captions: `"required"`: a row without captions is left out; `"optional"`: it is taken; None: `folder` requires
+            them and `classes` does not.
+        language: of the captions, where a file has them in several; None: the only one.
+        columns: of a table, its own name for a column: {name that is expected: name that it has}; empty: it has none.
+        label_separator: what parts the labels of a row of a table; None: each row has one label.
+        group_pattern: regular expression that finds an item's group in its id; None: each item is a group of its own,
+            or the table's column `group` says it.
+        test_share, validation_share: of the items, that are taken out of the training split, by groups.
+        seed: of what is taken out.
+    """
+
+    captions: str | None = None
+    language: str | None = None
+    columns: dict[str, str] = field(default_factory=dict)
+    label_separator: str | None = None
+    group_pattern: str | None = None
+    test_share: float = 0.0
+    validation_share: float = 0.0
+    seed: int = 0
+
+    def options(self) -> dict[str, object]:
+        """The options that differ from their defaults, by name, as on the command line."""
+        given = {name: value for name, value in vars(self).items() if value}
+        if self.columns:
+            given["columns"] = [f"{name}={own}" for name, own in self.columns.items()]
+        return given
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,9 +12,9 @@ import pyarrow.parquet as parquet
 import yaml
 from datasets import Audio as AudioFeature
 from datasets import Features, Image, List, Value, Video
-from tqdm import tqdm
 
 from ..cli import UserError
+from .processes import run_jobs
 
 ROWS_PER_SHARD = 256
 # Bytes of the media in a shard, exceeded by less than one file: a worker process holds a shard in memory.
@@ -56,10 +55,11 @@ def claim_folder(output: Path, arguments: dict) -> None:
             written.
     """
     note, text = output / "corpus.json", json.dumps(arguments)
-    if note.exists() and note.read_text() != text:
+    has_begun = (output / "README.md").exists() or any((output / "data").glob("*.parquet"))
+    if note.exists() and has_begun and note.read_text() != text:
         raise UserError(
-            f"{output} holds a corpus made with other arguments or of another source ({note.read_text().strip()}); "
-            "give another --output or delete the folder."
+            f"{output} holds a corpus made with other arguments or of another source "
+            f"({describe_difference(note.read_text(), json.loads(text))}); give another --output or delete the folder."
         )
     taken = [name for name in ("README.md", "data") if (output / name).exists()]
     if taken and not note.exists():
@@ -72,6 +72,19 @@ def claim_folder(output: Path, arguments: dict) -> None:
         (output / "data").mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{output} cannot be written: {error.strerror}; give another --output.") from error
+
+
+def describe_difference(note: str, arguments: dict) -> str:
+    """What differs between the arguments of a corpus.json and others, such as "limit was 5 and is none"."""
+    try:
+        former = dict(json.loads(note))
+    except (TypeError, ValueError):
+        return "its corpus.json is damaged"
+    names = [name for name in {**former, **arguments} if former.get(name) != arguments.get(name)]
+    if names == ["items"]:
+        return "its files or their captions have changed"
+    shown = [(name, former.get(name, "none"), arguments.get(name, "none")) for name in names if name != "items"]
+    return "; ".join(f"{name} was {old} and is {new}" for name, old, new in shown)
 
 
 def make_shards(
@@ -106,19 +119,10 @@ def make_shards(
         raise UserError(
             f"{min(others)} was made from media of other sizes; give another --output or delete the folder."
         )
-    jobs = [(path, part) for path, part in zip(paths, parts, strict=True) if not path.exists()]
-    if not jobs:
-        return
-    with tqdm(total=sum(len(part) for _, part in jobs), desc=f"Writing {group}", unit="clip") as bar:
-        with ProcessPoolExecutor(num_proc) as pool:
-            futures = [pool.submit(make_shard, path, part, make_rows, features) for path, part in jobs]
-            try:
-                for future, (_, part) in zip(futures, jobs, strict=True):
-                    future.result()
-                    bar.update(len(part))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)  # else the remaining shards would be written first
-                raise
+    missing = [(path, part) for path, part in zip(paths, parts, strict=True) if not path.exists()]
+    jobs = [(path, part, make_rows, features) for path, part in missing]
+    for _ in run_jobs(make_shard, jobs, [len(part) for _, part in missing], num_proc, f"Writing {group}", "clip"):
+        pass
 
 
 def split_evenly(items: list, sizes: list[int]) -> list[list]:

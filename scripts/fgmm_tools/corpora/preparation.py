@@ -1,8 +1,9 @@
-"""A benchmark in its publishers' layout to a corpus: Parquet shards with a dataset card."""
+"""A benchmark in its publishers' layout, or one's own files, to a corpus: Parquet shards with a dataset card."""
 
 import hashlib
 import os
-from dataclasses import dataclass
+import shlex
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ from ..cli import UserError
 from .benchmarks import load_benchmark
 from .benchmarks.layout import SPLITS, Benchmark, Item, Reading, require
 from .joined_clips import encode_joined, join_neighbours
-from .options import SLIDE_SIZE, RowSelection, TrainingNoise
-from .parquet_shards import claim_folder, corpus_features, count_rows, make_shards, write_card
+from .options import SLIDE_SIZE, OwnFiles, RowSelection, TrainingNoise, is_table
+from .parquet_shards import MEDIA, claim_folder, corpus_features, count_rows, make_shards, write_card
+from .problems import Problems
 from .slide_shows import encode_slide_show, make_slide_shows, swap_captions
 
 # Publishers list labelled rows class by class; this seed orders them.
@@ -21,27 +23,38 @@ ORDER_SEED = 0
 # A cell of an Arrow table holds no more.
 MAX_FILE_BYTES = 2**31 - 1
 
+Groups = dict[str, list[Item]]
+
 
 def prepare(
-    name: str, source: Path, output: Path, selection: RowSelection, noise: TrainingNoise, num_proc: int
+    name: str,
+    source: Path,
+    output: Path,
+    selection: RowSelection,
+    noise: TrainingNoise,
+    num_proc: int,
+    own_files: OwnFiles | None = None,
 ) -> None:
-    """Reads a benchmark and writes its corpus; continues where an earlier run was stopped.
+    """Reads a benchmark, or one's own files, and writes its corpus; continues where an earlier run was stopped.
 
     Args:
-        name: the benchmark, see `benchmarks.MODULES`.
-        source: folder in the publishers' layout.
+        name: of the benchmark, or `folder` or `classes`, see `benchmarks.MODULES`.
+        source: folder in the publishers' layout; of one's own files a folder or a table.
         output: folder for the corpus.
         selection: which rows are taken.
         noise: what is done to the training split.
-        num_proc: shards written at a time.
+        num_proc: shards written, or files decoded, at a time.
+        own_files: how one's own files are read; None: the defaults.
 
     Raises:
         UserError: when the source has another layout, nothing in it can be used, or it cannot be made into what the
             options ask for.
     """
-    benchmark = load_benchmark(name)
-    problems: list[str] = []
-    reading = read_source(benchmark, source, problems)
+    benchmark, problems, own_files = load_benchmark(name), Problems(), own_files or OwnFiles()
+    check_source(benchmark, source, own_files)
+    if benchmark.is_own and own_files.captions is None:
+        own_files = replace(own_files, captions="required" if name == "folder" else "optional")
+    reading = benchmark.read(source, problems, own_files) if benchmark.is_own else benchmark.read(source, problems)
     check_options(benchmark, reading, selection, noise)
     groups = {group: remove_unusable(items, problems) for group, items in reading.groups.items()}
     if reading.label:
@@ -50,43 +63,73 @@ def prepare(
     groups = {group: items[: selection.limit] for group, items in groups.items()}
     if "train" in groups:
         groups["train"] = add_noise(groups["train"], noise)
+    options = {**selection.options(), **noise.options(), **own_files.options()}
+    sizes = {group: len(items) for group, items in groups.items()}
+    claim_folder(output, {"name": benchmark.name, **options, **sizes, "items": fingerprint(groups)})
+    if benchmark.is_own:
+        if (output / "README.md").exists():  # else all files would be decoded again
+            print(f"{output} is complete: {describe_sizes(output, used_configs(reading.configs, groups))}.")
+            return
+        groups = check_own_files(groups, source, own_files, num_proc, problems)
+    problems.write(output)
     if not any(groups.values()):
-        raise UserError(f"Nothing in {source} can be used; the first of {len(problems)} problems: {problems[:1]}.")
-    write_corpus(output, benchmark, reading, groups, selection, noise, num_proc)
-    for problem in problems[:5]:
-        print(f"Skipped: {problem}.")
-    configs = used_configs(reading.configs, groups)
-    print(f"Wrote {output}: {describe_sizes(output, configs)}; {len(problems)} entries were skipped.")
+        raise UserError(f"Nothing in {source} can be used.\n{problems.summarize(output)}")
+    write_corpus(output, benchmark, reading, groups, options, noise, num_proc)
+    print(problems.summarize(output))
+    print(f"Wrote {output}: {describe_sizes(output, used_configs(reading.configs, groups))}.")
 
 
-def read_source(benchmark: Benchmark, source: Path, problems: list[str]) -> Reading:
-    """Runs the benchmark's reader on an existing folder."""
+def check_source(benchmark: Benchmark, source: Path, own_files: OwnFiles) -> None:
+    """Checks that the source can be read in the way that the options ask for.
+
+    Raises:
+        UserError: when it does not exist, is of another kind, or an option of one's own files does not apply to it.
+    """
     layout = f"--source is the folder of {benchmark.title}"
-    if not require(source, layout).is_dir():
-        raise UserError(f"{source} is not a folder; {layout}.")
-    return benchmark.read(source, problems)
+    given = [f"--{name}" for name in replace(own_files, seed=0).options()]
+    if not require(source, layout).is_dir() and not (benchmark.is_own and is_table(source)):
+        raise UserError(f"{source} is not a folder{' or a table (.csv, .tsv)' if benchmark.is_own else ''}; {layout}.")
+    if given and not benchmark.is_own:
+        raise UserError(f"{benchmark.title} is a benchmark and has its own splits and captions; leave out {given[0]}.")
+    of_folders, of_tables = {"--language"}, {"--columns", "--label_separator"}
+    for option in given:
+        if option in (of_tables if source.is_dir() else of_folders):
+            kind = "a folder" if source.is_dir() else "a table"
+            raise UserError(f"{option} does not apply to {source}, which is {kind}; leave it out.")
+    if own_files.label_separator and benchmark.name == "folder":
+        raise UserError("--label_separator is for labels, which classes has and folder has not; leave it out.")
 
 
 def check_options(benchmark: Benchmark, reading: Reading, selection: RowSelection, noise: TrainingNoise) -> None:
     """Raises a UserError for an option that does not apply to this benchmark."""
     if noise.slides and benchmark.medium != "image":
         raise UserError(f"{benchmark.title} has no photographs to make slide shows of; leave out --slides.")
-    if noise.joined and benchmark.medium == "image":
+    if noise.joined and benchmark.medium in ("image", None):
         raise UserError(f"{benchmark.title} has no sound to join; leave out --joined.")
     if "train" not in reading.groups and (selection.skip or noise.swapped):
         raise UserError(f"{benchmark.title} has no training split of its own; leave out --skip and --swapped.")
 
 
-def remove_unusable(items: list[Item], problems: list[str]) -> list[Item]:
+def check_own_files(groups: Groups, source: Path, own_files: OwnFiles, num_proc: int, problems: Problems) -> Groups:
+    """The items of each group with files that can be decoded, and captions that can be used."""
+    from .own_files.checking import check_items  # imports torch, which benchmarks need not wait for
+
+    required = own_files.captions == "required"
+    return check_items(groups, source if source.is_dir() else source.parent, required, num_proc, problems)
+
+
+def remove_unusable(items: list[Item], problems: Problems) -> list[Item]:
     """The items without duplicates and without files that cannot be read or are too large; each is noted."""
     kept: dict[str, Item] = {}
     for item in items:
         if item.video_id in kept:
-            problems.append(f"{item.video_id} is listed twice")
+            problems.add(item.video_id, "is listed twice")
+        elif not all(is_utf8(str(path)) for path in (item.video_id, *item.paths())):
+            problems.add(item.video_id, "has a name that is not UTF-8; rename it")
         elif not all(os.access(path, os.R_OK) for path in item.paths()):
-            problems.append(f"{item.video_id} has a file that cannot be read, or a broken link")
+            problems.add(item.video_id, "has a file that cannot be read, or a broken link")
         elif item.num_bytes() > MAX_FILE_BYTES:
-            problems.append(f"{item.video_id} has more than 2 GB; cut it into pieces")
+            problems.add(item.video_id, "has more than 2 GB; cut it into pieces")
         else:
             kept[item.video_id] = item
     return list(kept.values())
@@ -111,8 +154,8 @@ def write_corpus(
     output: Path,
     benchmark: Benchmark,
     reading: Reading,
-    groups: dict[str, list[Item]],
-    selection: RowSelection,
+    groups: Groups,
+    options: dict[str, object],
     noise: TrainingNoise,
     num_proc: int,
 ) -> None:
@@ -120,27 +163,38 @@ def write_corpus(
 
     Args:
         groups: the items that become rows, by group.
+        options: of the command line, for the card.
     """
-    options = {**selection.options(), **noise.options()}
-    sizes = {group: len(items) for group, items in groups.items()}
-    claim_folder(output, {"name": benchmark.name, **options, **sizes, "items": fingerprint(groups)})
-    columns = (benchmark.medium,)
-    if noise.slides:
-        columns = ("video", "image")
-    if noise.joined:
-        columns = ("video", "audio")
+    columns = media_columns(benchmark, groups, noise)
     extra = {"caption_slides": List(Value("int32"))} if noise.slides else {}
     extra |= {"label": reading.label} if reading.label else {}
+    if any(item.group is not None for items in groups.values() for item in items):
+        extra["group"] = Value("string")
     features = corpus_features(*columns, **extra)
     make_rows = RowMaker(columns, benchmark.medium, noise.slide_size or SLIDE_SIZE, joins=bool(noise.joined))
     for group, items in groups.items():
         make_shards(output, group, items, make_rows, features, num_proc, [item.num_bytes() for item in items])
-    command = " ".join(
-        ["python scripts/prepare_dataset.py", benchmark.name, *(f"--{key} {value}" for key, value in options.items())]
-    )
+    words = [
+        word
+        for name, value in options.items()
+        for word in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
+    ]
+    command = shlex.join(["python", "scripts/prepare_dataset.py", benchmark.name, *words])
     text = f"{benchmark.text}{noise.describe()} Made by `{command}`."
-    configs = used_configs(reading.configs, groups)
-    write_card(output, benchmark.title, text, configs, benchmark.license_id, ["fgmm"])
+    title = output.resolve().name if benchmark.is_own else benchmark.title
+    write_card(output, title, text, used_configs(reading.configs, groups), benchmark.license_id, ["fgmm"])
+
+
+def media_columns(benchmark: Benchmark, groups: Groups, noise: TrainingNoise) -> tuple[str, ...]:
+    """The media columns of a corpus, those that any of its rows fills."""
+    if noise.slides:
+        return ("video", "image")
+    if noise.joined:
+        return ("video", "audio")
+    if not benchmark.is_own:
+        return (benchmark.medium,)
+    filled = {column for items in groups.values() for item in items for column in item.columns}
+    return tuple(column for column in MEDIA if column in filled)
 
 
 @dataclass(frozen=True)
@@ -149,13 +203,13 @@ class RowMaker:
 
     Args:
         columns: media columns of the corpus.
-        medium: that of an item with one file.
+        medium: that of an item of a benchmark with one file.
         slide_size: height and width of a slide, pixels.
         joins: an item of several files is their sound end to end, else a slide show, which becomes a video.
     """
 
     columns: tuple[str, ...]
-    medium: str
+    medium: str | None
     slide_size: int
     joins: bool = False
 
@@ -163,20 +217,29 @@ class RowMaker:
         return [self.make_row(item) for item in items]
 
     def make_row(self, item: Item) -> dict:
-        if isinstance(item.path, tuple) and self.joins:
-            medium, name, content = "audio", f"{item.video_id}.flac", encode_joined(item.path)
-        elif isinstance(item.path, tuple):
-            medium, name, content = "video", f"{item.video_id}.mp4", encode_slide_show(item.path, self.slide_size)
-        else:
-            medium, name, content = self.medium, item.path.name, item.path.read_bytes()
         return {
             "video_id": item.video_id,
             **dict.fromkeys(self.columns),
-            medium: {"bytes": content, "path": name},
+            **self.read_media(item),
             "captions": [{"text": text, "start": start, "end": end} for text, start, end in item.captions],
             "caption_slides": item.caption_slides,
             "label": list(item.label) if isinstance(item.label, tuple) else item.label,
+            "group": item.group,
         }
+
+    def read_media(self, item: Item) -> dict[str, dict]:
+        """The undecoded files of an item by their column."""
+        if item.columns:
+            files = {
+                column: (path.name, path.read_bytes()) for column, path in zip(item.columns, item.path, strict=True)
+            }
+        elif isinstance(item.path, tuple) and self.joins:
+            files = {"audio": (f"{item.video_id}.flac", encode_joined(item.path))}
+        elif isinstance(item.path, tuple):
+            files = {"video": (f"{item.video_id}.mp4", encode_slide_show(item.path, self.slide_size))}
+        else:
+            files = {self.medium: (item.path.name, item.path.read_bytes())}
+        return {column: {"bytes": content, "path": name} for column, (name, content) in files.items()}
 
 
 def fingerprint(groups: dict[str, list[Item]]) -> str:
@@ -185,13 +248,23 @@ def fingerprint(groups: dict[str, list[Item]]) -> str:
     for group, items in groups.items():
         for item in items:
             names = [path.name for path in item.paths()]
-            digest.update(repr((group, item.video_id, names, item.captions, item.label)).encode())
+            made_from = (group, item.video_id, names, item.captions, item.label)
+            if item.columns:  # one's own files, of which damaged ones may have been replaced
+                made_from += (item.num_bytes(), item.group)
+            digest.update(repr(made_from).encode())
     return digest.hexdigest()[:16]
 
 
-def used_configs(
-    configs: dict[str, dict[str, list[str]]], groups: dict[str, list[Item]]
-) -> dict[str, dict[str, list[str]]]:
+def is_utf8(text: str) -> bool:
+    """Whether UTF-8 can hold a text: it cannot hold half surrogate pairs, as which Python reads other file names."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def used_configs(configs: dict[str, dict[str, list[str]]], groups: Groups) -> dict[str, dict[str, list[str]]]:
     """The configurations without groups, splits and configurations that have no row."""
     used = {}
     for config, splits in configs.items():

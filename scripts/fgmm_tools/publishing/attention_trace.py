@@ -18,7 +18,7 @@ from modeling_fgmm.loss_fgmm import OBJECTIVES, Attention
 from modeling_fgmm.outputs_fgmm import as_keys, as_queries
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.clips_fgmm import Clip, collate, row_duration
-from processing_fgmm.corpora_fgmm import load_corpus
+from processing_fgmm.corpora_fgmm import check_captions, load_corpus
 from processing_fgmm.streams_fgmm import EvaluationClips
 
 from ..cli import UserError
@@ -43,7 +43,7 @@ class Show:
     """A slide show.
 
     Args:
-        clip: its frames and all its captions.
+        clip: its frames and all its captions that can be used.
         caption_slides: of each caption the slide that it tells of, -1 for none.
         slides: the number of slides.
     """
@@ -97,8 +97,10 @@ def read_shows(rows: list[dict], processor: FgmmProcessor) -> list[Show]:
             tqdm.write(f"Skipped a clip: {item}")
         else:
             clip = replace(item.windows[0], captions=item.captions)
-            # Each slide is shown for one second.
-            shows.append(Show(clip, row["caption_slides"], slides=round(row_duration(row))))
+            duration = row_duration(row)
+            captions = zip(check_captions(row["captions"], duration), row["caption_slides"], strict=True)
+            caption_slides = [slide for (caption, _), slide in captions if caption]
+            shows.append(Show(clip, caption_slides, slides=round(duration)))  # each slide is shown for one second
     if not shows:
         raise UserError(f"None of the {len(rows)} slide shows can be decoded.")
     return shows

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..cli import UserError
 from . import dataset_card, model_card
+from .claims import describe_claim
 from .results import read_results
 from .study_results import make_earlier_table, make_study_table
 from .summary import make_summary_table
@@ -46,6 +47,8 @@ def make_table(kind: str, names: str, folder: Path) -> str:
             return make_training_table(folder / f"{names}.json")
         case "downstream":
             return make_downstream_table(folder, listed)
+        case "claim":
+            return describe_claim(names, folder / "comparison")
         case "comparison":
             return make_study_table(folder / "comparison", names)
         case "runs":

@@ -1,8 +1,9 @@
 """What the card of a published corpus says of it: columns, configurations and sizes, read from its Parquet files.
 
-Nothing here imports a model or a processor, so that publishing a corpus starts at once.
+Nothing here imports a model or a processor at once, so that publishing a corpus starts at once.
 """
 
+import glob
 from pathlib import Path
 
 import pyarrow
@@ -13,6 +14,7 @@ from huggingface_hub import DatasetCard
 
 from ..cli import UserError
 from ..corpora.parquet_shards import MEDIA
+from ..paths import check_folder
 from .results import read_json
 
 # What the columns of a corpus hold.
@@ -25,6 +27,7 @@ COLUMNS = {
     "caption_is_true": "for each caption, whether it describes this clip",
     "caption_slides": "for each caption, the slide that it describes, -1 for none",
     "label": "the class, or list of classes",
+    "group": "what stays in one split, such as a speaker or a recording",
 }
 # Upper bounds of the Hub's size categories, in rows.
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M", "10M<n<100M", "100M<n<1B")
@@ -38,17 +41,14 @@ def describe_corpus(folder: Path) -> dict:
         {split: {"files", "rows", "bytes"}}}}; files are paths within the folder, bytes those of the Parquet files.
 
     Raises:
-        UserError: when the folder has no card or holds no corpus, or a file is damaged.
+        UserError: when the folder holds no corpus or an incomplete one, or a file is damaged.
     """
-    if not (folder / "README.md").exists():
-        raise UserError(
-            f"{folder} has no README.md; give a folder that scripts/prepare_dataset.py or "
-            "scripts/make_narrated_corpus.py completed, or write one that names the licence."
-        )
+    check_folder(folder, "give that of a corpus")
     folder, note = folder.resolve(), folder / "corpus.json"
+    if note.exists() and not (folder / "README.md").exists():
+        raise UserError(f"The corpus {folder} is incomplete; run the command that makes it again.")
     try:
-        names = get_dataset_config_names(str(folder))
-        files = {name: load_dataset_builder(str(folder), name).config.data_files for name in names}
+        files = list_data_files(str(folder))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no Parquet files that datasets can load: {error}") from error
     configs, schema = {}, None
@@ -63,6 +63,32 @@ def describe_corpus(folder: Path) -> dict:
         "features": Features.from_arrow_schema(schema)._to_yaml_list(),
         "configs": configs,
     }
+
+
+def list_data_files(folder: str) -> dict[str, dict[str, list[str]]]:
+    """The files of each configuration and split.
+
+    Raises:
+        OSError, ValueError: when datasets finds none.
+    """
+    if not glob.has_magic(folder):
+        names = get_dataset_config_names(folder)
+        return {name: load_dataset_builder(folder, name).config.data_files for name in names}
+    from processing_fgmm.sources_fgmm import find_data_files  # not at the top: the package imports torch
+
+    patterns = find_data_files(folder)
+    return {
+        name: load_dataset_builder("parquet", data_files=files).config.data_files for name, files in patterns.items()
+    }
+
+
+def read_card(folder: Path) -> str:
+    """The card in the folder of a corpus; where there is none, one that says whose the files are."""
+    path = folder / "README.md"
+    if path.exists():
+        return path.read_text(encoding="utf-8")
+    text = "Files of the person who made this corpus. Whether they may be passed on is for their owner to say."
+    return f"---\nlicense: other\n---\n\n# {folder.name}\n\n{text}\n"
 
 
 def describe_files(folder: Path, paths: list[Path]) -> dict:

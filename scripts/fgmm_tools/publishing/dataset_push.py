@@ -135,7 +135,7 @@ def make_card(folder: Path, repo_id: str, record: dict, original: dict, with_med
         print(f"The card is model_cards/{own.name}.")
         return cards.fill(own.read_text(), CARDS / "results").replace(f"ORG/{own.stem}", repo_id), CARDS
     print("The card is made from the README.md, columns and sizes of the corpus.")
-    card = DatasetCard((folder / "README.md").read_text())
+    card = DatasetCard(dataset_card.read_card(folder))
     if not card.data.get("license"):
         raise UserError(f"{folder}/README.md names no licence; write `license: NAME` into the block at its top.")
     medium = " and ".join(f"`{name}`" for name in dataset_card.media_columns(record))

@@ -1,5 +1,6 @@
 """Pictures of what the phrases of a caption mean in a clip: attention over frames, and over spectrograms."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
@@ -13,7 +14,7 @@ from modeling_fgmm import FgmmModel, GroundedPhrase, Grounding
 from modeling_fgmm.grounding_fgmm import upsample_attention
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor
 from processing_fgmm.clips_fgmm import evenly_spaced_windows, media_source, row_duration
-from processing_fgmm.corpora_fgmm import MEDIA_COLUMNS, load_corpus
+from processing_fgmm.corpora_fgmm import MEDIA_COLUMNS, load_corpus, usable_captions
 from processing_fgmm.media_fgmm import MediaError, probe_media, read_frames, read_image, read_waveform
 
 from ..cli import UserError
@@ -100,9 +101,10 @@ def ground_clip(model: FgmmModel, processor: FgmmProcessor, row: dict) -> DrawnC
         [(start, end)] = evenly_spaced_windows(0.0, duration, processor.clip_seconds, 1)
     options = {"start": start, "end": end, "processor": processor}
     clips = []
-    for caption in [caption["text"] for caption in row.get("captions") or []] if sources else []:
-        groundings = {name: model.ground(caption, **{name: source}, **options) for name, source in sources.items()}
-        clips.append(DrawnClip(row["video_id"], caption, sources, start, end, groundings))
+    for caption in usable_captions(row, duration or math.inf) if sources else []:
+        text = caption["text"]
+        groundings = {name: model.ground(text, **{name: source}, **options) for name, source in sources.items()}
+        clips.append(DrawnClip(row["video_id"], text, sources, start, end, groundings))
     return max(clips, key=lambda clip: clip.score, default=None)
 
 

@@ -1,5 +1,6 @@
 """Publishing on the Hub, for models and datasets: everything in one commit, and errors that say what to do."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -35,8 +36,8 @@ def publish(
 ) -> str:
     """Creates the repository if it does not exist, and uploads everything in one commit.
 
-    The same commit deletes files of an earlier push that this one does not have. Files that the Hub already stores,
-    even from an upload that broke off, are not sent again.
+    The same commit deletes files of an earlier push that this one does not have. Files that the Hub already stores
+    are not sent again.
 
     Args:
         repo_id: ORG/NAME.
@@ -50,12 +51,11 @@ def publish(
         the address of the commit.
 
     Raises:
-        UserError: when the Hub refuses or the connection breaks; then nothing is published.
+        UserError: when the Hub refuses or the connection breaks; then nothing is published, and a repository that was
+            created for it is deleted.
     """
     api = HfApi()
-    with explaining(repo_id, api.endpoint):
-        api.whoami()  # fails where the token is missing or wrong
-        api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True)
+    with explaining(repo_id, api.endpoint), created_repository(api, repo_id, repo_type, private):
         if private and not api.repo_info(repo_id, repo_type=repo_type).private:
             raise UserError(
                 f"{repo_id} exists already and is public; make it private on the Hub, or leave out --private."
@@ -68,6 +68,31 @@ def publish(
             for path, source in files.items()
         ]
         return api.create_commit(repo_id, operations, commit_message=message, repo_type=repo_type).commit_url
+
+
+@contextmanager
+def created_repository(api: HfApi, repo_id: str, repo_type: str, private: bool) -> Iterator[None]:
+    """Creates a repository if it does not exist; after an error it is deleted again, if it is still empty."""
+    api.whoami()  # fails where the token is missing or wrong
+    existed = api.repo_exists(repo_id, repo_type=repo_type)
+    api.create_repo(repo_id, repo_type=repo_type, private=private or None, exist_ok=True)
+    try:
+        yield
+    except BaseException:  # Ctrl-C, too
+        if not existed:
+            delete_if_empty(api, repo_id, repo_type)
+        raise
+
+
+def delete_if_empty(api: HfApi, repo_id: str, repo_type: str) -> None:
+    """Deletes a repository that has no file but the Hub's own; prints where the Hub does not do it."""
+    try:
+        if set(api.list_repo_files(repo_id, repo_type=repo_type)) <= {".gitattributes"}:
+            api.delete_repo(repo_id, repo_type=repo_type)
+    except (HTTPError, OSError) as error:
+        print(
+            f"{repo_id} stays on the Hub, empty ({type(error).__name__}); the same command fills it.", file=sys.stderr
+        )
 
 
 @contextmanager

@@ -7,9 +7,10 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData, constants
 
 from ..cli import UserError
-from ..paths import CARDS
+from ..paths import CARDS, check_folder
 from . import cards, model_card
 from .hub import check_repo_id, publish
+from .origins import Origin, choose_license, find_origins, read_settings, read_training
 from .results import is_random_init, read_json, read_results
 
 # Files of a model's folder that are published as they are; its results files go into results/.
@@ -44,7 +45,7 @@ def push(folder: Path, repo_id: str, private: bool, datasets: list[str], license
         repo_id: ORG/NAME.
         private: whether only its owners may see it.
         datasets: Hub ids of the datasets that it was trained or measured on.
-        license_id: of the weights, as the Hub names it; None: that of the card.
+        license_id: of the weights, as the Hub names it; None: that of the model that they began from, or of the card.
 
     Returns:
         the address of the commit.
@@ -54,9 +55,9 @@ def push(folder: Path, repo_id: str, private: bool, datasets: list[str], license
     """
     check_repo_id(repo_id)
     check_model(folder)
-    check_license(folder, license_id)
     dataset_ids = ids_by_name(datasets)
-    card = make_card(folder, repo_id, dataset_ids, license_id)
+    origins = find_origins(folder)
+    card = make_card(folder, repo_id, dataset_ids, origins, license_id or choose_license(folder, origins))
     check_datasets(dataset_ids, folder, card)
     files = collect_files(folder, card, repo_id, dataset_ids)
     return publish(repo_id, "model", files, OWNED, private, f"{repo_id.split('/')[1]}: weights, code, card, results")
@@ -68,6 +69,8 @@ def check_model(folder: Path) -> None:
     Raises:
         UserError: naming what is missing.
     """
+    remedy = "give a folder that scripts/pretrain.py wrote"
+    check_folder(folder, remedy)
     needed = {
         "config.json": "no model",
         "model.safetensors": "no weights in safetensors",
@@ -78,23 +81,10 @@ def check_model(folder: Path) -> None:
     for name, lack in needed.items():
         sharded = name == "model.safetensors" and (folder / "model.safetensors.index.json").exists()
         if not (folder / name).exists() and not sharded:
-            raise UserError(
-                f"{folder} has {lack} ({name} does not exist); give a folder that scripts/pretrain.py wrote."
-            )
+            raise UserError(f"{folder} has {lack} ({name} does not exist); {remedy}.")
     kind = read_json(folder / "config.json").get("model_type")
     if kind != "fgmm":
         raise UserError(f"{folder} holds a model of the kind {kind}, not fgmm.")
-
-
-def check_license(folder: Path, license_id: str | None) -> None:
-    """Checks that a licence is given for weights that were not trained by us from random ones.
-
-    Raises:
-        UserError: when it is not.
-    """
-    ours = read_training(folder) and not read_settings(folder).get("init_from") and not foreign_encoders(folder)
-    if license_id is None and not ours:
-        raise UserError(f"{folder} was not trained from random weights alone; name the licence of them by --license.")
 
 
 def ids_by_name(repo_ids: list[str]) -> dict[str, str]:
@@ -108,13 +98,16 @@ def ids_by_name(repo_ids: list[str]) -> dict[str, str]:
     return {repo_id.split("/")[1]: repo_id for repo_id in repo_ids}
 
 
-def make_card(folder: Path, repo_id: str, dataset_ids: dict[str, str], license_id: str | None) -> Card:
+def make_card(
+    folder: Path, repo_id: str, dataset_ids: dict[str, str], origins: list[Origin], license_id: str | None
+) -> Card:
     """The card of a model: its own in model_cards where that has results of this training run, else the template.
 
     Args:
         folder: of the model.
         repo_id: ORG/NAME.
         dataset_ids: see [`ids_by_name`].
+        origins: the models that the weights began from.
         license_id: of the weights; None: that of the card.
 
     Raises:
@@ -134,6 +127,8 @@ def make_card(folder: Path, repo_id: str, dataset_ids: dict[str, str], license_i
     corpus = read_corpus_name(folder)
     metadata = {"datasets": [dataset_ids[corpus]]} if corpus in dataset_ids else {}
     metadata |= {"license": license_id} if license_id else {}
+    bases = [origin.name for origin in origins if origin.on_hub]
+    metadata |= {"base_model": bases} if bases else {}
     text = model_card.fill_metadata(text, list(records.values()), dataset_ids, **metadata)
     return Card(text, pictures, results, records)
 
@@ -174,7 +169,7 @@ def fill_template(folder: Path, repo_id: str, training: dict | None) -> str:
         name=repo_id.split("/")[1],
         repo_id=repo_id,
         modalities=read_json(folder / "config.json")["modalities"],
-        foreign_encoders=foreign_encoders(folder),
+        foreign_encoders=encoder_kinds(folder),
         corpus=read_corpus_name(folder),
         init_from=read_settings(folder).get("init_from"),
         trained=training is not None,
@@ -229,25 +224,13 @@ def find_results(folder: Path) -> dict[str, dict]:
     }
 
 
-def read_training(folder: Path) -> dict | None:
-    """The record of the training run that scripts/pretrain.py wrote; None without."""
-    path = folder / "training.json"
-    return read_json(path) if path.exists() else None
-
-
-def read_settings(folder: Path) -> dict:
-    """The settings of the training run that scripts/pretrain.py wrote; empty without."""
-    path = folder / "pretrain.yaml"
-    return yaml.safe_load(path.read_text()) if path.exists() else {}
-
-
 def read_corpus_name(folder: Path) -> str | None:
     """The last part of the name of the corpus that the model was trained on; None where it is unknown."""
     dataset = read_settings(folder).get("dataset")
     return dataset and Path(dataset).name
 
 
-def foreign_encoders(folder: Path) -> dict[str, str]:
+def encoder_kinds(folder: Path) -> dict[str, str]:
     """The model types of the encoders that are transformers' own, by modality."""
     config = read_json(folder / "config.json")
     kinds = {modality: config[f"{modality}_config"]["model_type"] for modality in config["modalities"]}

@@ -38,6 +38,7 @@ class StudyCorpus:
         noise: what is done to the training split of a benchmark.
         skip: rows of the training split that are left out, from the first.
         limit: rows of the training split at most; None: all.
+        join_captions: measure all captions of an item as one query too.
         start: the corpus whose coarse model initialises the runs; None: random weights.
         fields: further fields of the training configuration.
     """
@@ -54,6 +55,7 @@ class StudyCorpus:
     noise: TrainingNoise = CLEAN
     skip: int = 0
     limit: int | None = None
+    join_captions: bool = False
     start: str | None = None
     fields: tuple[tuple[str, object], ...] = ()
 
@@ -135,6 +137,7 @@ CORPORA = {
         batch_size=32,
         clips_seen=16_000,
         learning_rate=4e-4,
+        join_captions=True,
         start="photographs",
     ),
     "photographs": PHOTOGRAPHS,
@@ -271,9 +274,13 @@ def validation_score(run: Run, record: dict) -> float:
     return record["metrics_on_validation"][run.trained_on.direction][run.trained_on.metric]
 
 
-def test_score(run: Run, record: dict) -> float:
-    """The result that counts, on the test split."""
-    return record["metrics"][run.trained_on.direction][run.trained_on.metric]
+def test_score(run: Run, record: dict, metrics: str = "metrics") -> float:
+    """The result that counts, on the test split.
+
+    Args:
+        metrics: `"metrics"`, or `"metrics_of_joined_captions"` of a corpus that has them.
+    """
+    return record[metrics][run.trained_on.direction][run.trained_on.metric]
 
 
 def list_rates(seed: int, results: dict[Run, dict]) -> list[Run]:

@@ -189,10 +189,11 @@ def measure(run: Run, corpus: Path, output: Path) -> dict:
     started = time.monotonic()
     model, processor = load_model(str(output))
 
-    def evaluate(split: str, score: str) -> dict[str, dict[str, float]]:
-        settings = RetrievalSettings(score, num_workers=0)
+    def evaluate(split: str, score: str, join_captions: bool = False) -> dict[str, dict[str, float]]:
+        settings = RetrievalSettings(score, join_captions=join_captions, num_workers=0)
         return evaluate_retrieval(model, processor, load_corpus(str(corpus), split), settings)
 
+    joined = {"metrics_of_joined_captions": evaluate("test", "trained", True)} if run.trained_on.join_captions else {}
     return {
         "model": run.name,
         "dataset": run.trained_on.source,
@@ -201,9 +202,11 @@ def measure(run: Run, corpus: Path, output: Path) -> dict:
         "metrics": evaluate("test", "trained"),
         "metrics_of_pooled_vectors": evaluate("test", "coarse"),
         "metrics_on_validation": evaluate("validation", "trained"),
+        **joined,
         "seed": run.seed,
-        **describe_run(time.monotonic() - started, launcher="python"),
+        **describe_run(time.monotonic() - started),
         "settings": run.settings(),
         "run": asdict(run),
+        "parameters": model.num_parameters(),
         "training": read_training_record(str(output)),
     }

@@ -31,8 +31,8 @@ class RetrievalItems:
 
     Args:
         keys: under "video" and "audio" [`Keys`] of all items; a modality that no item has is left out.
-        texts: all captions, each a query; None without captions or a text encoder.
-        text_targets: (texts,) the item that each caption belongs to.
+        texts: the queries: all captions, or those of each item joined; None without captions or a text encoder.
+        text_targets: (texts,) the item that each text belongs to.
         visual: what the items' video is called in the results: "image" where all are images, else "video".
         num_undecodable: items that are left out because they cannot be decoded.
     """
@@ -55,7 +55,7 @@ def evaluate_retrieval(
 
     Args:
         model, processor: in evaluation mode, as loaded.
-        corpus: from [`load_corpus`]; each caption of an item is a query of its own.
+        corpus: from [`load_corpus`].
         settings: how items are encoded and scored; None: the defaults.
         seconds: the time is added to its stages: encoding (with decoding), coarse_scoring, fine_scoring.
 
@@ -105,8 +105,9 @@ def encode_items(model: FgmmModel, processor: FgmmProcessor, corpus, settings: R
         for name in item.windows[0]:
             windows = Keys.concatenate([window[name] for window in item.windows])
             keys.setdefault(name, []).append(windows.join_windows([len(item.windows)]))
-        texts += item.captions
-        text_targets += [number] * len(item.captions)
+        queries = [" ".join(item.captions)] if settings.join_captions and item.captions else item.captions
+        texts += queries
+        text_targets += [number] * len(queries)
     if not keys:
         raise UserError(
             f"No clip of the corpus could be decoded ({len(encoded.failures)} failed); one published as ids has no "
@@ -190,6 +191,8 @@ def describe_protocol(
     number = settings.num_windows
     windows = f"the middle {clip_seconds:g} s" if number == 1 else f"{number} x {clip_seconds:g} s"
     parts = ["retrieval", score, f"{windows} of each {'caption' if settings.each_caption else 'item'}"]
+    if settings.join_captions:
+        parts.append("an item's captions as one query")
     if with_sound:
         convention = "are left out" if settings.skip_silent else "count as errors (AVLnet's convention)"
         parts.append(f"clips without sound {convention}")

@@ -1,21 +1,28 @@
 """Checkpoints of a run, whole or not at all, and the model folder at its end."""
 
-import dataclasses
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from processing_fgmm import FgmmProcessor
 
 from ..cli import UserError
-from ..records import describe_run
+from ..records import describe_run, write_record
 from .configuration import PretrainConfig
+from .run_folder import Run, list_checkpoints
+
+# In the messages with which torch.save says that a write failed, for instance on a full disk.
+TORCH_WRITERS = ("inline_container", "iostream")
 
 
 @dataclass
@@ -35,28 +42,6 @@ class Progress:
     operations_per_step: int = 0
 
 
-def find_checkpoint(config: PretrainConfig) -> Path | None:
-    """The checkpoint to resume from; None to start anew.
-
-    Raises:
-        UserError: when it is not a whole checkpoint.
-    """
-    if not config.resume_from:
-        return None
-    if config.resume_from == "latest":
-        checkpoints = list_checkpoints(config)
-        return checkpoints[-1] if checkpoints else None
-    if not (Path(config.resume_from) / "progress.json").exists():
-        raise UserError(f"{config.resume_from!r} is not a checkpoint: it has no progress.json.")
-    return Path(config.resume_from)
-
-
-def list_checkpoints(config: PretrainConfig) -> list[Path]:
-    """Whole checkpoints, oldest first."""
-    folders = (Path(config.output_dir) / "checkpoints").glob("step-*")
-    return sorted(folder for folder in folders if not folder.name.endswith(".partial"))
-
-
 def read_progress(checkpoint: Path, accelerator: Accelerator) -> Progress:
     """How far this process had come when the checkpoint was written.
 
@@ -69,26 +54,43 @@ def read_progress(checkpoint: Path, accelerator: Accelerator) -> Progress:
     return Progress(saved["step"], *saved["streams"][accelerator.process_index], **saved["cost"])
 
 
-def save_checkpoint(accelerator: Accelerator, config: PretrainConfig, progress: Progress) -> None:
-    """Saves weights, optimiser, schedule, random states and each process's progress; whole or not at all."""
+def load_checkpoint(checkpoint: Path, accelerator: Accelerator, optimizer: Optimizer, scheduler: LambdaLR) -> None:
+    """Loads weights, optimiser, schedule and random states; the learning rate is that of the run's own schedule.
+
+    Raises:
+        UserError: when a file is damaged or missing.
+    """
+    try:
+        accelerator.load_state(str(checkpoint))
+    except Exception as error:  # whatever torch, pickle and safetensors meet in damaged files
+        raise UserError(
+            f"{checkpoint} is damaged ({type(error).__name__}: {' '.join(str(error).split())}); delete it to resume "
+            "from the one before."
+        ) from error
+    for group, factor in zip(optimizer.param_groups, scheduler.lr_lambdas, strict=True):
+        group["lr"] = group["initial_lr"] * factor(scheduler.last_epoch)
+
+
+def save_checkpoint(accelerator: Accelerator, config: PretrainConfig, run: Run, progress: Progress) -> None:
+    """Saves weights, optimiser, schedule, random states, each process's progress and what run they are of.
+
+    Raises:
+        UserError: when it cannot be written; nothing of it is left then, and earlier checkpoints stay.
+    """
     streams = gather_object([[progress.epoch, progress.position]])
-    folder = Path(config.output_dir) / "checkpoints" / f"step-{progress.step:07d}"
-    partial = folder.with_name(folder.name + ".partial")
-    accelerator.save_state(str(partial))
+    folder = run.folder / "checkpoints" / f"step-{progress.step:07d}"
+    partial = folder.with_name(f"{folder.name}.partial")
+    with all_or_nothing(accelerator, partial):
+        accelerator.save_state(str(partial))
+        if accelerator.is_main_process:
+            cost = {name: getattr(progress, name) for name in ("seconds", "core_seconds", "operations_per_step")}
+            write_record(partial / "progress.json", {"step": progress.step, "streams": streams, "cost": cost})
+            write_record(partial / "run.json", run.identity)
     if accelerator.is_main_process:
-        cost = {name: getattr(progress, name) for name in ("seconds", "core_seconds", "operations_per_step")}
-        saved = {"step": progress.step, "streams": streams, "cost": cost}
-        (partial / "progress.json").write_text(json.dumps(saved))
-        shutil.rmtree(folder, ignore_errors=True)
         partial.rename(folder)
-        for old in list_checkpoints(config)[: -config.save_total_limit]:
+        for old in list_checkpoints(run.folder)[: -config.save_total_limit]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
-
-
-def global_batch_size(config: PretrainConfig, accelerator: Accelerator) -> int:
-    """Clips that stand in one contrast, of all processes."""
-    return config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes
 
 
 def save_model(
@@ -96,26 +98,73 @@ def save_model(
     model: torch.nn.Module,
     processor: FgmmProcessor,
     config: PretrainConfig,
+    run: Run,
     progress: Progress,
 ) -> None:
-    """Saves what AutoModel and AutoProcessor load, the run's configuration, and what it took.
+    """Saves what AutoModel and AutoProcessor load, and what the run took, as training.json.
 
     Args:
         accelerator, model: as trained; the main process saves.
         processor: of the model.
-        config: of the run, saved as pretrain.yaml.
-        progress: of this process at the end; its cost stands in training.json.
+        config, run: what was trained.
+        progress: of this process at the end.
+
+    Raises:
+        UserError: when it cannot be written; the folder is left as it was then.
     """
+    partial = run.folder / "model.partial"
+    with all_or_nothing(accelerator, partial):
+        if accelerator.is_main_process:
+            accelerator.unwrap_model(model).save_pretrained(partial)
+            processor.save_pretrained(partial)
+            write_record(partial / "training.json", describe_training(config, run, progress, accelerator))
     if accelerator.is_main_process:
-        accelerator.unwrap_model(model).save_pretrained(config.output_dir)
-        processor.save_pretrained(config.output_dir)
-        text = yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
-        (Path(config.output_dir) / "pretrain.yaml").write_text(text)
-        clips_seen = config.max_steps * global_batch_size(config, accelerator)
-        cost = {
-            "core_seconds": round(progress.core_seconds, 1),
-            "operations": progress.operations_per_step * config.max_steps,
-        }
-        record = {"seed": config.seed, "clips_seen": clips_seen, **describe_run(progress.seconds), **cost}
-        (Path(config.output_dir) / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+        for path in partial.iterdir():
+            path.replace(run.folder / path.name)
+        partial.rmdir()
     accelerator.wait_for_everyone()
+
+
+@contextmanager
+def all_or_nothing(accelerator: Accelerator, partial: Path) -> Iterator[None]:
+    """A block in which all processes write into a folder, which is removed where one of them cannot.
+
+    Raises:
+        UserError: in all processes, when it cannot be written.
+    """
+    failure = None
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        failure = str(error)
+    except RuntimeError as error:
+        if not any(name in str(error) for name in TORCH_WRITERS):
+            raise
+        failure = f"PyTorch's write failed: {str(error).splitlines()[0]}"
+    failures = [failure for failure in gather_object([failure]) if failure]
+    if failures:
+        free = shutil.disk_usage(partial.parent).free / 1e6
+        if accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+        accelerator.wait_for_everyone()
+        raise UserError(
+            f"{partial.with_suffix('')} could not be written ({failures[0]}; {free:.0f} MB are free); make room and "
+            "continue by --resume_from latest."
+        )
+
+
+def describe_training(config: PretrainConfig, run: Run, progress: Progress, accelerator: Accelerator) -> dict:
+    """What a run has taken so far, with its command, commit and device, and which settings were changed on its way."""
+    record = {
+        "seed": config.seed,
+        "clips_seen": progress.step * global_batch_size(config, accelerator),
+        **describe_run(progress.seconds),
+        "core_seconds": round(progress.core_seconds, 1),
+        "operations": progress.operations_per_step * progress.step,
+    }
+    return {**record, "changes": run.identity["changes"]} if run.identity["changes"] else record
+
+
+def global_batch_size(config: PretrainConfig, accelerator: Accelerator) -> int:
+    """Clips that stand in one contrast, of all processes."""
+    return config.batch_size * config.gradient_accumulation_steps * accelerator.num_processes

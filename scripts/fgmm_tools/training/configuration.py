@@ -5,6 +5,7 @@ Nothing heavy is imported here, so that `--help` answers at once.
 
 import difflib
 import json
+import math
 import re
 from argparse import ArgumentError, RawDescriptionHelpFormatter
 from collections.abc import Iterable
@@ -33,7 +34,12 @@ from ..cli import UserError
 
 load_plain_yaml = get_loader("yaml")  # it reads 1e-3 as a number, as PyYAML does not
 BatchSize = restricted_number_type("IntFrom2", int, (">=", 2))  # a contrast needs two clips
+VocabularySize = restricted_number_type("IntFrom3", int, (">=", 3))  # padding, the unknown word, and one more
+AtMost1024 = restricted_number_type("IntFrom0To1024", int, [(">=", 0), ("<=", 1024)])  # processes or threads
+ClipSeconds = restricted_number_type("FloatAbove0To3600", float, [(">", 0), ("<=", 3600)])
 Area = restricted_number_type("FloatAbove0To1", float, [(">", 0), ("<=", 1)])
+# The largest whole number in any field; NumPy takes no larger seed.
+MAX_INTEGER = 2**32 - 1
 
 
 @dataclass(kw_only=True)
@@ -49,9 +55,9 @@ class Data:
     train_split: str = "train"
     """split that is trained on"""
     eval_split: str = "test"
-    """split that retrieval is evaluated on"""
-    clip_seconds: PositiveFloat = 10.0
-    """window shown of each item, s"""
+    """split that retrieval is evaluated on; a corpus without the split test trains without evaluation"""
+    clip_seconds: ClipSeconds | None = None
+    """window shown of each item, s; null: that of init_from, or else 10"""
     num_captions: PositiveInt = 4
     """candidate captions nearest to the window (K)"""
     min_crop_area: Area = 1.0
@@ -60,10 +66,10 @@ class Data:
     """mirror every second clip; not where captions say left and right"""
     block_size: PositiveInt = 1024
     """rows shuffled together"""
-    num_workers: NonNegativeInt = 2
+    num_workers: AtMost1024 = 2
     """decoding processes; 0: decode in the training process"""
     max_failed_share: ClosedUnitInterval = 0.1
-    """share of clips that cannot be decoded above which training stops"""
+    """share of clips that cannot be decoded above which training stops, counted over processes at each log line"""
 
 
 @dataclass(kw_only=True)
@@ -72,12 +78,14 @@ class Text:
 
     tokenizer: str = ""
     """folder or Hub name of a fast tokenizer; empty: that of init_from, or else the words of the corpus"""
-    vocab_size: PositiveInt = 20000
-    """most words of a tokenizer that is made from the corpus"""
+    add_words: bool = True
+    """add the corpus' words to the vocabulary of tokenizer or init_from, if that has whole words; its own are kept"""
+    vocab_size: VocabularySize = 20000
+    """most words of a tokenizer that is made from the corpus, or that words of the corpus are added to"""
     min_frequency: PositiveInt = 1
-    """occurrences in the corpus that a word needs to be known"""
-    max_phrase_words: PositiveInt = 4
-    """most words of a phrase (W)"""
+    """occurrences in the corpus that a word needs to be known, or to be added"""
+    max_phrase_words: PositiveInt | None = None
+    """most words of a phrase (W); null: that of init_from, or else 4"""
 
 
 @dataclass(kw_only=True)
@@ -89,9 +97,9 @@ class Model:
     model: dict[str, Any] = field(default_factory=dict)
     """fields of modeling_fgmm's FgmmConfig"""
     video_processor: dict[str, Any] = field(default_factory=dict)
-    """arguments of processing_fgmm's FgmmVideoProcessor; empty: that of init_from, or else its defaults"""
+    """arguments of processing_fgmm's FgmmVideoProcessor; others are those of init_from, or else its defaults"""
     feature_extractor: dict[str, Any] = field(default_factory=dict)
-    """arguments of processing_fgmm's FgmmFeatureExtractor; empty: that of init_from, or else its defaults"""
+    """arguments of processing_fgmm's FgmmFeatureExtractor; others are those of init_from, or else its defaults"""
 
 
 @dataclass(kw_only=True)
@@ -105,7 +113,7 @@ class Optimisation:
     encoder_chunk_size: NonNegativeInt = 0
     """clips encoded at once, to save memory, see gradient_cache.py; 0: a whole batch"""
     max_steps: PositiveInt = 1000
-    """optimiser steps"""
+    """optimiser steps; may be changed when a run is resumed, whose learning rate then follows the new schedule"""
     learning_rate: PositiveFloat = 1e-3
     """of AdamW, after warm-up"""
     warmup_steps: NonNegativeInt = 100
@@ -118,6 +126,10 @@ class Optimisation:
     """data type of the encoders' arithmetic; no: float32"""
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass, for less memory"""
+    sync_batch_norm: bool = False
+    """batch normalisation over the clips of all processes, on GPUs; else each process has its own statistics"""
+    num_threads: AtMost1024 = 0
+    """threads of a process's arithmetic on the CPU; 0: what OMP_NUM_THREADS says, or else all cores"""
     seed: NonNegativeInt = 0
     """of weights, order, crops and dropout"""
 
@@ -129,7 +141,7 @@ class Logging:
     log_steps: PositiveInt = 20
     """steps between two log lines"""
     eval_steps: NonNegativeInt = 500
-    """steps between two evaluations, with one at the end; 0: none"""
+    """steps between two evaluations, with one at the end, each with a results file in output_dir; 0: none"""
     eval_clips: PositiveInt = 500
     """clips of an evaluation, the first of eval_split"""
     save_steps: NonNegativeInt = 500
@@ -139,7 +151,7 @@ class Logging:
     trackers: list[str] = field(default_factory=list)
     """accelerate's trackers, as [tensorboard, trackio]"""
     resume_from: str = ""
-    """checkpoint folder to resume from, or latest: the last one in output_dir, where there is one"""
+    """checkpoint folder to resume from, or latest: the last one in output_dir, or a new run where there is none"""
 
 
 SECTIONS = (Data, Text, Model, Optimisation, Logging)
@@ -158,7 +170,8 @@ def parse_config(arguments: list[str], documentation: str = "") -> PretrainConfi
         documentation: what `--help` begins with.
 
     Raises:
-        UserError: for an unknown field, a value of the wrong type or out of range, or a file that cannot be read.
+        UserError: for an unknown field, a value of the wrong type or out of range, a number that is not finite, or a
+            file that cannot be read.
         SystemExit: after `--help`.
     """
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -181,6 +194,8 @@ def parse_config(arguments: list[str], documentation: str = "") -> PretrainConfi
     values = json.loads(parser.dump(namespace, format="json"))  # plain numbers, which checkpoints may hold
     for name, text in entries:
         set_entry(values, name, text)
+    for name, value in flatten(values).items():
+        check_number(name, value)
     return PretrainConfig(**values)
 
 
@@ -195,6 +210,10 @@ class ConfigFile(ActionConfigFile):
         try:
             super().__call__(parser, namespace, path, option)
             parser.validate(namespace, skip_required=True)
+        except UnicodeDecodeError as error:
+            raise UserError(f"The configuration {path!r} is not UTF-8 text; save it as UTF-8.") from error
+        except RecursionError as error:
+            raise UserError(f"The configuration {path!r} contains itself by an alias; write its values out.") from error
         except (ArgumentError, KeyError, TypeError) as error:
             raise UserError(f"The configuration {path!r} cannot be used: {describe_error(error)}") from error
 
@@ -251,7 +270,32 @@ def set_entry(values: dict, name: str, text: str) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise UserError(f"--{name} cannot be set, as {parent} is {values!r} and has no entries.")
-    values[last] = load_plain_yaml(text)
+    try:
+        values[last] = load_plain_yaml(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--{name} {text!r} is not YAML: {' '.join(str(error).split())}.") from error
+
+
+def flatten(values: dict, prefix: str = "") -> dict[str, Any]:
+    """The values of all entries by their dotted names, such as `model.projection_dim`; empty mappings are values."""
+    flat = {}
+    for name, value in values.items():
+        nested = flatten(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+        flat.update(nested)
+    return flat
+
+
+def check_number(name: str, value: Any) -> None:
+    """Checks the numbers of an entry, also within lists.
+
+    Raises:
+        UserError: for NaN, infinity, or a whole number beyond `MAX_INTEGER`.
+    """
+    for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, float) and not math.isfinite(number):
+            raise UserError(f"{name} must be a finite number, not {number}.")
+        if isinstance(number, int) and abs(number) > MAX_INTEGER:
+            raise UserError(f"{name} must not be larger than {MAX_INTEGER}.")
 
 
 def describe_error(error: Exception) -> str:
@@ -260,6 +304,8 @@ def describe_error(error: Exception) -> str:
     if unknown := re.search(r"(?:Option '|unrecognized arguments: --)(\w+)", text):
         return describe_unknown(unknown[1], field_names(PretrainConfig))
     text = re.sub(r"<class '(\w+)'>", r"\1", text.removesuffix("."))
+    # Of the types of a union the other one is None.
+    text = re.sub(r"Does not validate against any of the Union.*? Errors: - (.*?) - Expected a NoneType.*", r"\1", text)
     return re.sub(r'Parser key "(.*?)":', r"\1:", text) + "."
 
 

@@ -1,19 +1,31 @@
 """What is told about a run while it trains: its beginning, clips that fail, retrieval scores."""
 
 import dataclasses
+import json
+import os
+import time
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from tqdm import tqdm
 
 from modeling_fgmm import FgmmModel
 from processing_fgmm import FgmmProcessor
-from processing_fgmm.corpora_fgmm import load_corpus
-from processing_fgmm.streams_fgmm import Batch
+from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
+from processing_fgmm.streams_fgmm import Batch, FailedClip
 
+from ..caption_problems import CaptionProblems
 from ..cli import UserError
-from .checkpoints import global_batch_size
+from ..records import describe_run, write_record
+from .checkpoints import Progress, describe_training, global_batch_size
 from .configuration import PretrainConfig
+from .run_folder import Run
+from .termination import Termination
+
+# Where Linux says how much of the cores' time a container may use: microseconds in each period, in microseconds.
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def describe_sizes(config: PretrainConfig, model: FgmmModel, accelerator: Accelerator) -> str:
@@ -26,6 +38,38 @@ def describe_sizes(config: PretrainConfig, model: FgmmModel, accelerator: Accele
     )
 
 
+def describe_resumption(run: Run, progress: Progress) -> str:
+    """Where a run resumes, and which of its settings are others from there on, as sentences."""
+    changes = [change for change in run.identity["changes"] if change["step"] == progress.step]
+    text = f"Resumed from {run.checkpoint} at step {progress.step}."
+    for change in changes:
+        text += f" {change['field']} was {change['old']} and is {change['new']}: the learning rate is that of a run of"
+        text += f" {change['new']} steps from here on."
+    return text
+
+
+def count_cores() -> int:
+    """Processor cores that this process may use, by its affinity and its container's quota."""
+    cores = len(os.sched_getaffinity(0))
+    try:
+        quota, period = CPU_QUOTA.read_text().split()
+    except OSError:
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def suggest_threads(accelerator: Accelerator) -> str | None:
+    """A hint where the processes of this machine compute with more threads than there are cores; else None."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads, cores = torch.get_num_threads(), count_cores()
+    if accelerator.device.type != "cpu" or threads * processes <= cores:
+        return None
+    return (
+        f"{processes} x {threads} threads share {cores} cores and wait for each other; --num_threads "
+        f"{max(1, cores // processes)} fits."
+    )
+
+
 def start_trackers(accelerator: Accelerator, config: PretrainConfig) -> None:
     """Starts the trackers of the run, if any, with its numbers and names as hyperparameters."""
     if config.trackers:
@@ -33,51 +77,144 @@ def start_trackers(accelerator: Accelerator, config: PretrainConfig) -> None:
         accelerator.init_trackers("fgmm", config=plain)
 
 
-class FailureCount:
-    """Counts the clips that could not be decoded, and names them.
+class FailedClips:
+    """The clips that cannot be decoded: each is named once in a run, and listed in its failed_clips.jsonl.
+
+    Those that are damaged in part, and used without that, are named once by each process.
 
     Args:
+        path: of the list, which a resumed run continues.
         max_share: of all clips seen; more of them stop the run.
+
+    Attributes:
+        captions: those of the other clips that were left out or repaired.
     """
 
-    def __init__(self, max_share: float):
+    def __init__(self, path: Path, max_share: float):
+        self.path = path
         self.max_share = max_share
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.known = {(entry["video_id"], entry["file"]) for entry in map(json.loads, lines)}
+        self.new: list[FailedClip] = []
         self.failed = 0
         self.seen = 0
+        self.damaged: set[str] = set()
+        self.captions = CaptionProblems()
 
     def add(self, batch: Batch) -> None:
-        """Adds a batch.
+        """Adds a batch of this process.
 
         Raises:
-            UserError: when a batch is empty, or after 100 clips too large a share has failed.
+            UserError: when none of its clips could be decoded.
         """
         self.seen += batch.num_clips + len(batch.failures)
         self.failed += len(batch.failures)
-        for message in batch.failures:
-            tqdm.write(f"Skipped a clip: {message}")
-        if (self.seen >= 100 and self.failed > self.max_share * self.seen) or not batch.num_clips:
+        self.new += batch.failures
+        for video_id, message in batch.damaged.items():
+            if video_id not in self.damaged:
+                self.damaged.add(video_id)
+                tqdm.write(f"Used without its damaged part: {message}")
+        self.captions.add(batch.problems)
+        if not batch.num_clips:
             raise UserError(
-                f"{self.failed} of {self.seen} clips could not be decoded, more than max_failed_share "
-                f"{self.max_share} allows; the messages above name them."
+                f"None of the {len(batch.failures)} clips of a batch could be decoded; the first: "
+                f"{batch.failures[0].reason}"
             )
+
+    def report(self, accelerator: Accelerator) -> int:
+        """Names and lists the clips that failed since the last report in any process; all call it together.
+
+        Returns:
+            how many different clips have failed in the run.
+
+        Raises:
+            UserError: when after 100 clips too large a share has failed.
+        """
+        failures, counts = gather_object(self.new), gather_object([(self.failed, self.seen)])
+        self.new = []
+        for failure in failures:
+            if (failure.video_id, failure.file) in self.known:
+                continue
+            self.known.add((failure.video_id, failure.file))
+            if accelerator.is_main_process:
+                tqdm.write(f"Skipped a clip: {failure.reason}")
+                with self.path.open("a") as file:
+                    file.write(json.dumps(dataclasses.asdict(failure)) + "\n")
+        failed, seen = (sum(values) for values in zip(*counts, strict=True))
+        if seen >= 100 and failed > self.max_share * seen:
+            raise UserError(
+                f"{failed} of {seen} clips could not be decoded, more than max_failed_share {self.max_share} allows; "
+                f"{self.path} names them."
+            )
+        return len(self.known)
 
 
 def evaluate(
-    accelerator: Accelerator, model: torch.nn.Module, processor: FgmmProcessor, config: PretrainConfig, step: int
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    processor: FgmmProcessor,
+    config: PretrainConfig,
+    run: Run,
+    progress: Progress,
+    termination: Termination,
 ) -> None:
-    """Prints and logs retrieval among the first clips of the evaluation split, on the main process.
+    """Measures retrieval among the first clips of the evaluation split, on the main process.
 
-    The random state stays as it is, so that a run that is resumed from before the evaluation goes the same way.
+    Prints and logs it, and writes evaluations/step-STEP.json, a results file as of scripts/evaluate_retrieval.py. The
+    random state stays as it is, so that a run that is resumed from before the evaluation goes the same way. A split
+    that cannot be measured is said, and does not end the run; SIGTERM ends the evaluation.
     """
-    if accelerator.is_main_process:
-        from ..retrieval.evaluation import evaluate_retrieval, format_table  # wants the extra `eval`
-
-        model.eval()
-        corpus = load_corpus(config.dataset, config.eval_split, config.dataset_config).take(config.eval_clips)
-        with torch.random.fork_rng():
-            results = evaluate_retrieval(accelerator.unwrap_model(model), processor, corpus)
-        tqdm.write(f"Step {step}\n{format_table(results)}")
-        scores = {f"{direction}/{name}": value for direction, r in results.items() for name, value in r.items()}
-        accelerator.log(scores, step=step)
-        model.train()
+    if accelerator.is_main_process and not termination.received:
+        with termination.interrupting():
+            try:
+                results = measure(accelerator, model, processor, config, run, progress)
+            except (UserError, CorpusError) as error:
+                tqdm.write(f"Step {progress.step} is not evaluated: {error}")
+            else:
+                scores = {f"{name}/{metric}": value for name, r in results.items() for metric, value in r.items()}
+                accelerator.log(scores, step=progress.step)
     accelerator.wait_for_everyone()
+
+
+def measure(
+    accelerator: Accelerator,
+    model: torch.nn.Module,
+    processor: FgmmProcessor,
+    config: PretrainConfig,
+    run: Run,
+    progress: Progress,
+) -> dict[str, dict[str, float]]:
+    """Measures, prints and records the metrics of [`evaluate`] and gives them back, by direction.
+
+    Raises:
+        UserError, CorpusError: when the split cannot be measured.
+    """
+    from ..retrieval.evaluation import describe_protocol, evaluate_retrieval, format_table  # wants the extra `eval`
+    from ..retrieval.settings import RetrievalSettings
+
+    started, settings = time.monotonic(), RetrievalSettings()
+    corpus = load_corpus(config.dataset, config.eval_split, config.dataset_config).take(config.eval_clips)
+    model.eval()
+    try:
+        with torch.random.fork_rng():
+            results = evaluate_retrieval(accelerator.unwrap_model(model), processor, corpus, settings)
+    finally:
+        model.train()
+    tqdm.write(f"Step {progress.step}\n{format_table(results)}")
+    protocol = describe_protocol(settings, config.clip_seconds, any("audio" in direction for direction in results))
+    record = {
+        "model": config.output_dir,
+        "dataset": config.dataset,
+        "dataset_config": config.dataset_config,
+        "split": config.eval_split,
+        "protocol": f"{protocol}, at most {config.eval_clips} items",
+        "step": progress.step,
+        "metrics": results,
+        "seed": config.seed,
+        **describe_run(time.monotonic() - started),
+        "training": describe_training(config, run, progress, accelerator),
+    }
+    path = run.folder / "evaluations" / f"step-{progress.step:07d}.json"
+    path.parent.mkdir(exist_ok=True)
+    write_record(path, record)
+    return results

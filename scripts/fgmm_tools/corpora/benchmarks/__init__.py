@@ -2,6 +2,7 @@
 
 To add one: a module here with a reader and a [`Benchmark`], whose attribute is the benchmark's name in capitals, and
 its line in BENCHMARKS. A module is imported when its benchmark is read, so that `--help` can list all names at once.
+One's own files are read in the same way, by the modules of `own_files`.
 """
 
 from importlib import import_module
@@ -37,7 +38,10 @@ BENCHMARKS = {
     },
     "pretraining": {
         "howto100m": "howto100m",
-        "folder": "folder",
+    },
+    "your own files": {
+        "folder": ".own_files.folder",
+        "classes": ".own_files.classes",
     },
 }
 MODULES = {name: module for modules in BENCHMARKS.values() for name, module in modules.items()}

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..problems import Problems
 from .layout import (
     AUDIO,
     Benchmark,
@@ -22,7 +23,7 @@ LAYOUT = "AudioCaps is published as train.csv, val.csv and test.csv, with the so
 SECONDS = 10
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """The lists (audiocap_id, youtube_id, start_time, caption), a row for each segment with all of its captions."""
     sounds = MediaFolder(source, AUDIO)
     splits = {}
@@ -38,9 +39,9 @@ def read(source: Path, problems: list[str]) -> Reading:
         for (video, start), captions in texts.items():
             names = segment_names(video, start, start + SECONDS)
             if not 0 <= start < float("inf"):
-                problems.append(f"{video} of {path.name} has no time to start at")
+                problems.add(video, f"of {path.name} has no time to start at")
             elif not whole_captions(captions):
-                problems.append(f"{names[0]} has no caption")
+                problems.add(names[0], "has no caption")
             elif file := sounds.find(problems, *names):
                 splits[split].append(Item(names[0], file, whole_captions(captions)))
     return one_config(splits)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from datasets import ClassLabel, List
 
+from ..problems import Problems
 from .layout import (
     AUDIO,
     Benchmark,
@@ -29,7 +30,7 @@ LAYOUT = (
 COLUMNS = ("YTID", "start_seconds", "end_seconds", "positive_labels")
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """Configuration `balanced` trains on the balanced list, `full` on both; the evaluation list is for testing."""
     index = require_file(source, LAYOUT, "class_labels_indices.csv")
     with parsing(index, LAYOUT):
@@ -53,7 +54,7 @@ def read(source: Path, problems: list[str]) -> Reading:
     return several_configs(configs, members, List(ClassLabel(names=names)))
 
 
-def read_segments(path: Path, classes: dict[str, int], sounds: MediaFolder, problems: list[str]) -> Iterator[Item]:
+def read_segments(path: Path, classes: dict[str, int], sounds: MediaFolder, problems: Problems) -> Iterator[Item]:
     """The rows of a list, its COLUMNS after lines of comment.
 
     Args:
@@ -63,15 +64,15 @@ def read_segments(path: Path, classes: dict[str, int], sounds: MediaFolder, prob
         rows = list(csv.reader((line for line in file if not line.startswith("#")), skipinitialspace=True))
     for row in rows:
         if len(row) != len(COLUMNS):
-            problems.append(f"{row} of {path.name} does not hold {', '.join(COLUMNS)}")
+            problems.add(row, f"of {path.name} does not hold {', '.join(COLUMNS)}")
             continue
         video, start, end, labels = row
         first, last = seconds(start), seconds(end)
         unknown = [label for label in labels.split(",") if label not in classes]
         if not 0 <= first < last < float("inf"):
-            problems.append(f"{video} has the times {start} to {end}")
+            problems.add(video, f"has the times {start} to {end}")
         elif unknown:
-            problems.append(f"{video} is of the class {unknown[0]!r}, which class_labels_indices.csv lacks")
+            problems.add(video, f"is of the class {unknown[0]!r}, which class_labels_indices.csv lacks")
         elif sound := sounds.find(problems, *segment_names(video, first, last)):
             yield Item(video, sound, label=tuple(classes[label] for label in labels.split(",")))
 

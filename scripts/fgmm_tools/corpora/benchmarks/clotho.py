@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..problems import Problems
 from .layout import (
     AUDIO,
     Benchmark,
@@ -19,7 +20,7 @@ from .layout import (
 LAYOUT = "Clotho is published as clotho_captions_PART.csv and a folder PART, for development, validation and evaluation"
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """Each part's folder of sounds and its list (file_name, caption_1 to caption_5)."""
     splits = {}
     for split, part in (("train", "development"), ("validation", "validation"), ("test", "evaluation")):
@@ -30,7 +31,7 @@ def read(source: Path, problems: list[str]) -> Reading:
             for row in read_csv(path):
                 captions = whole_captions(row[f"caption_{number}"] for number in range(1, 6))
                 if not captions:
-                    problems.append(f"{row['file_name']} has no caption")
+                    problems.add(row["file_name"], "has no caption")
                 elif file := sounds.find(problems, row["file_name"]):
                     splits[split].append(Item(sounds.stem(row["file_name"]), file, captions))
     return one_config(splits)

@@ -5,6 +5,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+from ..problems import Problems
 from .layout import (
     VIDEO,
     Benchmark,
@@ -26,7 +27,7 @@ LAYOUT = (
 SEGMENT_SECONDS = 5
 
 
-def read(source: Path, problems: list[str], moments: bool) -> Reading:
+def read(source: Path, problems: Problems, moments: bool) -> Reading:
     """The lists of sentences of each split.
 
     Args:
@@ -43,13 +44,13 @@ def read(source: Path, problems: list[str], moments: bool) -> Reading:
             else:
                 captions = whole_captions([" ".join(text for text, _, _ in rows)])
             if not captions:
-                problems.append(f"{name} has no sentence that can be used")
+                problems.add(name, "has no sentence that can be used")
             elif path := videos.find(problems, name):
                 splits[split].append(Item(videos.stem(name), path, captions))
     return one_config(splits)
 
 
-def read_sentences(path: Path, problems: list[str]) -> dict[str, list[tuple]]:
+def read_sentences(path: Path, problems: Problems) -> dict[str, list[tuple]]:
     """(text, start, end) of each video's sentences; the time is what most of its annotators chose."""
     sentences: dict[str, list[tuple]] = {}
     with parsing(path, LAYOUT):

@@ -6,6 +6,7 @@ from pathlib import Path
 from datasets import ClassLabel
 
 from ...cli import UserError
+from ..problems import Problems
 from .layout import (
     AUDIO,
     Benchmark,
@@ -28,12 +29,12 @@ LAYOUT_10 = (
 FOLDS = ("1", "2", "3", "4", "5")
 
 
-def read_esc50(source: Path, problems: list[str]) -> Reading:
+def read_esc50(source: Path, problems: Problems) -> Reading:
     """audio/*.wav and meta/esc50.csv (filename, fold, target, category, esc10)."""
     return read_list(source, require_file(source, LAYOUT_50, "esc50.csv"), LAYOUT_50, problems)
 
 
-def read_esc10(source: Path, problems: list[str]) -> Reading:
+def read_esc10(source: Path, problems: Problems) -> Reading:
     """The rows of ESC-50 that are marked esc10, or one folder a class of files named FOLD-CLIP-TAKE.ogg."""
     path = find_file(source, "esc50.csv")
     if path:
@@ -49,7 +50,7 @@ def read_esc10(source: Path, problems: list[str]) -> Reading:
     return make_reading(rows, [readable_class(folder.name) for folder in folders], problems)
 
 
-def read_list(source: Path, path: Path, layout: str, problems: list[str], only_esc10: bool = False) -> Reading:
+def read_list(source: Path, path: Path, layout: str, problems: Problems, only_esc10: bool = False) -> Reading:
     """The rows of meta/esc50.csv, classes in the order of their targets."""
     sounds = MediaFolder(require(source / "audio", layout), AUDIO)
     with parsing(path, layout):
@@ -69,7 +70,7 @@ def read_list(source: Path, path: Path, layout: str, problems: list[str], only_e
     return make_reading(rows, [readable_class(names[target]) for target in targets], problems)
 
 
-def make_reading(rows: list[tuple[str, int, str, Path]], classes: list[str], problems: list[str]) -> Reading:
+def make_reading(rows: list[tuple[str, int, str, Path]], classes: list[str], problems: Problems) -> Reading:
     """A group and a configuration for each fold; configuration `fold1` is tested on fold 1, and so on.
 
     Args:
@@ -81,7 +82,7 @@ def make_reading(rows: list[tuple[str, int, str, Path]], classes: list[str], pro
         if fold in FOLDS:
             groups[f"fold{fold}"].append(Item(name, path, label=label))
         else:
-            problems.append(f"{name} is of the fold {fold!r}, not {' or '.join(FOLDS)}")
+            problems.add(name, f"is of the fold {fold!r}, not {' or '.join(FOLDS)}")
     configs = {fold: {"train": [other for other in groups if other != fold], "test": [fold]} for fold in groups}
     return Reading(groups, configs, ClassLabel(names=classes))
 

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from ..problems import Problems
 from .layout import Benchmark, Item, Reading, one_config, parsing, read_csv, reading_row, require, whole_captions
 
 LAYOUT = "the exercises are a table annotations.csv and a folder image beside it"
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """annotations.csv with id, start_image, end_image, steps (parted by " | ") and split; each step is a caption."""
     table = require(source / "annotations.csv", LAYOUT)
     with parsing(table, LAYOUT):
@@ -18,7 +19,7 @@ def read(source: Path, problems: list[str]) -> Reading:
         with reading_row(f"{row.get('id')} in {table.name}", problems):
             captions = whole_captions(row["steps"].split("|"))
             if not captions:
-                problems.append(f"{row['id']} has no step")
+                problems.add(row["id"], "has no step")
                 continue
             photographs = (source / row["start_image"], source / row["end_image"])
             splits[SPLITS[row["split"]]].append(Item(row["id"], photographs, captions))

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from ..problems import Problems
 from .layout import IMAGE, Benchmark, Item, MediaFolder, Reading, one_config, read_lines, require, whole_captions
 
 LAYOUT = "Flickr8k is published as the folders Flicker8k_Dataset and Flickr8k_text"
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """Flicker8k_Dataset/*.jpg, Flickr8k_text/Flickr8k.token.txt and the official lists of images."""
     images = MediaFolder(require(source / "Flicker8k_Dataset", LAYOUT), IMAGE)
     texts: dict[str, list[str]] = {}
@@ -16,13 +17,13 @@ def read(source: Path, problems: list[str]) -> Reading:
         if text:
             texts.setdefault(name.partition("#")[0], []).append(text)
         else:
-            problems.append(f"a caption line without text: {line[:60]!r}")
+            problems.add(line[:60], "is a caption line without text")
     splits = {}
     for split, part in (("train", "train"), ("validation", "dev"), ("test", "test")):
         splits[split] = []
         for name in read_lines(require(source / f"Flickr8k_text/Flickr_8k.{part}Images.txt", LAYOUT)):
             if name not in texts:
-                problems.append(f"{name} has no caption")
+                problems.add(name, "has no caption")
             elif path := images.find(problems, name):
                 splits[split].append(Item(Path(name).stem, path, whole_captions(texts[name])))
     return one_config(splits)

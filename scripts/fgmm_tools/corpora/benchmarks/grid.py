@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ...cli import UserError
+from ..problems import Problems
 from .layout import VIDEO, Benchmark, Item, Reading, one_config, read_lines, require
 
 LAYOUT = "GRID is published as folders s1, s2, ... of clips and a folder align with their transcripts"
@@ -10,7 +11,7 @@ LAYOUT = "GRID is published as folders s1, s2, ... of clips and a folder align w
 TICKS_PER_SECOND = 25_000
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """s*/NAME.mpg and align/s*/NAME.align; see [`split_of`]."""
     align = require(source / "align", LAYOUT)
     splits: dict[str, list[Item]] = {"train": [], "validation": [], "test": []}
@@ -22,7 +23,7 @@ def read(source: Path, problems: list[str]) -> Reading:
         for index, path in enumerate(clips):
             transcript = align / speaker.name / f"{path.stem}.align"
             if not transcript.exists():
-                problems.append(f"{path.name} has no transcript")
+                problems.add(path.name, "has no transcript")
                 continue
             caption = read_transcript(transcript, problems)
             if caption:
@@ -38,23 +39,23 @@ def split_of(index: int) -> str:
     return "validation" if index % 10 == 0 else "train"
 
 
-def read_transcript(path: Path, problems: list[str]) -> tuple[str, float, float] | None:
+def read_transcript(path: Path, problems: Problems) -> tuple[str, float, float] | None:
     """The sentence with its start and end in seconds; None, and a problem noted, where it cannot be read."""
     words = []
     try:
         lines = read_lines(path)
     except UserError as error:
-        problems.append(str(error).rstrip("."))
+        problems.add(path.name, str(error).removeprefix(f"{path} ").rstrip("."))
         return None
     for line in lines:
         fields = line.split()
         if len(fields) != 3 or not (fields[0].isdigit() and fields[1].isdigit() and int(fields[0]) <= int(fields[1])):
-            problems.append(f"{path.name} has a line that is not 'start end word': {line!r}")
+            problems.add(path.name, f"has a line that is not 'start end word': {line!r}")
             return None
         if fields[2] not in ("sil", "sp"):
             words.append((int(fields[0]), int(fields[1]), fields[2]))
     if not words:
-        problems.append(f"{path.name} has no word")
+        problems.add(path.name, "has no word")
         return None
     text = " ".join(word for _, _, word in words)
     return text, words[0][0] / TICKS_PER_SECOND, words[-1][1] / TICKS_PER_SECOND

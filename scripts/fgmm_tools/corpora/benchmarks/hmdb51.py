@@ -5,6 +5,7 @@ from pathlib import Path
 from datasets import ClassLabel
 
 from ...cli import UserError
+from ..problems import Problems
 from .layout import (
     VIDEO,
     Benchmark,
@@ -22,7 +23,7 @@ NUM_SPLITS = 3
 FLAGS = {"0": None, "1": "train", "2": "test"}
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """Clips in folders, and lists of `file flag`, beside them or in a folder of their own."""
     lists = sorted(path for folder in ("", "*/") for path in source.glob(f"{folder}*_test_split[1-{NUM_SPLITS}].txt"))
     if not lists:

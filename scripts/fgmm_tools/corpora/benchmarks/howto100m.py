@@ -7,6 +7,7 @@ import ijson
 from tqdm import tqdm
 
 from ...cli import UserError
+from ..problems import Problems
 from .layout import (
     VIDEO,
     Benchmark,
@@ -29,7 +30,7 @@ LAYOUT = (
 )
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """The videos that exist, with their captions; all are for training."""
     videos = MediaFolder(source, VIDEO)
     path = find_file(source, *CAPTION_FILES)
@@ -43,12 +44,13 @@ def read(source: Path, problems: list[str]) -> Reading:
             if timed:
                 items.append(Item(name, video, timed))
             else:
-                problems.append(f"{name} has no caption that can be used")
-    problems += [f"{name} has no captions" for name in without]
+                problems.add(name, "has no caption that can be used")
+    for name in without:
+        problems.add(name, "has no captions")
     return one_config({"train": items})
 
 
-def read_json_captions(path: Path, problems: list[str]) -> Iterator[tuple[str, list[tuple]]]:
+def read_json_captions(path: Path, problems: Problems) -> Iterator[tuple[str, list[tuple]]]:
     """(video, its (text, start, end) in seconds), one video at a time: the file has gigabytes."""
     with parsing(path, LAYOUT), path.open("rb") as file:
         for name, captions in ijson.kvitems(file, "", use_float=True):
@@ -58,7 +60,7 @@ def read_json_captions(path: Path, problems: list[str]) -> Iterator[tuple[str, l
             yield name, rows
 
 
-def read_csv_captions(source: Path, problems: list[str]) -> Iterator[tuple[str, list[tuple]]]:
+def read_csv_captions(source: Path, problems: Problems) -> Iterator[tuple[str, list[tuple]]]:
     """As [`read_json_captions`], from one CSV file a video."""
     files = {name: path for name, path in MediaFolder(source, (".csv",)).paths.items() if name not in OTHER_LISTS}
     if not files:

@@ -4,6 +4,7 @@ import json
 from functools import partial
 from pathlib import Path
 
+from ..problems import Problems
 from .layout import (
     IMAGE,
     SPLITS,
@@ -25,7 +26,7 @@ SPLIT_NAMES = {"train": "train", "restval": "train", "val": "validation", "test"
 EVALUATED_CAPTIONS = 5
 
 
-def read(source: Path, problems: list[str], annotations: str) -> Reading:
+def read(source: Path, problems: Problems, annotations: str) -> Reading:
     """The annotations' JSON file and folders of photographs.
 
     Args:
@@ -43,7 +44,7 @@ def read(source: Path, problems: list[str], annotations: str) -> Reading:
             sentences = image["sentences"] if split == "train" else image["sentences"][:EVALUATED_CAPTIONS]
             captions = whole_captions(sentence["raw"] for sentence in sentences)
             if not captions:
-                problems.append(f"{image['filename']} has no caption")
+                problems.add(image["filename"], "has no caption")
             elif file := images.find(problems, image["filename"]):
                 splits[split].append(Item(file.stem, file, captions))
     return one_config(splits)

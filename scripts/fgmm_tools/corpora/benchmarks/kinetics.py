@@ -5,6 +5,7 @@ from pathlib import Path
 from datasets import ClassLabel
 
 from ...cli import UserError
+from ..problems import Problems
 from .layout import (
     VIDEO,
     Benchmark,
@@ -25,7 +26,7 @@ LAYOUT = (
 )
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """The lists (label, youtube_id, time_start, time_end) that exist; the first of them defines the classes."""
     lists = {split: path for split, names in LISTS.items() if (path := find_file(source, *names))}
     if not lists:
@@ -42,9 +43,9 @@ def read(source: Path, problems: list[str]) -> Reading:
     for split, part in rows.items():
         for label, video, start, end in part:
             if label not in index:
-                problems.append(f"{video} is of the class {label!r}, which {lists[first].name} lacks")
+                problems.add(video, f"is of the class {label!r}, which {lists[first].name} lacks")
             elif not (start.isdigit() and end.isdigit() and int(start) < int(end)):
-                problems.append(f"{video} has the times {start!r} to {end!r}")
+                problems.add(video, f"has the times {start!r} to {end!r}")
             elif path := videos.find(problems, *segment_names(video, int(start), int(end))):
                 splits[split].append(Item(videos.stem(path.name), path, label=index[label]))
     return one_config(splits, ClassLabel(names=classes))

@@ -1,7 +1,7 @@
 """What the reader of a benchmark returns, and the helpers that readers share.
 
-A reader is a function (source, problems) -> Reading: `source` is the folder in the published layout, and a sentence is
-added to `problems` for each entry that is left out. It raises [`UserError`] where the folder has another layout.
+A reader is a function (source, problems) -> Reading: `source` is the folder in the published layout, and what is left
+out is added to `problems`. It raises [`UserError`] where the folder has another layout.
 """
 
 import csv
@@ -15,11 +15,23 @@ from pathlib import Path
 from datasets import ClassLabel, List
 
 from ...cli import UserError
+from ..problems import Problems
 
 # File name extensions: publishers, downloaders and converters differ.
-VIDEO = (".mp4", ".avi", ".webm", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".flv", ".wmv", ".3gp")
-IMAGE = (".jpg", ".jpeg", ".png", ".webp")
-AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm")
+# fmt: off
+VIDEO = (
+    ".mp4", ".avi", ".webm", ".mkv", ".mov", ".mpg", ".mpeg", ".m4v", ".flv", ".wmv", ".3gp", ".ts", ".mts",
+    ".m2ts", ".ogv", ".vob", ".asf", ".mpe", ".m2v", ".f4v", ".3g2", ".qt", ".mxf", ".dv", ".divx",
+)
+IMAGE = (
+    ".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jfif", ".jp2",
+    ".ppm", ".pgm",
+)
+AUDIO = (
+    ".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".oga", ".wma", ".aiff", ".aif", ".au",
+    ".caf", ".m4b", ".mka", ".amr", ".ac3", ".mp2", ".wv", ".ape", ".weba",
+)
+# fmt: on
 
 SPLITS = ("train", "validation", "test")
 
@@ -36,6 +48,9 @@ class Item:
         captions: text, start and end of each.
         caption_slides: of a slide show, the slide that each caption describes, -1 for none.
         label: of a benchmark with classes, the index of the class, or of each class where there may be several.
+        columns: of one's own files the media column of each path, until it is decoded by its extension.
+        captions_from: of one's own files the file that the captions stand in, which are not checked yet.
+        group: of one's own files what stays in one split: a speaker, a recording.
     """
 
     video_id: str
@@ -43,6 +58,9 @@ class Item:
     captions: tuple[Caption, ...] = ()
     caption_slides: tuple[int, ...] | None = None
     label: int | tuple[int, ...] | None = None
+    columns: tuple[str, ...] = ()
+    captions_from: Path | None = None
+    group: str | None = None
 
     def paths(self) -> tuple[Path, ...]:
         """Its media files."""
@@ -76,7 +94,7 @@ class Benchmark:
     Args:
         name: as in the registry.
         title: its name as written by its publishers.
-        medium: the media column: `"video"`, `"image"` or `"audio"`.
+        medium: the media column: `"video"`, `"image"` or `"audio"`; None: that of each file, of one's own.
         read: its reader, see the top of this file.
         text: the card's description.
         license_id: as the Hub names it.
@@ -85,11 +103,16 @@ class Benchmark:
 
     name: str
     title: str
-    medium: str
-    read: Callable[[Path, list[str]], Reading]
+    medium: str | None
+    read: Callable[..., Reading]
     text: str
     license_id: str = "other"
     redistributable: bool = False
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is no benchmark, but one's own files: its reader takes [`OwnFiles`], and every file is decoded."""
+        return self.medium is None
 
 
 def one_config(splits: dict[str, list[Item]], label: ClassLabel | List | None = None) -> Reading:
@@ -168,7 +191,7 @@ def parsing(path: Path, layout: str) -> Iterator[None]:
 
 
 @contextmanager
-def reading_row(row: str, problems: list[str]) -> Iterator[None]:
+def reading_row(row: str, problems: Problems) -> Iterator[None]:
     """Notes a problem where the row that is read within the block is damaged, so that the others are still read.
 
     Args:
@@ -177,7 +200,7 @@ def reading_row(row: str, problems: list[str]) -> Iterator[None]:
     try:
         yield
     except (LookupError, TypeError, ValueError, csv.Error) as error:
-        problems.append(f"{row} is not as published ({type(error).__name__}: {error})")
+        problems.add(row, f"is not as published ({type(error).__name__}: {error})")
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -207,11 +230,30 @@ def seconds(value: object) -> float:
         return float("nan")
 
 
-def find_files(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """The files with these extensions in a folder and below it, sorted; symbolic links are followed."""
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        folders.sort()
-        yield from (Path(parent, name) for name in sorted(names) if Path(name).suffix.lower() in suffixes)
+def find_files(
+    folder: Path,
+    suffixes: tuple[str, ...] | None = None,
+    on_error: Callable[[OSError], None] | None = None,
+) -> Iterator[Path]:
+    """The files in a folder and below it, sorted; links are followed, each folder once.
+
+    Hidden ones are left out, whose names begin with a dot: macOS keeps a `._clip.mp4` beside `clip.mp4`.
+
+    Args:
+        suffixes: extensions, in lower case, with the dot; None: any.
+        on_error: is told of each folder that cannot be read.
+    """
+    entered = set()
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=on_error):
+        status = os.stat(parent)
+        if (status.st_dev, status.st_ino) in entered:  # a link to a folder above
+            folders.clear()
+            continue
+        entered.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and (suffixes is None or Path(name).suffix.lower() in suffixes):
+                yield Path(parent, name)
 
 
 class MediaFolder:
@@ -235,12 +277,12 @@ class MediaFolder:
             name = name[: -len(Path(name).suffix)]
         return name
 
-    def find(self, problems: list[str], *names: str) -> Path | None:
+    def find(self, problems: Problems, *names: str) -> Path | None:
         """The first of these files that exists, with any extension; None, and a problem noted, if none does."""
         for name in names:
             if self.stem(name) in self.paths:
                 return self.paths[self.stem(name)]
-        problems.append(f"{names[0]} is not in {self.folder.name}")
+        problems.add(names[0], f"is not in {self.folder.name}")
         return None
 
 
@@ -263,7 +305,7 @@ def whole_captions(texts: Iterable[str]) -> tuple[Caption, ...]:
     return tuple((text.strip(), None, None) for text in texts if text and text.strip())
 
 
-def timed_captions(name: str, rows: Iterable[tuple], problems: list[str]) -> tuple[Caption, ...]:
+def timed_captions(name: str, rows: Iterable[tuple], problems: Problems) -> tuple[Caption, ...]:
     """Captions with times; a problem is noted for each that is empty or has no times with 0 <= start < end.
 
     Args:
@@ -275,9 +317,9 @@ def timed_captions(name: str, rows: Iterable[tuple], problems: list[str]) -> tup
         words = str(text or "").split()
         first, last = seconds(start), seconds(end)
         if not words:
-            problems.append(f"{name} has a caption without text at {start} s")
+            problems.add(name, f"has a caption without text at {start} s")
         elif not 0 <= first < last < float("inf"):
-            problems.append(f"{name} has a caption from {start} to {end} s")
+            problems.add(name, f"has a caption from {start} to {end} s")
         else:
             captions.append((" ".join(words), first, last))
     return tuple(captions)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from ...cli import UserError
+from ..problems import Problems
 from .layout import (
     VIDEO,
     Benchmark,
@@ -28,7 +29,7 @@ LAYOUT = (
 SPLIT_NAMES = {"train": "train", "validate": "validation", "test": "test"}
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """A configuration for each official split that the folder has.
 
     `full`: the split in the JSON files. `1k-A`: 1,000 test videos with one given caption each, and the 9,000 others
@@ -50,20 +51,20 @@ def read(source: Path, problems: list[str]) -> Reading:
         tested = {name for name, _ in read_test_list(test_list)}
         training = {"1k-A": set(splits) - tested} | training
     for name in sorted(set().union(*training.values()) - set(splits)):
-        problems.append(f"{name} of a training list has no captions")
+        problems.add(name, "of a training list has no captions")
 
     members = []
     for name, split in splits.items():
         captions = whole_captions(texts.get(name, ()))
         if not captions:
-            problems.append(f"{name} has no caption")
+            problems.add(name, "has no caption")
         elif path := videos.find(problems, name):
             trained_on = ("train" if name in names else None for names in training.values())
             members.append((Item(name, path, captions), (split, *trained_on)))
     for name, text in read_test_list(test_list) if test_list else ():
         captions = whole_captions([text])
         if not captions:
-            problems.append(f"{name} has no caption in {test_list.name}")
+            problems.add(name, f"has no caption in {test_list.name}")
         elif path := videos.find(problems, name):
             members.append((Item(name, path, captions), (None, *("test" for _ in training))))
     return several_configs(("full", *training), members)

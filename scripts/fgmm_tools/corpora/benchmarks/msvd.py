@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..problems import Problems
 from .layout import (
     VIDEO,
     Benchmark,
@@ -21,7 +22,7 @@ LAYOUT = (
 )
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """YouTubeClips/*.avi, AllVideoDescriptions.txt (`name caption` a line) and the lists of names."""
     videos = MediaFolder(require(source / "YouTubeClips", LAYOUT), VIDEO)
     texts: dict[str, list[str]] = {}
@@ -35,7 +36,7 @@ def read(source: Path, problems: list[str]) -> Reading:
         for name in read_lines(require_file(source, LAYOUT, f"{part}_list.txt")):
             captions = whole_captions(texts.get(name, ()))
             if not captions:
-                problems.append(f"{name} has no caption")
+                problems.add(name, "has no caption")
             elif path := videos.find(problems, name):
                 splits[split].append(Item(name, path, captions))
     return one_config(splits)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from datasets import ClassLabel
 
+from ..problems import Problems
 from .layout import (
     VIDEO,
     Benchmark,
@@ -21,7 +22,7 @@ LAYOUT = "UCF101 is published as the folders UCF-101 (of a folder a class) and u
 NUM_SPLITS = 3
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """UCF-101/CLASS/*.avi, and in ucfTrainTestlist classInd.txt, trainlist0N.txt and testlist0N.txt."""
     lists = require(source / "ucfTrainTestlist", LAYOUT)
     videos = MediaFolder(require(source / "UCF-101", LAYOUT), VIDEO)
@@ -41,7 +42,7 @@ def read(source: Path, problems: list[str]) -> Reading:
         class_name, _, name = file.rpartition("/")
         name = videos.stem(name)
         if class_name not in classes:
-            problems.append(f"{file} is of a class that {index.name} lacks")
+            problems.add(file, f"is of a class that {index.name} lacks")
         elif path := videos.find(problems, spelled.get(name.lower(), name)):
             members.append((Item(name, path, label=classes.index(class_name)), tuple(splits)))
     names = [readable_class(name) for name in classes]

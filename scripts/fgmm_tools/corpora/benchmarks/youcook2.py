@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from ...cli import UserError
+from ..problems import Problems
 from .layout import (
     VIDEO,
     Benchmark,
@@ -28,7 +29,7 @@ SPLIT_NAMES = {"training": "train", "validation": "validation"}
 Steps = dict[str, list[tuple]]  # (text, start, end) of each video
 
 
-def read(source: Path, problems: list[str]) -> Reading:
+def read(source: Path, problems: Problems) -> Reading:
     """Videos with their steps as timed captions.
 
     Where the folder has MIL-NCE's list as well, validation is that list: the 3,350 clips that papers report on.
@@ -45,7 +46,7 @@ def read(source: Path, problems: list[str]) -> Reading:
     return one_config({split: make_items(videos, part, problems) for split, part in steps.items()})
 
 
-def read_annotations(path: Path, problems: list[str]) -> dict[str, Steps]:
+def read_annotations(path: Path, problems: Problems) -> dict[str, Steps]:
     """The steps of each split."""
     steps: dict[str, Steps] = {"train": {}, "validation": {}}
     with parsing(path, LAYOUT):
@@ -67,13 +68,13 @@ def read_validation_list(path: Path) -> Steps:
     return steps
 
 
-def make_items(videos: MediaFolder, steps: Steps, problems: list[str]) -> list[Item]:
+def make_items(videos: MediaFolder, steps: Steps, problems: Problems) -> list[Item]:
     """One row for each video that exists."""
     items = []
     for name, rows in steps.items():
         captions = timed_captions(name, rows, problems)
         if not captions:
-            problems.append(f"{name} has no step that can be used")
+            problems.add(name, "has no step that can be used")
         elif path := videos.find(problems, name):
             items.append(Item(name, path, captions))
     return items

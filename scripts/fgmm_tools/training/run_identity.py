@@ -1,0 +1,150 @@
+"""What a run is, as its checkpoints remember it, and whether a run that resumes from one of them is the same."""
+
+import dataclasses
+import fnmatch
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from datasets import IterableDataset, load_dataset_builder
+from transformers.utils import cached_file
+from transformers.utils.hub import extract_commit_hash
+
+from processing_fgmm.corpora_fgmm import corpus_errors
+
+from ..cli import UserError
+from .configuration import PretrainConfig, flatten
+
+# Where a run is stored and how it is watched and fed: these may differ when it is resumed, as nothing else may.
+FREE_FIELDS = {
+    *("output_dir", "resume_from", "num_workers", "num_threads", "max_failed_share", "gradient_checkpointing"),
+    *("log_steps", "trackers", "eval_split", "eval_steps", "eval_clips", "save_steps", "save_total_limit"),
+}
+# Names of what a fingerprint identifies: it may be moved.
+NAMES = ("dataset", "init_from", "tokenizer")
+# What a model or tokenizer folder is identified by: not results files that are written beside it.
+MODEL_FILES = ("*.safetensors", "config.json", "*processor_config.json", "tokenizer*.json", "vocab*")
+# Bytes at the end of a Parquet file that hold its footer, or the last part of a long one.
+FOOTER_BYTES = 65536
+
+
+def identify_run(config: PretrainConfig, corpus: IterableDataset) -> dict:
+    """The settings of a run, and the fingerprints of what it reads.
+
+    Args:
+        config: of the run.
+        corpus: its training split, from [`load_corpus`].
+
+    Returns:
+        {"settings": of all fields, "fingerprints": {"dataset", "init_from", "tokenizer"}, "changes": []}; an empty
+        fingerprint of what is not used.
+
+    Raises:
+        CorpusError, UserError: when something named cannot be opened.
+    """
+    fingerprints = {"dataset": fingerprint_corpus(config.dataset, corpus.config_name, config.train_split)}
+    for name in ("init_from", "tokenizer"):
+        value = getattr(config, name)
+        fingerprints[name] = fingerprint_model(value) if value else ""
+    return {"settings": dataclasses.asdict(config), "fingerprints": fingerprints, "changes": []}
+
+
+def fingerprint_corpus(dataset: str, config_name: str | None, split: str) -> str:
+    """A hash of the names and sizes of a split's files, and of the footers of Parquet files; of names alone on the Hub,
+    which hold the commit.
+
+    Raises:
+        CorpusError: when it cannot be opened.
+    """
+    digest = hashlib.sha256()
+    with corpus_errors(dataset):
+        for file in load_dataset_builder(dataset, config_name).config.data_files[split]:
+            if "://" in file:
+                digest.update(file.encode())
+                continue
+            digest.update(f"{os.path.relpath(file, dataset)} {os.path.getsize(file)}\n".encode())
+            if file.endswith(".parquet"):
+                with open(file, "rb") as stream:
+                    stream.seek(max(0, os.path.getsize(file) - FOOTER_BYTES))
+                    digest.update(stream.read())
+    return digest.hexdigest()
+
+
+def fingerprint_model(name: str) -> str:
+    """Of a model or tokenizer: a hash of its files in a folder, the commit on the Hub.
+
+    Raises:
+        UserError: when it cannot be loaded.
+    """
+    if not Path(name).is_dir():
+        try:
+            path = cached_file(name, "tokenizer_config.json")
+        except OSError as error:
+            raise UserError(f"{name!r} could not be loaded: {str(error).splitlines()[0]}") from error
+        return extract_commit_hash(path, None) or ""
+    digest = hashlib.sha256()
+    for path in sorted(Path(name).iterdir()):
+        if any(fnmatch.fnmatch(path.name, pattern) for pattern in MODEL_FILES):
+            with path.open("rb") as stream:
+                digest.update(path.name.encode() + hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def read_identity(checkpoint: Path) -> dict:
+    """What [`identify_run`] gave for the run that wrote a checkpoint.
+
+    Raises:
+        UserError: when the checkpoint does not say.
+    """
+    try:
+        return json.loads((checkpoint / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{checkpoint} does not say which run it is of (run.json is missing or damaged); start a new run in "
+            "another output_dir."
+        ) from error
+
+
+def check_same_run(saved: dict, current: dict, checkpoint: Path, step: int) -> dict:
+    """Checks that a run may resume from a checkpoint.
+
+    Args:
+        saved, current: from [`identify_run`], of the run that wrote the checkpoint and of the one that resumes.
+        checkpoint, step: where and when it was written.
+
+    Returns:
+        `current` with all changes that its run has seen: `{"step", "field", "old", "new"}`.
+
+    Raises:
+        UserError: naming all settings that differ, with old and new values.
+    """
+    old, new = (flatten_settings(identity["settings"]) for identity in (saved, current))
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    differences = [
+        f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
+        for name in names
+        if name not in FREE_FIELDS and name not in NAMES and name != "max_steps"
+    ]
+    for name in NAMES:
+        if saved["fingerprints"][name] != current["fingerprints"][name]:
+            moved = f"was {old[name]!r} and is {new[name]!r}"
+            differences.append(f"{name} {moved}" if old[name] != new[name] else f"{name} {old[name]!r} has other files")
+    if differences:
+        raise UserError(
+            f"{checkpoint} is of another run: {', '.join(differences)}; resume with what was, or start a new run in "
+            "another output_dir."
+        )
+    if new["max_steps"] < step:
+        raise UserError(f"{checkpoint} is of step {step}, beyond max_steps {new['max_steps']}; raise it.")
+    changed = [
+        {"step": step, "field": name, "old": old[name], "new": new[name]} for name in names if name == "max_steps"
+    ]
+    return {**current, "changes": saved["changes"] + changed}
+
+
+def flatten_settings(settings: dict) -> dict:
+    """The entries of all fields by their dotted names, without empty mappings; fields that an earlier version did not
+    have are at their defaults."""
+    defaults = dataclasses.asdict(PretrainConfig(dataset="", output_dir=""))
+    return {name: value for name, value in flatten({**defaults, **settings}).items() if value != {}}
