@@ -1,4 +1,4 @@
-"""The text encoders of dual encoders, CLIP, SigLIP, SigLIP 2 and CLAP: texts to phrases and to one pooled vector each."""
+"""The text encoders of dual encoders (CLIP, SigLIP, SigLIP 2, CLAP): texts to phrases and one pooled vector each."""
 
 from dataclasses import replace
 from functools import partial

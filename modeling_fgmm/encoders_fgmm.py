@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import nn
 from transformers import ASTFeatureExtractor, AutoConfig, AutoTokenizer, PreTrainedConfig
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from .audio_fgmm import FgmmAudioEncoder
 from .configuration_fgmm import DUAL_ENCODERS, FgmmConfig, check_options
@@ -186,12 +187,18 @@ def make_dual_config(
             raise ValueError(f"{config.model_type} has a {name} encoder of its own; leave {name}= out.")
     modalities = [name for name in ("video", "audio", "text") if name in (*own, *encoders)]
     check_encoders(encoders, frozen, modalities)
-    if described["text_padding_side"] and not isinstance(dual_encoder, PreTrainedConfig):
+    named = not isinstance(dual_encoder, PreTrainedConfig)
+    if named and described["text_padding_side"] and not is_siglip_tokenizer(dual_encoder):
         # Configurations of SigLIP 2 have the padding of SigLIP, which is not that of their tokenizer.
         tokenizer = AutoTokenizer.from_pretrained(dual_encoder)
         described["text_padding_side"] = tokenizer.padding_side
         described["text_config"].text_config.pad_token_id = tokenizer.pad_token_id
     return FgmmConfig(**described | encoder_options(encoders, options), modalities=modalities, frozen=frozen)
+
+
+def is_siglip_tokenizer(name: str | os.PathLike) -> bool:
+    """Whether a name's tokenizer is that of SigLIP, whose padding is that of the configuration."""
+    return get_tokenizer_config(name).get("tokenizer_class") == "SiglipTokenizer"
 
 
 def check_encoders(encoders: dict, frozen: list[str], modalities: list[str] | None = None) -> None:

@@ -125,7 +125,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             video, audio: an encoder of the modality that the dual encoder lacks, as in [`~FgmmModel.from_encoders`];
                 its projection is new, and trained onto the dual encoder's space.
             frozen: the encoders that are not trained, one or several of `"video"`, `"audio"`, `"text"`.
-            **config_kwargs: of [`FgmmConfig`]; `objective` is by default the one that the dual encoder was trained with.
+            **config_kwargs: of [`FgmmConfig`]; `objective` is by default the one that the weights were trained with.
 
         Raises:
             ValueError: for a model that is no such dual encoder, a modality that it has, or an unknown name in `frozen`

@@ -56,8 +56,8 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         resample: `"bilinear"`, `"bicubic"` or `"nearest"`.
         resize_backend: `"torch"`, or `"pillow"`, which is slower and resizes as the image processors of transformers:
             pixels may differ by one level of 255, and the longer edge by one pixel.
-        max_num_patches: None, or the most patches of a frame, which is then resized to as many of them as keep its
-            aspect ratio and is not cropped, but in training; `size` is that to which files are decoded (SigLIP 2 NaFlex).
+        max_num_patches: None, or the most patches of a frame (SigLIP 2 NaFlex), which is then resized to as many of
+            them as keep its aspect ratio, and is cropped in training only; files are decoded to `size`.
         patch_size: side of a patch, pixels; with `max_num_patches`.
         do_rescale, rescale_factor: whether pixels in [0, 255] are multiplied by the factor.
         do_normalize, image_mean, image_std: whether rescaled pixels are normalised, with one value for each channel.
