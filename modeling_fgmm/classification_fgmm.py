@@ -61,6 +61,7 @@ class FgmmForVideoClassification(RegionClassifier):
         self,
         pixel_values_videos: torch.Tensor,
         video_mask: torch.Tensor | None = None,
+        video_sizes: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -69,6 +70,7 @@ class FgmmForVideoClassification(RegionClassifier):
         Args:
             pixel_values_videos: (B, T, 3, H, W) normalised pixels; T = 1 for images.
             video_mask: (B,) False for items without video, or None.
+            video_sizes: see [`~FgmmModel.get_video_features`].
             labels: (B,) class indices, or (B, num_labels) floats 0 or 1 where an item may have several classes, as
                 `config.problem_type` says; where it is not set, the first labels set it.
             output_hidden_states, output_attentions: return them, too, see [`FgmmRegionOutput`]; None: as the
@@ -82,7 +84,7 @@ class FgmmForVideoClassification(RegionClassifier):
             ValueError: for a wrong shape.
         """
         options = self.output_options(output_hidden_states, output_attentions)
-        encoded = encode_video(self.encoders["video"], pixel_values_videos, video_mask, **options)
+        encoded = encode_video(self.encoders["video"], pixel_values_videos, video_mask, video_sizes, **options)
         return ImageClassifierOutput(**self.classify(encoded, labels))
 
 

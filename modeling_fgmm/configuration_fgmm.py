@@ -263,7 +263,7 @@ class FgmmConfig(FgmmBaseConfig):
         for modality in ("video", "audio", "text"):
             name = f"{modality}_config"
             own_type = type(self).sub_configs[name].model_type
-            of_dual = modality in DUAL_ENCODERS.get(self.dual_encoder, ())
+            of_dual = modality in self.dual_modalities
             setattr(self, name, encoder_config(modality, getattr(self, name), own_type, of_dual))
         super().__post_init__(**kwargs)
 
@@ -279,6 +279,11 @@ class FgmmConfig(FgmmBaseConfig):
         loaded = super().from_dict(config_dict, **kwargs)
         vars(loaded[0] if isinstance(loaded, tuple) else loaded).update(foreign)
         return loaded
+
+    @property
+    def dual_modalities(self) -> tuple[str, ...]:
+        """The modalities whose encoders and projections are those of the dual encoder; none without one."""
+        return DUAL_ENCODERS.get(self.dual_encoder, ())
 
     def validate_modalities(self):
         """Check that the model has at least two known modalities, and that what is frozen is among them."""
@@ -296,9 +301,9 @@ class FgmmConfig(FgmmBaseConfig):
         if self.dual_encoder not in DUAL_ENCODERS:
             known = ", ".join(map(repr, DUAL_ENCODERS))
             raise ValueError(f"dual_encoder={self.dual_encoder!r} is none of {known}.")
-        if not set(DUAL_ENCODERS[self.dual_encoder]) <= set(self.modalities):
+        if not set(self.dual_modalities) <= set(self.modalities):
             raise ValueError(
-                f"modalities={self.modalities} lack some of {DUAL_ENCODERS[self.dual_encoder]}, which "
+                f"modalities={self.modalities} lack some of {self.dual_modalities}, which "
                 f"dual_encoder={self.dual_encoder!r} has."
             )
         if self.objective == "filip":
@@ -418,7 +423,9 @@ def encoder_config(
     if not isinstance(config, PreTrainedConfig) or config.model_type == own_type:
         return config
     part = {"video": "vision_config", "audio": "audio_config", "text": "text_config"}[modality]
+    name = config.name_or_path
     config = copy.deepcopy(getattr(config, part, config))
+    config.name_or_path = config.name_or_path or name
     config.dtype = None  # it is the joint model's
     settings = ENCODER_SETTINGS if of_dual_encoder else {**ENCODER_SETTINGS, "vision_use_head": False}
     for name, value in settings.items():

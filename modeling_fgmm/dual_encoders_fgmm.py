@@ -17,6 +17,7 @@ from .configuration_fgmm import DUAL_ENCODERS, FgmmConfig
 from .dual_text_fgmm import ClapTextEncoder, ClipTextEncoder, Siglip2TextEncoder, SiglipTextEncoder
 from .dual_video_fgmm import ClipVideoEncoder, NaflexVideoEncoder, SiglipVideoEncoder
 from .layers_fgmm import RegionFeatures
+from .loss_fgmm import MAX_LOGIT_SCALE, PairObjective
 
 
 @dataclass(frozen=True)
@@ -199,6 +200,20 @@ def load_dual_weights(model: PreTrainedModel, source: PreTrainedModel) -> None:
     for modality, name in layout.projections.items():
         model.projections[modality].load_state_dict(getattr(source, name).state_dict())
     objective = model.get_objective("text", next(name for name in layout.encoders if name != "text"))
-    objective.coarse_scale_parameter().copy_(getattr(source, layout.logit_scale).squeeze())
-    if layout.logit_bias and hasattr(objective, "logit_bias"):
-        objective.logit_bias.copy_(getattr(source, layout.logit_bias).squeeze())
+    bias = getattr(source, layout.logit_bias).squeeze() if layout.logit_bias else None
+    set_pooled_scale(objective, getattr(source, layout.logit_scale).squeeze(), bias)
+
+
+@torch.no_grad()
+def set_pooled_scale(objective: PairObjective, scale: torch.Tensor, bias: torch.Tensor | None) -> None:
+    """Sets the logit scale of an objective's pooled embeddings, and the bias of their logits where it has one.
+
+    Args:
+        objective: changed.
+        scale: its logarithm; beyond the objective's bound it is set to the bound, where it still has a gradient.
+        bias: None: the objective's stays as it is.
+    """
+    own_scale, own_bias = objective.pooled_scale_and_bias()
+    own_scale.copy_(scale if own_bias is not None else scale.clamp(max=MAX_LOGIT_SCALE))
+    if own_bias is not None and bias is not None:
+        own_bias.copy_(bias)

@@ -29,7 +29,7 @@ def make_encoder(modality: str, config: FgmmConfig) -> nn.Module:
     Raises:
         ValueError: for a kind of encoder that the modality cannot have.
     """
-    if modality in DUAL_ENCODERS.get(config.dual_encoder, ()):
+    if modality in config.dual_modalities:
         return make_dual_encoder(modality, config)
     part = getattr(config, f"{modality}_config")
     if part.model_type in OWN_ENCODERS:
@@ -41,7 +41,7 @@ def make_encoder(modality: str, config: FgmmConfig) -> nn.Module:
 
 def make_projection(modality: str, config: FgmmConfig, encoder: nn.Module) -> nn.Module:
     """The projection of one modality's features (..., C) into the shared space (..., D), with random weights."""
-    if modality in DUAL_ENCODERS.get(config.dual_encoder, ()):
+    if modality in config.dual_modalities:
         return make_dual_projection(modality, config)
     return nn.Linear(encoder.out_channels, config.projection_dim)
 

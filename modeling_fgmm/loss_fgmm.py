@@ -74,9 +74,9 @@ class PairObjective(nn.Module, ABC):
         """The initial value of each parameter and buffer, by its name."""
         return {"logit_scale": self.config.logit_scale_init_value}
 
-    def coarse_scale_parameter(self) -> nn.Parameter:
-        """The logarithm of the logit scale of pooled embeddings."""
-        return self.logit_scale
+    def pooled_scale_and_bias(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The logarithm of the logit scale of pooled embeddings, and the bias of their logits, None without one."""
+        return self.logit_scale, None
 
     def scale(self) -> torch.Tensor:
         """The logit scale, at most 100 (CLIP: Radford et al., 2021, section 2.5)."""
@@ -263,8 +263,8 @@ class FineObjective(PairObjective):
             **({} if self.whole_gate is None else {"whole_gate": 0.0}),
         }
 
-    def coarse_scale_parameter(self) -> nn.Parameter:
-        return self.coarse_logit_scale
+    def pooled_scale_and_bias(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.coarse_logit_scale, None
 
     def sharpness(self) -> torch.Tensor:
         return self.log_sharpness.exp()
@@ -413,6 +413,9 @@ class SiglipObjective(CoarseObjective):
     def initial_values(self) -> dict[str, float]:
         """The paper's start: scale 10, bias -10 (section 3.2)."""
         return {"logit_scale": math.log(10.0), "logit_bias": -10.0}
+
+    def pooled_scale_and_bias(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.logit_scale, self.logit_bias
 
     def scale(self) -> torch.Tensor:
         """The logit scale, which the paper does not bound; published weights go beyond 100."""

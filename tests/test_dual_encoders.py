@@ -19,7 +19,6 @@ from tiny_dual_encoders import (
     Reference,
     make_images,
     make_waves,
-    save_dual_encoder,
 )
 from transformers import AutoModel, AutoProcessor
 
@@ -31,13 +30,7 @@ CAPTIONS = ["two eggs", TEXTS[0], "a small dog!", TEXTS[1]]
 
 
 @pytest.fixture(scope="module")
-def saved(word_tokenizer, tmp_path_factory):
-    root = tmp_path_factory.mktemp("dual")
-    return {name: save_dual_encoder(name, root / name, word_tokenizer) for name in CONFIGS}
-
-
-@pytest.fixture(scope="module")
-def taken(saved):
+def taken(dual_at):
     """By their names, the model, its processor, and what transformers makes of the same folder."""
     return {
         name: (
@@ -45,7 +38,7 @@ def taken(saved):
             FgmmProcessor.from_dual_encoder(folder),
             Reference(name, folder),
         )
-        for name, folder in saved.items()
+        for name, folder in dual_at.items()
     }
 
 
@@ -253,8 +246,8 @@ def test_frames_of_any_aspect_ratio_do_not_depend_on_their_batch(taken):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_fine_objective_trains_all_weights_from_the_published_ones(saved, name):
-    folder = saved[name]
+def test_the_fine_objective_trains_all_weights_from_the_published_ones(dual_at, name):
+    folder = dual_at[name]
     model, processor = FgmmModel.from_dual_encoder(folder, objective="fine"), FgmmProcessor.from_dual_encoder(folder)
     items = make_waves() if name in WITH_SOUNDS else make_images()
     inputs = process(processor, name, items, CAPTIONS[:3])
@@ -266,10 +259,10 @@ def test_the_fine_objective_trains_all_weights_from_the_published_ones(saved, na
     assert objective.coarse_logit_scale.item() == LOGIT_SCALE
 
 
-def test_a_modality_is_added_by_an_encoder_of_its_own(saved, encoders_at, taken):
+def test_a_modality_is_added_by_an_encoder_of_its_own(dual_at, encoders_at, taken):
     audio = encoders_at / "whisper"
-    model = FgmmModel.from_dual_encoder(saved["clip"], audio=audio, frozen=("video", "text"), objective="fine")
-    processor = FgmmProcessor.from_dual_encoder(saved["clip"], audio=audio)
+    model = FgmmModel.from_dual_encoder(dual_at["clip"], audio=audio, frozen=("video", "text"), objective="fine")
+    processor = FgmmProcessor.from_dual_encoder(dual_at["clip"], audio=audio)
     assert model.config.modalities == ["video", "audio", "text"] and len(model.objectives) == 3
     waves = [wave[::3] for wave in make_waves()]
     inputs = processor(images=make_images(), audio=waves, sampling_rate=16000, text=CAPTIONS[:3])
@@ -316,35 +309,38 @@ def test_adapters_for_feature_extraction_are_trained(taken):
     assert trained and all("lora_" in name for name in trained)
 
 
-def test_wrong_dual_encoders_are_refused(saved, encoders_at):
+def test_wrong_dual_encoders_are_refused(dual_at, encoders_at):
     for options, message in (
         ({"dual_encoder": encoders_at / "bert"}, "bert is none of the dual encoders"),
-        ({"dual_encoder": saved["clip"], "video": encoders_at / "videomae"}, "clip has a video encoder of its own"),
-        ({"dual_encoder": saved["clip"], "frozen": "audio"}, "none of the given encoders video, text"),
-        ({"dual_encoder": saved["clip"], "projection_dim": 8}, "no option 'projection_dim'"),
-        ({"dual_encoder": saved["clip"], "objective": "filip"}, "would leave the pooling"),
+        (
+            {"dual_encoder": dual_at["clip"], "video": encoders_at / "videomae"},
+            "clip has a video encoder of its own",
+        ),
+        ({"dual_encoder": dual_at["clip"], "frozen": "audio"}, "none of the given encoders video, text"),
+        ({"dual_encoder": dual_at["clip"], "projection_dim": 8}, "no option 'projection_dim'"),
+        ({"dual_encoder": dual_at["clip"], "objective": "filip"}, "would leave the pooling"),
     ):
         with pytest.raises(Exception, match=message):
             FgmmModel.from_dual_encoder(**options)
 
 
-def test_a_configuration_gives_random_weights_and_a_processor_of_its_sizes(saved):
+def test_a_configuration_gives_random_weights_and_a_processor_of_its_sizes(dual_at):
     for name, config in CONFIGS.items():
         model = FgmmModel.from_dual_encoder(config)
-        processor = FgmmProcessor.from_dual_encoder(config, tokenizer=saved[name])
+        processor = FgmmProcessor.from_dual_encoder(config, tokenizer=dual_at[name])
         if name in WITH_SOUNDS:
-            processor.feature_extractor = FgmmProcessor.from_dual_encoder(saved[name]).feature_extractor
+            processor.feature_extractor = FgmmProcessor.from_dual_encoder(dual_at[name]).feature_extractor
         items = make_waves() if name in WITH_SOUNDS else make_images()
         with torch.no_grad():
             assert torch.isfinite(model(**process(processor, name, items, CAPTIONS)).logits_per_text).all()
 
 
-def test_texts_of_siglip_are_lower_case_without_punctuation(saved, tmp_path):
-    shutil.copytree(saved["siglip"], tmp_path / "own")
+def test_texts_of_siglip_are_lower_case_without_punctuation(dual_at, tmp_path):
+    shutil.copytree(dual_at["siglip"], tmp_path / "own")
     path = tmp_path / "own" / "tokenizer_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": "SiglipTokenizer"}))
     processor = FgmmProcessor.from_dual_encoder(tmp_path / "own")
-    plain = FgmmProcessor.from_dual_encoder(saved["siglip"])
+    plain = FgmmProcessor.from_dual_encoder(dual_at["siglip"])
     inputs = processor(text=["  A small\n\tDOG, two (red) eggs!"])
     assert torch.equal(inputs["input_ids"], plain(text=["a small dog two red eggs"])["input_ids"])
     phrases = [

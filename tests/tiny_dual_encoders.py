@@ -1,11 +1,15 @@
 """Tiny dual encoders of transformers with random weights and their own processors, as a name on the Hub holds them."""
 
+import copy
+import json
 from pathlib import Path
 
 import numpy as np
 import torch
+from helpers import TEXTS
 from PIL import Image
 from tiny_encoders import CLIP_TEXT, PICTURE, SIZES, WORDS, make_picture_processor
+from tokenizers import Tokenizer, models, normalizers, processors, trainers
 from transformers import (
     AutoModel,
     AutoTokenizer,
@@ -21,6 +25,7 @@ from transformers import (
     SiglipModel,
 )
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
+from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
 
 # A scale and a bias far from where training starts, so that neither can be left out unnoticed.
 LOGIT_SCALE, LOGIT_BIAS = 2.5, -3.0
@@ -53,8 +58,21 @@ WITH_IMAGES = ("clip", "siglip", "siglip2")
 WITH_SOUNDS = ("clap", "clap_fused")
 
 
+def train_byte_pairs(texts: list[str]) -> Siglip2Tokenizer:
+    """SigLIP 2's way of cutting texts, trained on a few of them."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), normalizers.Replace(" ", "▁")])
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=120, special_tokens=special))
+    model = json.loads(tokenizer.to_str())["model"]
+    trained = Siglip2Tokenizer(model["vocab"], [tuple(pair) for pair in model["merges"]])
+    template = processors.TemplateProcessing("$A <eos>", None, [("<eos>", 1)])
+    trained.backend_tokenizer.post_processor = template
+    return trained
+
+
 def save_dual_encoder(name: str, folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
-    """Saves a model and its processors."""
+    """Saves a model and its processors; the tokenizer is that of all but SigLIP 2."""
     torch.manual_seed(7)
     model = MODELS[name](CONFIGS[name]).eval()
     with torch.no_grad():
@@ -66,12 +84,11 @@ def save_dual_encoder(name: str, folder: Path, tokenizer: PreTrainedTokenizerFas
             elif name == "clap_fused":  # else all sounds are nearly one
                 value.mul_(2)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if name == "siglip2":  # pads on the left, with id 0, of which its configuration says neither
+        tokenizer = train_byte_pairs(TEXTS)
+    tokenizer = copy.deepcopy(tokenizer)
     if name == "clip":
         tokenizer.pad_token = "[SEP]"  # the end of the text, as CLIP's
-    if name == "siglip2":
-        tokenizer.padding_side = "left"  # which its configuration does not say, nor that the id of padding is 0
     tokenizer.save_pretrained(folder)
     if name in ("clip", "siglip"):
         make_picture_processor(name).save_pretrained(folder)
