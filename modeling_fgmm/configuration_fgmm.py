@@ -18,6 +18,9 @@ DUAL_ENCODERS = {
     "siglip": ("video", "text"),
     "siglip2": ("video", "text"),
     "clap": ("audio", "text"),
+    "pe_audio": ("audio", "text"),
+    "pe_video": ("video", "text"),
+    "pe_audio_video": ("video", "audio", "text"),
 }
 # What transformers takes beyond the attributes of its base class.
 TRANSFORMERS_OPTIONS = ("attn_implementation", "auto_map", "experts_implementation", "quantization_config")
@@ -424,7 +427,9 @@ def encoder_config(
         return config
     part = {"video": "vision_config", "audio": "audio_config", "text": "text_config"}[modality]
     name = config.name_or_path
-    config = copy.deepcopy(getattr(config, part, config))
+    if hasattr(config, "text_config"):  # it is of a model of several encoders
+        config = getattr(config, part, config)
+    config = copy.deepcopy(config)
     config.name_or_path = config.name_or_path or name
     config.dtype = None  # it is the joint model's
     settings = ENCODER_SETTINGS if of_dual_encoder else {**ENCODER_SETTINGS, "vision_use_head": False}

@@ -1,6 +1,7 @@
-"""Dual encoders of transformers taken whole: CLIP, SigLIP, SigLIP 2 and CLAP with their own pooling and projections.
+"""Dual encoders of transformers taken whole: CLIP, SigLIP, SigLIP 2, CLAP, PE-AV, their own pooling and projections.
 
-Their pooled embeddings are those of transformers. Regions and phrases, which the published models do not have, are the
+Their pooled embeddings are those of transformers, and their logits, but for PE-AV: its are dot products of vectors that
+are not normalised, ours always of normalised ones. Regions and phrases, which the published models do not have, are the
 patches and words brought into the same space by the weights that pool them.
 """
 
@@ -14,6 +15,7 @@ from transformers import ClapAudioModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.clap.modeling_clap import ClapProjectionLayer
 
 from .configuration_fgmm import DUAL_ENCODERS, FgmmConfig
+from .dual_pe_fgmm import PeAudioTower, PeProjection, PeTextEncoder, PeVideoTower
 from .dual_text_fgmm import ClapTextEncoder, ClipTextEncoder, Siglip2TextEncoder, SiglipTextEncoder
 from .dual_video_fgmm import ClipVideoEncoder, NaflexVideoEncoder, SiglipVideoEncoder
 from .layers_fgmm import RegionFeatures
@@ -26,8 +28,8 @@ class DualEncoder:
 
     Args:
         encoders: attribute of each modality's encoder.
-        projections: attribute of each modality's projection; none for encoders that end with theirs.
-        logit_scale: attribute of the logarithm of the logit scale.
+        projections: attributes of the projections, by the names of ours; none for encoders that end with theirs.
+        logit_scale: attribute of the logarithm of the logit scale; empty where logits are not taken over.
         logit_bias: attribute of the bias of the logits; empty without one.
         objective: that the published weights were trained with, by our name.
     """
@@ -42,6 +44,7 @@ class DualEncoder:
 SIGLIP = DualEncoder(
     encoders={"video": "vision_model", "text": "text_model"}, logit_bias="logit_bias", objective="siglip"
 )
+PE = {"logit_scale": "", "objective": "siglip"}
 LAYOUTS = {
     "clip": DualEncoder(
         encoders={"video": "vision_model", "text": "text_model"},
@@ -54,6 +57,26 @@ LAYOUTS = {
         encoders={"audio": "audio_model", "text": "text_model"},
         projections={"audio": "audio_projection", "text": "text_projection"},
         logit_scale="logit_scale_a",
+    ),
+    "pe_audio": DualEncoder(
+        encoders={"audio": "audio_encoder", "text": "text_model"},
+        projections={"audio.heads.0": "audio_head", "text.heads.0": "text_audio_head"},
+        **PE,
+    ),
+    "pe_video": DualEncoder(
+        encoders={"video": "video_encoder", "text": "text_model"},
+        projections={"video.heads.0": "video_head", "text.heads.0": "text_video_head"},
+        **PE,
+    ),
+    "pe_audio_video": DualEncoder(
+        encoders={"video": "video_model.video_encoder", "audio": "audio_model.audio_encoder", "text": "text_model"},
+        projections={
+            "video.heads.0": "video_model.video_head",
+            "audio.heads.0": "audio_model.audio_head",
+            "text.heads.0": "video_model.text_video_head",
+            "text.heads.1": "audio_model.text_audio_head",
+        },
+        **PE,
     ),
 }
 
@@ -127,6 +150,8 @@ VIDEO_AND_AUDIO_ENCODERS = {
     "siglip_vision_model": SiglipVideoEncoder,
     "siglip2_vision_model": NaflexVideoEncoder,
     "clap_audio_model": ClapAudioEncoder,
+    "pe_video_encoder": PeVideoTower,
+    "pe_audio_encoder": PeAudioTower,
 }
 TEXT_ENCODERS = {
     "clip_text_model": ClipTextEncoder,
@@ -143,6 +168,8 @@ def make_dual_encoder(modality: str, config: FgmmConfig) -> nn.Module:
         ValueError: when the modality's configuration is not of a dual encoder.
     """
     part = getattr(config, f"{modality}_config")
+    if modality == "text" and is_pe(config.dual_encoder):
+        return PeTextEncoder(config)
     encoders = TEXT_ENCODERS if modality == "text" else VIDEO_AND_AUDIO_ENCODERS
     if part.model_type not in encoders:
         raise ValueError(
@@ -154,6 +181,8 @@ def make_dual_encoder(modality: str, config: FgmmConfig) -> nn.Module:
 def make_dual_projection(modality: str, config: FgmmConfig) -> nn.Module:
     """The projection of one modality of the configuration's dual encoder, with random weights."""
     part = getattr(config, f"{modality}_config")
+    if is_pe(config.dual_encoder):
+        return PeProjection(modality, config)
     if config.dual_encoder == "clip":
         return nn.Linear(part.hidden_size, config.projection_dim, bias=False)
     return ClapProjectionLayer(part) if config.dual_encoder == "clap" else nn.Identity()
@@ -174,6 +203,8 @@ def describe_dual_encoder(config: PreTrainedConfig) -> dict:
             f"{kind} is none of the dual encoders that can be taken whole, {', '.join(DUAL_ENCODERS)}; "
             "FgmmModel.from_encoders takes single encoders."
         )
+    if is_pe(kind):
+        return describe_pe(config)
     pads = kind in ("siglip", "siglip2")
     return {
         "dual_encoder": kind,
@@ -181,6 +212,29 @@ def describe_dual_encoder(config: PreTrainedConfig) -> dict:
         "projection_dim": config.vision_config.hidden_size if pads else config.projection_dim,
         "text_padding_side": "right" if pads else None,
         **{f"{modality}_config": copy.deepcopy(config) for modality in DUAL_ENCODERS[kind]},
+    }
+
+
+def is_pe(kind: str) -> bool:
+    """Whether a model type is one of PE-AV's."""
+    return kind.startswith("pe_")
+
+
+def describe_pe(config: PreTrainedConfig) -> dict:
+    """As [`describe_dual_encoder`], of PE-AV, whose configurations of encoders lie in others."""
+    kind = config.model_type
+    encoders = config.audio_video_config if kind == "pe_audio_video" else config
+    width = config.text_config.hidden_size
+    return {
+        "dual_encoder": kind,
+        "objective": LAYOUTS[kind].objective,
+        "projection_dim": 3 * width if kind == "pe_audio_video" else width,
+        **{
+            f"{modality}_config": copy.deepcopy(
+                getattr(config if modality == "text" else encoders, f"{modality}_config")
+            )
+            for modality in DUAL_ENCODERS[kind]
+        },
     }
 
 
@@ -196,9 +250,11 @@ def load_dual_weights(model: PreTrainedModel, source: PreTrainedModel) -> None:
     """
     layout = LAYOUTS[source.config.model_type]
     for modality, name in layout.encoders.items():
-        model.encoders[modality].model.load_state_dict(getattr(source, name).state_dict())
-    for modality, name in layout.projections.items():
-        model.projections[modality].load_state_dict(getattr(source, name).state_dict())
+        model.encoders[modality].model.load_state_dict(source.get_submodule(name).state_dict())
+    for own, name in layout.projections.items():
+        model.projections.get_submodule(own).load_state_dict(source.get_submodule(name).state_dict())
+    if not layout.logit_scale:
+        return
     objective = model.get_objective("text", next(name for name in layout.encoders if name != "text"))
     bias = getattr(source, layout.logit_bias).squeeze() if layout.logit_bias else None
     set_pooled_scale(objective, getattr(source, layout.logit_scale).squeeze(), bias)

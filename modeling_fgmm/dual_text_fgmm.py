@@ -25,8 +25,12 @@ class DualTextEncoder(nn.Module):
         super().__init__()
         self.config = config.text_config
         self.padding_side = config.text_padding_side
-        self.model = self.model_class._from_config(self.config)
+        self.model = self.build()
         self.out_channels = self.config.hidden_size
+
+    def build(self) -> nn.Module:
+        """transformers' encoder with random weights."""
+        return self.model_class._from_config(self.config)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.model.get_input_embeddings()

@@ -188,7 +188,7 @@ def make_dual_config(
     modalities = [name for name in ("video", "audio", "text") if name in (*own, *encoders)]
     check_encoders(encoders, frozen, modalities)
     named = not isinstance(dual_encoder, PreTrainedConfig)
-    if named and described["text_padding_side"] and not is_siglip_tokenizer(dual_encoder):
+    if named and described.get("text_padding_side") and not is_siglip_tokenizer(dual_encoder):
         # Configurations of SigLIP 2 have the padding of SigLIP, which is not that of their tokenizer.
         tokenizer = AutoTokenizer.from_pretrained(dual_encoder)
         described["text_padding_side"] = tokenizer.padding_side

@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from .layers_fgmm import RegionFeatures, WordFeatures
+from .layers_fgmm import RegionFeatures, WordFeatures, join_rows
 from .text_fgmm import encode_each_caption, max_over_spans
 
 # Whisper's feature extractor clips log-mel values so far below the loudest of a sound; the second is digital silence.
@@ -240,14 +240,7 @@ class TransformersAudioEncoder(nn.Module):
         rows = [(lengths == length).nonzero().squeeze(1) for length in lengths.unique().tolist()]
         outputs = [encode(waveforms[own, : int(lengths[own[0]])]) for own in rows]
         features = join_rows(rows, [output.last_hidden_state for output in outputs])
-        recorded = {
-            name: tuple(
-                join_rows(rows, list(parts)) for parts in zip(*(output[name] for output in outputs), strict=True)
-            )
-            for name in ("hidden_states", "attentions")
-            if outputs[0].get(name) is not None
-        }
-        return RegionFeatures(features, (1, features.shape[1]), **recorded)
+        return RegionFeatures(features, (1, features.shape[1]), **join_states(rows, outputs))
 
     def sound_lengths(self, mask: torch.Tensor) -> torch.Tensor:
         """Samples of each sound, at least as many as the first region needs: mask (B, S) -> (B,)."""
@@ -355,21 +348,18 @@ def check_frames(
         )
 
 
-def join_rows(rows: list[torch.Tensor], parts: list[torch.Tensor]) -> torch.Tensor:
-    """Puts the rows of parts of a batch in their places.
+def join_states(rows: list[torch.Tensor], outputs: list) -> dict[str, tuple[torch.Tensor, ...]]:
+    """The hidden states and attentions of parts of a batch, where they were asked for, as in [`join_rows`].
 
     Args:
         rows: (b,) of each part, the places of its rows.
-        parts: (b, ...) each, with sizes of their own in the other dimensions.
-
-    Returns:
-        (B, ...) with the largest of these sizes, 0 where a part is smaller.
+        outputs: of an encoder of transformers, of each part.
     """
-    sizes = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
-    joined = parts[0].new_zeros(sum(map(len, rows)), *sizes)
-    for places, part in zip(rows, parts, strict=True):
-        joined[(places, *(slice(size) for size in part.shape[1:]))] = part
-    return joined
+    return {
+        name: tuple(join_rows(rows, list(parts)) for parts in zip(*(output[name] for output in outputs), strict=True))
+        for name in ("hidden_states", "attentions")
+        if outputs[0].get(name) is not None
+    }
 
 
 def check_text_length(input_ids: torch.Tensor, config: PreTrainedConfig) -> None:

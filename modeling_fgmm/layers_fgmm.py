@@ -116,6 +116,23 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor, dim: int) -> torch.Ten
     return (values * mask).sum(dim) / mask.sum(dim).clamp(min=1)
 
 
+def join_rows(rows: list[torch.Tensor], parts: list[torch.Tensor]) -> torch.Tensor:
+    """Puts the rows of parts of a batch in their places.
+
+    Args:
+        rows: (b,) of each part, the places of its rows.
+        parts: (b, ...) each, with sizes of their own in the other dimensions.
+
+    Returns:
+        (B, ...) with the largest of these sizes, 0 where a part is smaller.
+    """
+    sizes = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
+    joined = parts[0].new_zeros(sum(map(len, rows)), *sizes)
+    for places, part in zip(rows, parts, strict=True):
+        joined[(places, *(slice(size) for size in part.shape[1:]))] = part
+    return joined
+
+
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Puts a module into evaluation mode; afterwards every submodule is in its former mode again."""

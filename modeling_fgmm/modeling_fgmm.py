@@ -121,7 +121,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
 
         Args:
             dual_encoder: a name on the Hub, a folder, or a configuration (for random weights), of CLIP, SigLIP, SigLIP
-                2 or CLAP.
+                2, CLAP or PE-AV.
             video, audio: an encoder of the modality that the dual encoder lacks, as in [`~FgmmModel.from_encoders`];
                 its projection is new, and trained onto the dual encoder's space.
             frozen: the encoders that are not trained, one or several of `"video"`, `"audio"`, `"text"`.
@@ -155,7 +155,10 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
                 self.encoders[name].model.load_state_dict(loaded.state_dict())
 
     def freeze(self) -> None:
-        """Turns the gradients of frozen encoders off."""
+        """Turns the gradients of frozen encoders off, and of what no gradient ever reaches."""
+        for encoder in self.encoders.values():
+            for module in getattr(encoder, "constant_modules", list)():
+                module.requires_grad_(False)
         for name in self.config.frozen:
             self.encoders[name].requires_grad_(False)
 

@@ -12,6 +12,7 @@ from transformers import (
     AutoFeatureExtractor,
     AutoTokenizer,
     ClapFeatureExtractor,
+    PeAudioFeatureExtractor,
     PreTrainedConfig,
     PreTrainedTokenizerFast,
     Wav2Vec2FeatureExtractor,
@@ -29,7 +30,13 @@ MAX_PIXEL = 255
 # Feature extractors of the supported audio encoders, by name.
 FEATURE_EXTRACTORS = {
     extractor.__name__: extractor
-    for extractor in (ASTFeatureExtractor, ClapFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor)
+    for extractor in (
+        ASTFeatureExtractor,
+        ClapFeatureExtractor,
+        PeAudioFeatureExtractor,
+        Wav2Vec2FeatureExtractor,
+        WhisperFeatureExtractor,
+    )
 }
 # Window and hop of Kaldi's spectrogram frames, which the Audio Spectrogram Transformer takes, seconds.
 KALDI_WINDOW, KALDI_HOP = 0.025, 0.010
@@ -184,6 +191,8 @@ class FgmmEncoderFeatureExtractor(WaveformFeatureExtractor):
             surplus = max(0, len(waveform) - self.wrapped.nb_max_samples)
             waveform = waveform[surplus // 2 : len(waveform) - (surplus - surplus // 2)]
         values = self.wrapped(waveform.numpy(), sampling_rate=rate, return_tensors="pt")[name][0]
+        if isinstance(self.wrapped, PeAudioFeatureExtractor):  # (channels, samples)
+            return values[0], values.shape[1]
         if isinstance(self.wrapped, ClapFeatureExtractor):  # (spectrograms, frames, mel bands), side by side
             return values.transpose(0, 1).flatten(1), 1 + len(waveform) // self.wrapped.hop_length
         if is_kaldi:
@@ -240,6 +249,10 @@ def make_feature_extractor(encoder: str | PreTrainedConfig | None) -> WaveformFe
         truncation = "fusion" if config.enable_fusion else "rand_trunc"
         sizes = {"feature_size": config.num_mel_bins, "truncation": truncation}
         return FgmmEncoderFeatureExtractor("ClapFeatureExtractor", **sizes)
+    if config.model_type.startswith("pe_audio"):
+        config = getattr(config, "audio_config", config)
+        ratios = config.dac_config.downsampling_ratios
+        return FgmmEncoderFeatureExtractor("PeAudioFeatureExtractor", hop_length=math.prod(ratios))
     if config.model_type == "whisper":
         defaults = WhisperFeatureExtractor()
         seconds = 2 * config.max_source_positions * defaults.hop_length // defaults.sampling_rate
@@ -265,11 +278,10 @@ def make_dual_processors(
             dual encoder lacks.
     """
     config = load_encoder_config(dual_encoder)
-    video_processor = (
-        make_video_processor(dual_encoder, resize_backend="pillow")
-        if hasattr(config, "vision_config")
-        else make_video_processor(video)
-    )
+    if hasattr(config, "vision_config"):  # with an image processor, which resizes by Pillow
+        video_processor = make_video_processor(dual_encoder, resize_backend="pillow")
+    else:
+        video_processor = make_video_processor(dual_encoder if hasattr(config, "video_config") else video)
     has_audio = hasattr(config, "audio_config")
     return video_processor, make_feature_extractor(dual_encoder if has_audio else audio)
 

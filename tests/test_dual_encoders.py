@@ -14,15 +14,28 @@ from peft import LoraConfig, get_peft_model
 from tiny_dual_encoders import (
     CONFIGS,
     LOGIT_SCALE,
+    PE_AUDIO,
+    PE_ENCODER,
+    PE_HOP,
+    PE_TEXT,
+    PE_VIDEO,
     WITH_IMAGES,
     WITH_SOUNDS,
     Reference,
     make_images,
     make_waves,
 )
-from transformers import AutoModel, AutoProcessor
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    PeAudioFrameLevelModel,
+    PeAudioVideoConfig,
+    PeAudioVideoEncoderConfig,
+    PeAudioVideoModel,
+)
 
 from modeling_fgmm import FgmmModel
+from modeling_fgmm.dual_encoders_fgmm import load_dual_weights
 from processing_fgmm import FgmmProcessor
 
 EXACT = {"atol": 1e-5, "rtol": 1e-5}
@@ -59,11 +72,12 @@ def check_equal(model, processor, reference):
     output = model(**inputs)
     key = "audio" if name in WITH_SOUNDS else "video"
     theirs = expected.audio_embeds if name in WITH_SOUNDS else expected.image_embeds
-    logits = expected.logits_per_audio if name in WITH_SOUNDS else expected.logits_per_image
     assert theirs.var(0).max() > 1e-4 and expected.text_embeds.var(0).max() > 1e-4  # else equality says nothing
     torch.testing.assert_close(output[f"{key}_embeds"], theirs, **EXACT)
     torch.testing.assert_close(output.text_embeds, expected.text_embeds, **EXACT)
-    torch.testing.assert_close(output[f"logits_per_{key}"], logits, **EXACT)
+    if name != "pe_audio":  # whose logits are of vectors that are not normalised
+        logits = expected.logits_per_audio if name in WITH_SOUNDS else expected.logits_per_image
+        torch.testing.assert_close(output[f"logits_per_{key}"], logits, **EXACT)
     for row, item in enumerate(items):
         alone = model(**process(processor, name, [item], CAPTIONS[row : row + 1]))
         torch.testing.assert_close(alone[f"{key}_embeds"][0], theirs[row], **EXACT)
@@ -75,7 +89,7 @@ def test_embeddings_and_logits_are_those_of_transformers(taken, name):
     check_equal(*taken[name])
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip2", "clap_fused"])
+@pytest.mark.parametrize("name", ["clip", "siglip2", "clap_fused", "pe_audio"])
 def test_a_saved_model_is_still_exact(taken, name, tmp_path):
     model, processor, reference = taken[name]
     model.save_pretrained(tmp_path)
@@ -85,7 +99,14 @@ def test_a_saved_model_is_still_exact(taken, name, tmp_path):
 
 LOAD_FROM_HUB = """
 import sys, torch
-from transformers import AutoModel, AutoProcessor
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    PeAudioFrameLevelModel,
+    PeAudioVideoConfig,
+    PeAudioVideoEncoderConfig,
+    PeAudioVideoModel,
+)
 inputs = torch.load("inputs.pt", weights_only=False)
 for name, values in inputs.items():
     model = AutoModel.from_pretrained(f"org/{name}", trust_remote_code=True)
@@ -204,6 +225,8 @@ def test_phrases_are_means_of_words_in_the_shared_space(taken):
         words = words[first:last]
         if name.startswith("siglip"):
             expected = tower.head(words).mean(0)
+        elif name == "pe_audio":
+            expected = own.text_audio_head(words.mean(0))
         elif name == "clip":
             expected = own.text_projection(words).mean(0)
         else:
@@ -242,6 +265,43 @@ def test_frames_of_any_aspect_ratio_do_not_depend_on_their_batch(taken):
         taken["clip"][0].get_video_features(torch.zeros(1, 1, 3, 32, 32), video_sizes=torch.tensor([[32, 32]]))
 
 
+@torch.no_grad()
+def test_cosines_of_three_modalities_are_half_of_those_of_pe_av():
+    """Each pair by its own heads; PE-AV's own cosines are those of its vectors, normalised."""
+    torch.manual_seed(0)
+    encoders = PeAudioVideoEncoderConfig(**PE_ENCODER, audio_config=PE_AUDIO, video_config=PE_VIDEO)
+    reference = PeAudioVideoModel(PeAudioVideoConfig(text_config=PE_TEXT, audio_video_config=encoders)).eval()
+    model = FgmmModel.from_dual_encoder(reference.config)
+    load_dual_weights(model, reference)
+    texts = {"input_ids": torch.randint(5, 119, (2, 6)), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
+    texts["attention_mask"][1, 4:] = 0
+    waves, clips = torch.randn(2, 4 * PE_HOP), torch.randn(2, 3, 3, 32, 32)
+    expected = reference(**texts, input_values=waves.unsqueeze(1), pixel_values_videos=clips)
+    output = model(**texts, input_features=waves, pixel_values_videos=clips)
+    ours = {"video": output.video_embeds, "audio": output.audio_embeds, "text": output.text_embeds}
+    for first, second, names in (
+        ("video", "text", ("video_embeds", "text_video_embeds")),
+        ("audio", "text", ("audio_embeds", "text_audio_embeds")),
+        ("audio", "video", ("audio_embeds", "video_embeds")),
+    ):
+        left, right = (torch.nn.functional.normalize(expected[name], dim=-1) for name in names)
+        torch.testing.assert_close(ours[first] @ ours[second].T, left @ right.T / 2, **EXACT)
+    assert output.video_output.grid == (3, 1, 1) and output.audio_output.grid == (1, 4)
+
+
+@torch.no_grad()
+def test_regions_of_pe_audio_are_those_of_its_model_of_frames(taken, dual_at):
+    model, processor, reference = taken["pe_audio"]
+    frames = PeAudioFrameLevelModel.from_pretrained(dual_at["pe_audio"]).eval()
+    waves = make_waves()
+    output = model.get_audio_features(**processor(audio=[*waves, None], sampling_rate=48000))
+    assert output.region_mask.sum(1).tolist() == [17, 49, 50, 0]
+    for row, inputs in enumerate(reference.media(waves)):
+        expected = frames(**reference.texts(CAPTIONS), **inputs).audio_embeds[0]
+        kept = output.region_mask[row]
+        torch.testing.assert_close(output.regions[row, kept], torch.nn.functional.normalize(expected, dim=-1), **EXACT)
+
+
 # Training
 
 
@@ -254,7 +314,11 @@ def test_the_fine_objective_trains_all_weights_from_the_published_ones(dual_at, 
     model.train().gradient_checkpointing_enable()
     model(**inputs, return_loss=True).loss.backward()
     without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
-    assert without == []
+    # Through its codec PE-AV passes no gradients.
+    assert all(name == "pe_audio" and ("dac_encoder" in key or "bottleneck" in key) for key in without)
+    assert all(not parameter.requires_grad for key, parameter in model.named_parameters() if key in without)
+    if name == "pe_audio":
+        return
     objective = model.objectives["text_audio" if name in WITH_SOUNDS else "text_video"]
     assert objective.coarse_logit_scale.item() == LOGIT_SCALE
 

@@ -64,7 +64,7 @@ def test_blocks_of_stages_are_counted_one_after_the_other():
     assert factors[f"{tower}.batch_norm.weight"] == factors[f"{tower}.patch_embed.proj.weight"]
 
 
-@pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "clap", "clap_fused"])
+@pytest.mark.parametrize("name", ["clip", "siglip", "siglip2", "clap", "clap_fused", "pe_audio"])
 def test_adapters_of_all_linear_layers_are_trained_and_merged(name):
     torch.manual_seed(0)
     model = FgmmModel.from_dual_encoder(CONFIGS[name], objective="fine")
@@ -97,6 +97,8 @@ def make_dual_inputs(name) -> dict[str, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     text = {"input_ids": torch.randint(5, 119, (3, 6), generator=generator)}
     text["input_ids"][:, -1] = 3  # the end of CLIP's texts
+    if name == "pe_audio":
+        return {**text, "input_features": torch.randn(3, 2000, generator=generator)}
     if name.startswith("clap"):
         features = torch.randn(3, 101, 64 if name == "clap_fused" else 16, generator=generator)
         return {**text, "input_features": features}

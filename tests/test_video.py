@@ -40,6 +40,25 @@ def test_an_image_is_repeated_where_padding_in_time_is_zero():
     assert video_encoder(temporal_padding="zeros", frame_by_frame=True)(image).grid[0] == 1
 
 
+@pytest.mark.parametrize("frames", [4, 8, 32, 48])
+def test_an_image_beside_clips_of_any_length_has_the_features_that_it_has_alone(frames):
+    """Where padding in time is zero; the item's embedding is the mean over the regions of the mask."""
+    encoder = video_encoder(temporal_padding="zeros").eval()
+    clip, image = torch.randn(1, frames, 3, 32, 32), torch.randn(1, 1, 3, 32, 32)
+    with torch.no_grad():
+        alone = [encoder(clip), encoder(image)]
+        together = encoder(torch.cat([clip, image.expand(-1, frames, -1, -1, -1)]), output_hidden_states=True)
+    assert together.grid[0] == max(part.grid[0] for part in alone)
+    mask = torch.ones(together.features.shape[:2], dtype=torch.bool) if together.mask is None else together.mask
+    assert (together.mask is None) == (alone[0].grid == alone[1].grid)
+    for row, part in enumerate(alone):
+        assert torch.allclose(together.features[row, mask[row]], part.features[0], atol=1e-5)
+        assert (together.features[row, ~mask[row]] == 0).all()
+    assert all(len(states) == 2 for states in together.hidden_states)
+    only = encoder(image.expand(2, frames, -1, -1, -1))
+    assert only.mask is None and torch.allclose(only.features[:1], alone[1].features, atol=1e-5)
+
+
 def test_full_width_has_the_published_channels():
     with torch.device("meta"):
         encoder = FgmmVideoEncoder(FgmmVideoConfig())

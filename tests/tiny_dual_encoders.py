@@ -3,14 +3,17 @@
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from helpers import TEXTS
 from PIL import Image
 from tiny_encoders import CLIP_TEXT, PICTURE, SIZES, WORDS, make_picture_processor
 from tokenizers import Tokenizer, models, normalizers, processors, trainers
 from transformers import (
+    AutoFeatureExtractor,
     AutoModel,
     AutoTokenizer,
     ClapConfig,
@@ -18,11 +21,17 @@ from transformers import (
     ClapModel,
     CLIPConfig,
     CLIPModel,
+    PeAudioConfig,
+    PeAudioEncoderConfig,
+    PeAudioFeatureExtractor,
+    PeAudioModel,
+    PeVideoEncoderConfig,
     PreTrainedTokenizerFast,
     Siglip2Config,
     Siglip2Model,
     SiglipConfig,
     SiglipModel,
+    ViTConfig,
 )
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 from transformers.models.siglip2.tokenization_siglip2 import Siglip2Tokenizer
@@ -47,15 +56,26 @@ CONFIGS = {
         projection_dim=12,
     ),
 }
+PE_ENCODER = {**SIZES, "head_dim": 16}
+PE_TEXT = {"model_type": "modernbert", **SIZES, **WORDS, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+PE_TEXT |= {"cls_token_id": 2, "sep_token_id": 3, "max_position_embeddings": 64}
+PE_HOP = 960
+PE_AUDIO = PeAudioEncoderConfig(
+    **PE_ENCODER, dac_config={"encoder_hidden_size": 4, "downsampling_ratios": [8, 10, 12], "codebook_dim": 8}
+)
+CONFIGS["pe_audio"] = PeAudioConfig(text_config=PE_TEXT, audio_config=PE_AUDIO)
+# Its vision transformer is timm's, which is not needed here: another classifier of images takes its place.
+PE_VIDEO = PeVideoEncoderConfig(**PE_ENCODER, vision_config=ViTConfig(**SIZES, **PICTURE, num_labels=10))
 MODELS = {
     "clip": CLIPModel,
     "siglip": SiglipModel,
     "siglip2": Siglip2Model,
     "clap": ClapModel,
     "clap_fused": ClapModel,
+    "pe_audio": PeAudioModel,
 }
 WITH_IMAGES = ("clip", "siglip", "siglip2")
-WITH_SOUNDS = ("clap", "clap_fused")
+WITH_SOUNDS = ("clap", "clap_fused", "pe_audio")
 
 
 def train_byte_pairs(texts: list[str]) -> Siglip2Tokenizer:
@@ -81,8 +101,8 @@ def save_dual_encoder(name: str, folder: Path, tokenizer: PreTrainedTokenizerFas
                 value.fill_(LOGIT_BIAS if "bias" in parameter else LOGIT_SCALE)
             elif value.ndim == 1:  # biases of 0 and scales of 1 hide mistakes
                 value.add_(0.2 * torch.randn_like(value))
-            elif name == "clap_fused":  # else all sounds are nearly one
-                value.mul_(2)
+            else:  # where they are small all items are nearly one
+                value.mul_(5 if name == "pe_audio" else 2)
     model.save_pretrained(folder)
     if name == "siglip2":  # pads on the left, with id 0, of which its configuration says neither
         tokenizer = train_byte_pairs(TEXTS)
@@ -94,6 +114,8 @@ def save_dual_encoder(name: str, folder: Path, tokenizer: PreTrainedTokenizerFas
         make_picture_processor(name).save_pretrained(folder)
     elif name == "siglip2":
         Siglip2ImageProcessorPil(patch_size=8, max_num_patches=16).save_pretrained(folder)
+    elif name == "pe_audio":
+        PeAudioFeatureExtractor(hop_length=PE_HOP).save_pretrained(folder)
     else:
         truncation = "fusion" if name == "clap_fused" else "rand_trunc"
         ClapFeatureExtractor(feature_size=16, max_length_s=1, truncation=truncation).save_pretrained(folder)
@@ -119,17 +141,26 @@ class Reference:
     def media(self, items: list) -> dict[str, torch.Tensor]:
         """Inputs of images or of sounds (S,) at 48 kHz, by the dual encoder's own processor."""
         if self.name in WITH_SOUNDS:
-            extractor = ClapFeatureExtractor.from_pretrained(self.folder)
+            extractor = AutoFeatureExtractor.from_pretrained(self.folder)
             made = [extractor(item, sampling_rate=48000, return_tensors="pt") for item in items]
-            return {key: torch.cat([one[key] for one in made]) for key in ("input_features", "is_longer")}
+            if self.name == "pe_audio":  # of lengths of their own
+                return made
+            return {key: torch.cat([one[key] for one in made]) for key in made[0]}
         kind = Siglip2ImageProcessorPil if self.name == "siglip2" else type(make_picture_processor(self.name))
         made = [kind.from_pretrained(self.folder)(item) for item in items]
         return {key: torch.as_tensor(np.concatenate([np.asarray(one[key]) for one in made])) for key in made[0]}
 
     @torch.no_grad()
     def __call__(self, items: list, texts: list[str]):
-        """The output of transformers' class."""
-        return self.model(**self.texts(texts), **self.media(items))
+        """The output of transformers' class, with normalised embeddings."""
+        media = self.media(items)
+        if self.name != "pe_audio":
+            return self.model(**self.texts(texts), **media)
+        outputs = [self.model(**self.texts(texts), **one) for one in media]
+        return SimpleNamespace(
+            audio_embeds=F.normalize(torch.cat([output.audio_embeds for output in outputs]), dim=-1),
+            text_embeds=F.normalize(outputs[0].text_audio_embeds, dim=-1),
+        )
 
 
 def make_images() -> list[Image.Image]:

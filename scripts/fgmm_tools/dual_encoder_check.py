@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from transformers import AutoModel, AutoProcessor
 
 from modeling_fgmm import FgmmModel
+from modeling_fgmm.dual_encoders_fgmm import is_pe
 from processing_fgmm.media_fgmm import read_waveform
 from processing_fgmm.pictures_fgmm import read_image
 
@@ -29,7 +31,8 @@ def compare_with_transformers(
 
     Returns:
         for "images" and "sounds", where they are given, the differences of their "embeddings", those of "texts", and
-        of "cosines" and "logits", these divided by the logit scale.
+        of "cosines" and "logits", these divided by the logit scale. Of PE-AV cosines alone, for its logits are of
+        vectors that are not normalised.
 
     Raises:
         UserError: when the model cannot be loaded, is an fgmm model, or has no encoder of given files.
@@ -40,6 +43,8 @@ def compare_with_transformers(
     for modality, noun, files in (("video", "images", images), ("audio", "sounds", sounds)):
         if files and modality not in model.config.dual_modalities:
             raise UserError(f"{name!r} has no encoder of {noun}.")
+    if images and is_pe(model.config.dual_encoder):
+        raise UserError("PE-AV is compared on sounds alone, for its own processor takes videos; leave --images out.")
     try:
         their_processor = AutoProcessor.from_pretrained(name)
     except (ImportError, OSError, ValueError) as error:
@@ -79,14 +84,19 @@ def compare(model: FgmmModel, ours: dict, theirs, media: list[dict], their_proce
     if model.config.text_padding_side:  # which it was trained to attend to
         text.pop("attention_mask", None)
     outputs = [theirs(**text, **inputs) for inputs in media]
+    cosines = output[f"{key}_embeds"] @ output.text_embeds.T
+    if is_pe(model.config.dual_encoder):
+        embeds = F.normalize(torch.cat([one.audio_embeds for one in outputs]), dim=-1)
+        their_cosines = embeds @ F.normalize(outputs[0].text_audio_embeds, dim=-1).T
+        factor = 2 if model.config.dual_encoder == "pe_audio_video" else 1  # see dual_pe_fgmm
+        return {"cosines": largest(factor * cosines - their_cosines)}
     embeds = torch.cat([one["audio_embeds" if key == "audio" else "image_embeds"] for one in outputs])
     logits = torch.cat([one["logits_per_audio" if key == "audio" else "logits_per_image"] for one in outputs])
-    scale = model.get_objective("text", key).scale()
-    text_embeds = outputs[0].text_embeds
+    text_embeds, scale = outputs[0].text_embeds, model.get_objective("text", key).scale()
     return {
         "embeddings": largest(output[f"{key}_embeds"] - embeds),
         "texts": largest(output.text_embeds - text_embeds),
-        "cosines": largest(output[f"{key}_embeds"] @ output.text_embeds.T - embeds @ text_embeds.T),
+        "cosines": largest(cosines - embeds @ text_embeds.T),
         "logits": largest((output[f"logits_per_{key}"] - logits) / scale),
     }
 

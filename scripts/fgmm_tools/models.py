@@ -72,6 +72,8 @@ def explain_failure(name: str, error: Exception) -> str:
     """Why a model cannot be loaded, and what to do."""
     if type(error) is ValueError:  # its configuration is refused, by a sentence
         return f"The model {name!r} cannot be loaded: {str(error).splitlines()[0].rstrip('.')}."
+    if isinstance(error, ImportError):
+        return f"The model {name!r} cannot be loaded: {' '.join(str(error).split()).rstrip('.')}."
     cause = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
     return (
         f"The model {name!r} cannot be loaded ({cause}); its files are damaged or incomplete: save or download it once "
