@@ -10,7 +10,7 @@ from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from .audio_fgmm import FgmmAudioEncoder
 from .configuration_fgmm import DUAL_ENCODERS, FgmmConfig, check_options
-from .dual_encoders_fgmm import describe_dual_encoder, make_dual_encoder, make_dual_projection
+from .dual_encoders_fgmm import ClapAudioEncoder, describe_dual_encoder, make_dual_encoder, make_dual_projection
 from .hf_encoders_fgmm import TransformersAudioEncoder, TransformersTextEncoder, TransformersVideoEncoder
 from .layers_fgmm import RegionFeatures, evaluation_mode
 from .text_fgmm import FgmmTextEncoder
@@ -34,6 +34,8 @@ def make_encoder(modality: str, config: FgmmConfig) -> nn.Module:
     part = getattr(config, f"{modality}_config")
     if part.model_type in OWN_ENCODERS:
         return OWN_ENCODERS[part.model_type](part)
+    if part.model_type == "clap_audio_model":
+        return ClapAudioEncoder(part)
     if modality == "audio":
         return TransformersAudioEncoder(part, config.audio_padding_value)
     return {"video": TransformersVideoEncoder, "text": TransformersTextEncoder}[modality](part)

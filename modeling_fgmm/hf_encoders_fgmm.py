@@ -10,6 +10,7 @@ from torch import nn
 from transformers import (
     MODEL_MAPPING,
     AutoModel,
+    ClapModel,
     PreTrainedConfig,
     PreTrainedModel,
     WhisperModel,
@@ -67,6 +68,8 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 def load_encoder(name: str, config: PreTrainedConfig) -> PreTrainedModel:
     """An encoder of transformers with the weights of a folder or of the Hub, in float32."""
+    if config.model_type == "clap_audio_model":  # which AutoModel does not load alone
+        return ClapModel.from_pretrained(name, dtype=torch.float32).audio_model
     if is_whisper(config):
         return remove_unused_modules(WhisperModel.from_pretrained(name, config=config, dtype=torch.float32).encoder)
     return remove_unused_modules(AutoModel.from_pretrained(name, config=config, dtype=torch.float32))

@@ -117,13 +117,15 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
 
         Its pooled embeddings, and with its default objective its logits, are those of transformers; the embedding of a
         video is the normalised mean of its frames'. Regions and phrases are its patches and words in the same space,
-        see `dual_encoders_fgmm`, and `objective="fine"` trains them.
+        see `dual_encoders_fgmm`, and `objective="fine"` trains them. Of PE-AV the directions of embeddings are taken
+        over, see `dual_pe_fgmm`: its logits are of vectors that are not normalised.
 
         Args:
             dual_encoder: a name on the Hub, a folder, or a configuration (for random weights), of CLIP, SigLIP, SigLIP
                 2, CLAP or PE-AV.
             video, audio: an encoder of the modality that the dual encoder lacks, as in [`~FgmmModel.from_encoders`];
-                its projection is new, and trained onto the dual encoder's space.
+                its projection is new, and trained onto the dual encoder's space. So CLIP with the sounds of CLAP has
+                CLIP's text encoder alone, for a text has one embedding, which all indexes need.
             frozen: the encoders that are not trained, one or several of `"video"`, `"audio"`, `"text"`.
             **config_kwargs: of [`FgmmConfig`]; `objective` is by default the one that the weights were trained with.
 
