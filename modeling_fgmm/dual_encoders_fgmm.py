@@ -225,17 +225,16 @@ def describe_pe(config: PreTrainedConfig) -> dict:
     kind = config.model_type
     encoders = config.audio_video_config if kind == "pe_audio_video" else config
     width = config.text_config.hidden_size
-    return {
+    described = {
         "dual_encoder": kind,
         "objective": LAYOUTS[kind].objective,
         "projection_dim": 3 * width if kind == "pe_audio_video" else width,
-        **{
-            f"{modality}_config": copy.deepcopy(
-                getattr(config if modality == "text" else encoders, f"{modality}_config")
-            )
-            for modality in DUAL_ENCODERS[kind]
-        },
     }
+    for modality in DUAL_ENCODERS[kind]:
+        part = copy.deepcopy(getattr(config if modality == "text" else encoders, f"{modality}_config"))
+        part.name_or_path = config.name_or_path
+        described[f"{modality}_config"] = part
+    return described
 
 
 @torch.no_grad()

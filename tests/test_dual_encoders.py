@@ -34,6 +34,7 @@ from transformers import (
     PeAudioVideoModel,
 )
 
+from fgmm_tools.publishing.origins import list_sources
 from modeling_fgmm import FgmmModel
 from modeling_fgmm.dual_encoders_fgmm import load_dual_weights
 from processing_fgmm import FgmmProcessor
@@ -174,6 +175,12 @@ def test_silent_items_and_candidate_captions_change_nothing_else(taken):
     assert (output.audio_embeds[1] == 0).all() and (output.text_embeds[1] == 0).all()
     captions = output.text_output.caption_embeds[[0, 0, 2], [0, 1, 0]]
     torch.testing.assert_close(captions, expected.text_embeds, **EXACT)
+
+
+def test_the_origin_of_the_weights_is_saved(taken, dual_at, tmp_path):
+    for name, (model, _, _) in taken.items():
+        model.save_pretrained(tmp_path / name)
+        assert list_sources(tmp_path / name) == [str(dual_at[name])] * len(model.config.modalities)
 
 
 # Regions and phrases are what the published weights make of a single patch or word

@@ -109,12 +109,10 @@ def add_adapters(model: FgmmPreTrainedModel, rank: int) -> None:
         rank: of the adapters (r).
 
     Raises:
-        UserError: when peft is not installed, or there is no layer to adapt.
+        UserError: when there is no layer to adapt.
     """
-    try:
-        from peft import LoraConfig, inject_adapter_in_model
-    except ImportError as error:
-        raise UserError("lora_rank needs the extra lora (pip install 'fgmm[lora]').") from error
+    from peft import LoraConfig, inject_adapter_in_model  # of an extra
+
     targets = [
         f"encoders.{modality}.model.{name}"
         for modality, encoder in model.encoders.items()
