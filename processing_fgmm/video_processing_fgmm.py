@@ -63,7 +63,6 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         do_normalize, image_mean, image_std: whether rescaled pixels are normalised, with one value for each channel.
     """
 
-    model_input_names = ["pixel_values_videos", "video_mask", "video_sizes"]
     valid_kwargs = FgmmVideoProcessorKwargs
 
     def __init__(
@@ -95,6 +94,10 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         self.do_normalize = do_normalize
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["pixel_values_videos", "video_mask", *(["video_sizes"] if self.max_num_patches else [])]
 
     def __call__(self, videos, **kwargs) -> BatchFeature:
         return self.preprocess(videos, **kwargs)

@@ -258,6 +258,7 @@ def test_frames_of_any_aspect_ratio_do_not_depend_on_their_batch(taken):
     images = make_images()
     together = processor(images=images)
     assert len({tuple(size) for size in together["video_sizes"].tolist()}) == 3
+    assert together.keys() <= set(processor.model_input_names)
     with torch.no_grad():
         output = model.get_video_features(**together)
         for row, image in enumerate(images):
