@@ -98,7 +98,11 @@ def save_dual_encoder(name: str, folder: Path, tokenizer: PreTrainedTokenizerFas
     with torch.no_grad():
         for parameter, value in model.named_parameters():
             if parameter.startswith("logit_"):
-                value.fill_(LOGIT_BIAS if "bias" in parameter else LOGIT_SCALE)
+                values = {
+                    "logit_bias": LOGIT_BIAS,
+                    "logit_scale_t": -1.0,
+                }  # the second scale of CLAP is not that of audio
+                value.fill_(values.get(parameter, LOGIT_SCALE))
             elif value.ndim == 1:  # biases of 0 and scales of 1 hide mistakes
                 value.add_(0.2 * torch.randn_like(value))
             else:  # where they are small all items are nearly one
