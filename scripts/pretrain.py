@@ -35,8 +35,8 @@ def main(config: PretrainConfig) -> None:
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, log_with=config.trackers or None, project_dir=config.output_dir
     )
-    config = settle_config(config, corpus, accelerator)
-    with Termination() as termination, open_run(config, corpus, accelerator) as run:
+    config = settle_config(config, accelerator)
+    with Termination() as termination, open_run(config, accelerator) as run:
         train(config, corpus, accelerator, run, termination)
 
 

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from accelerate import Accelerator
 from helpers import training_arguments, write_corpus
@@ -5,7 +7,6 @@ from helpers import training_arguments, write_corpus
 from fgmm_tools.cli import UserError
 from fgmm_tools.training.checks import check_config, settle_config
 from fgmm_tools.training.configuration import parse_config
-from processing_fgmm.corpora_fgmm import load_corpus
 
 
 @pytest.mark.parametrize(
@@ -37,7 +38,7 @@ def test_batch_normalisation_over_processes_is_not_of_chunks(tmp_path):
 
 def settle(folder, **fields):
     config = parse_config(training_arguments(folder, "out", **fields))
-    return settle_config(config, load_corpus(str(folder), "train"), Accelerator(cpu=True))
+    return settle_config(config, Accelerator(cpu=True))
 
 
 def test_a_corpus_without_the_evaluation_split_is_trained_on_all_the_same(tmp_path, capsys):
@@ -47,6 +48,13 @@ def test_a_corpus_without_the_evaluation_split_is_trained_on_all_the_same(tmp_pa
     with pytest.raises(UserError, match="has no split 'tests', only train; give one of them as eval_split, or"):
         settle(folder, eval_steps=2, eval_split="tests")
     assert settle(folder, eval_steps=0, eval_split="tests").eval_steps == 0
+
+
+def test_the_evaluation_split_is_found_in_a_folder_of_any_name(narrated, tmp_path):
+    folder = shutil.copytree(narrated, tmp_path / "my[1]:corpus *")
+    assert settle(folder, eval_steps=2).eval_steps == 2
+    with pytest.raises(UserError, match="has no split 'tests', only train, test"):
+        settle(folder, eval_steps=2, eval_split="tests")
 
 
 def test_what_is_left_open_is_filled_in(narrated):

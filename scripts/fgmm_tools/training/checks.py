@@ -6,10 +6,9 @@ from importlib.util import find_spec
 
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from datasets import IterableDataset, get_dataset_split_names
 
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
-from processing_fgmm.corpora_fgmm import corpus_errors, load_corpus
+from processing_fgmm.corpora_fgmm import list_splits, load_corpus
 
 from ..cli import UserError
 from .configuration import PretrainConfig, check_names
@@ -37,14 +36,13 @@ def check_config(config: PretrainConfig) -> None:
         raise UserError("sync_batch_norm has no chunks to work on together; leave out it or encoder_chunk_size.")
 
 
-def settle_config(config: PretrainConfig, corpus: IterableDataset, accelerator: Accelerator) -> PretrainConfig:
+def settle_config(config: PretrainConfig, accelerator: Accelerator) -> PretrainConfig:
     """The configuration with all that it leaves open: as it runs, and as it is recorded.
 
     What the processor of `init_from` sets is taken over; a corpus without the split `test` is not evaluated on.
 
     Args:
         config: as given.
-        corpus: its training split.
         accelerator: says that there will be no evaluation.
 
     Raises:
@@ -59,8 +57,7 @@ def settle_config(config: PretrainConfig, corpus: IterableDataset, accelerator: 
         if getattr(config, name) is None
     }
     if config.eval_steps:
-        with corpus_errors(config.dataset):
-            splits = get_dataset_split_names(config.dataset, corpus.config_name)
+        splits = list_splits(config.dataset, config.dataset_config)
         if config.eval_split in splits:
             load_corpus(config.dataset, config.eval_split, config.dataset_config)
         elif config.eval_split == PretrainConfig.eval_split:
