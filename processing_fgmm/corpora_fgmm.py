@@ -398,18 +398,18 @@ def check_times(corpus: IterableDataset) -> None:
     Raises:
         CorpusError: with the first caption that lacks them, or when there are no captions.
     """
-    num_captions, name = 0, f"the corpus {corpus.info.dataset_name!r}"
+    num_captions = 0
     rows = corpus.select_columns(["video_id", "captions"]) if "captions" in (corpus.column_names or []) else []
     for row in rows:
         for caption in usable_captions(row):
             num_captions += 1
             if caption["start"] is None:
                 raise CorpusError(
-                    f"The caption {caption['text']!r} of {row['video_id']} in {name} has no start and end, so it "
-                    "cannot be an item of its own; evaluate whole clips of this corpus."
+                    f"The caption {caption['text']!r} of {row['video_id']} has no start and end, so it cannot be an "
+                    "item of its own; evaluate whole clips of this corpus."
                 )
     if not num_captions:
-        raise CorpusError(f"In {name} is no caption that could be an item of its own; evaluate whole clips of it.")
+        raise CorpusError("No caption of the corpus could be an item of its own; evaluate whole clips of it.")
 
 
 __all__ = [

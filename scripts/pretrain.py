@@ -142,12 +142,12 @@ def train(config: PretrainConfig, corpus, accelerator, run, termination) -> None
         if termination.requested(accelerator):
             if not is_saved:
                 save_checkpoint(accelerator, config, run, progress)
+            failures.report(accelerator)
             break
     bar.close()
     if progress.step == config.max_steps:
         save_model(accelerator, model, processor, config, run, progress)
-        counts = f"{len(failures.known)} clips could not be decoded, {len(failures.damaged)} were damaged in part"
-        accelerator.print(f"Saved the model in {run.folder}; {counts}.", failures.captions.summarize())
+        accelerator.print(f"Saved the model in {run.folder}. {failures.summarize()}")
         if config.eval_steps:
             evaluate(accelerator, model, processor, config, run, progress, termination)
     stopped = termination.requested(accelerator)
