@@ -21,6 +21,7 @@ from fgmm_tools.training.configuration import parse_config
         ({"video_processor": "{frames: 2}"}, "'video_processor.frames'; did you mean 'video_processor.num_frames'"),
         ({"feature_extractor.hop": 2}, "'feature_extractor.hop'"),
         ({"trackers": "[wandbx]"}, "'wandbx'"),
+        ({"tokenizer": "/no/such/tokenizer"}, "The tokenizer '/no/such/tokenizer' does not exist"),
     ],
 )
 def test_what_is_misspelt_or_missing_is_named(tmp_path, fields, named):

@@ -12,17 +12,19 @@ from processing_fgmm.corpora_fgmm import list_splits, load_corpus
 
 from ..cli import UserError
 from .configuration import PretrainConfig, check_names
-from .setup import load_init_config, load_init_processor, make_model_config
+from .setup import load_init_config, load_init_processor, load_tokenizer, make_model_config
 
 
 def check_config(config: PretrainConfig) -> None:
     """Checks what the command line could not without the libraries that train.
 
     Raises:
-        UserError: naming the first field that does not exist or has no effect, what is not installed, or a model to
-            initialise from that is none of ours.
+        UserError: naming the first field that does not exist or has no effect, what is not installed, a tokenizer that
+            cannot be loaded, or a model to initialise from that is none of ours.
     """
     make_model_config(config, load_init_config(config.init_from) if config.init_from else None)
+    if config.tokenizer:
+        load_tokenizer(config.tokenizer)
     for part, kind in (("video_processor", FgmmVideoProcessor), ("feature_extractor", FgmmFeatureExtractor)):
         names = inspect.signature(kind.__init__).parameters  # transformers' classes take misspelt ones in silence
         check_names(getattr(config, part), list(names), f"{part}.")
