@@ -88,6 +88,14 @@ def test_help_of_each_kind_of_option():
     assert "hidden" not in text
 
 
+def test_options_are_spelt_out(capsys):
+    parser = cli.make_parser("What it does.")
+    parser.add_argument("--count", help="how many")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--cou", "3"])
+    assert "unrecognized arguments: --cou" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text,good", [("3", True), ("2", False), ("x", False), ("3.5", False), ("-3", False)])
 def test_at_least(text, good):
     if good:
