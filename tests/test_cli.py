@@ -171,6 +171,7 @@ def press_ctrl_c(command: list[str], marker: str, delay: float = 0.0, timeout: f
     """
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which tests that run in the background may ignore
         os.execv(command[0], command)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))  # else progress bars are not shown
     written, pressed, deadline = b"", None, time.monotonic() + timeout
