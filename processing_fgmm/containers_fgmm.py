@@ -269,15 +269,9 @@ class Container:
         if self.at_beginning:
             return
         stream = self.find_stream(kind)
-        lead = FULLY_INDEXED.get(self.container.format.name)
-        resets = stream.codec_context.name not in NEVER_RESET
-        if (
-            resets
-            and lead is not None
-            and self.try_seek((stream.start_time or 0) - int(lead / stream.time_base), stream)
-        ):
-            return
-        self.reopen()
+        lead = None if stream.codec_context.name in NEVER_RESET else FULLY_INDEXED.get(self.container.format.name)
+        if lead is None or not self.try_seek((stream.start_time or 0) - int(lead / stream.time_base), stream):
+            self.reopen()
 
 
 def check_pixels(height: int, width: int, limits: MediaLimits) -> None:
