@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> None:
     from fgmm_tools.records import claim_results, describe_run, read_training_record, write_record
 
     if args.output:
-        claim_results(args.output, args.output.with_suffix(".png"))
+        claim_results(args.output, ".png")
 
     import time
 

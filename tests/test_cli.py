@@ -88,6 +88,14 @@ def test_help_of_each_kind_of_option():
     assert "hidden" not in text
 
 
+def test_options_are_spelt_out(capsys):
+    parser = cli.make_parser("What it does.")
+    parser.add_argument("--count", help="how many")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--cou", "3"])
+    assert "unrecognized arguments: --cou" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text,good", [("3", True), ("2", False), ("x", False), ("3.5", False), ("-3", False)])
 def test_at_least(text, good):
     if good:
@@ -163,6 +171,7 @@ def press_ctrl_c(command: list[str], marker: str, delay: float = 0.0, timeout: f
     """
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which tests that run in the background may ignore
         os.execv(command[0], command)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))  # else progress bars are not shown
     written, pressed, deadline = b"", None, time.monotonic() + timeout

@@ -200,7 +200,9 @@ def leave(sentence: str, code: int) -> None:
 
 def make_parser(documentation: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """A parser whose help is the command's docstring, then every option with its meaning, type and default."""
-    return argparse.ArgumentParser(description=documentation, epilog=epilog, formatter_class=HelpFormatter)
+    return argparse.ArgumentParser(
+        description=documentation, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
+    )
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):

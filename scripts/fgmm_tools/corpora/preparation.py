@@ -52,6 +52,8 @@ def prepare(
     """
     benchmark, problems, own_files = load_benchmark(name), Problems(), own_files or OwnFiles()
     check_source(benchmark, source, own_files)
+    if output.resolve() == source.resolve():
+        raise UserError(f"--output {output} is the folder that is read; give another one for the corpus.")
     if benchmark.is_own and own_files.captions is None:
         own_files = replace(own_files, captions="required" if name == "folder" else "optional")
     reading = benchmark.read(source, problems, own_files) if benchmark.is_own else benchmark.read(source, problems)
