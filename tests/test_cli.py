@@ -114,6 +114,15 @@ def test_share(text, good):
             cli.share(text)
 
 
+@pytest.mark.parametrize("text,good", [("0", True), ("4294967295", True), ("4294967296", False), ("-1", False)])
+def test_seed(text, good):
+    if good:
+        assert cli.seed(text) == int(text)
+    else:
+        with pytest.raises(argparse.ArgumentTypeError, match=re.escape(text)):
+            cli.seed(text)
+
+
 @pytest.fixture
 def restored_signals(monkeypatch):
     """What run_command changes for the rest of the process."""
@@ -282,6 +291,13 @@ def test_a_full_disk_is_a_sentence_and_code_2(capsys, restored_signals):
     sentence = (
         "There is no space left on the disk to write /disk/model.safetensors; make room and run the command again.\n"
     )
+    assert caught.value.code == 2 and capsys.readouterr().err == sentence
+
+
+def test_a_file_that_may_not_be_written_is_a_sentence_and_code_2(capsys, restored_signals):
+    with pytest.raises(SystemExit) as caught:
+        cli.run_command(lambda: PermissionError(errno.EACCES, "Permission denied", "/locked/tokenizer.json"), fail)
+    sentence = "/locked/tokenizer.json cannot be read or written: Permission denied.\n"
     assert caught.value.code == 2 and capsys.readouterr().err == sentence
 
 

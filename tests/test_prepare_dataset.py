@@ -133,6 +133,12 @@ def test_a_wrong_source_is_named(prepare, tmp_path, name, file, message):
         (source / file).touch()
     with pytest.raises(UserError, match=message):
         prepare(name, "--source", source, "--output", tmp_path / "out")
+
+
+def test_a_misspelt_source_is_told_what_was_meant(prepare, tmp_path):
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(UserError, match=r"vidoes does not exist; did you mean .*/videos\?$"):
+        prepare("folder", "--source", tmp_path / "vidoes", "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
