@@ -90,7 +90,7 @@ class FgmmVideoConfig(FgmmBaseConfig):
     base_config_key = "video_config"
 
     num_channels: int = 3
-    width_multiplier: float = 1.0
+    width_multiplier: float | int = 1.0
     depths: list[int] | tuple[int, ...] = (2, 5, 2)
     self_gating: bool = True
     space_to_depth: bool = False
@@ -171,7 +171,7 @@ class FgmmTextConfig(FgmmBaseConfig):
     num_hidden_layers: int = 0
     num_attention_heads: int = 4
     max_position_embeddings: int = 512
-    dropout: float = 0.0
+    dropout: float | int = 0.0
     pad_token_id: int | None = 0
 
     def validate_layout(self):
@@ -248,7 +248,7 @@ class FgmmConfig(FgmmBaseConfig):
     modalities: list[str] | tuple[str, ...] = ("video", "audio", "text")
     projection_dim: int = 512
     objective: str = "fine"
-    logit_scale_init_value: float = math.log(1 / 0.07)
+    logit_scale_init_value: float | int = math.log(1 / 0.07)
     sharpness_init_value: float | int = 8.0
     learnable_sharpness: bool = True
     phrase_sharpness_init_value: float | int = 0.0

@@ -112,7 +112,8 @@ def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | No
             waveform = audio.read_waveform(processor.feature_extractor.sampling_rate, start, end)
         damage = describe_damage([media for media in (opened["video"], opened["audio"]) if media])
     if frames is None and waveform is None:
-        raise MediaError(f"{name} has neither video, image nor audio to decode; remove its row.")
+        wanted = "video, image or audio" if with_audio else "video or image"
+        raise MediaError(f"{name} has no {wanted} to decode.")
     return Clip(name, frames, waveform, is_image=video is None and image is not None, damage=damage)
 
 

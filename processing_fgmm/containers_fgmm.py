@@ -23,8 +23,11 @@ DURATION_FROM_ZERO = {"flv", "matroska,webm"}
 MIN_BYTES_PER_SECOND = 1000
 # A header is believed if the packets end within so many seconds of it: it also knows the padding inside them.
 DURATION_TOLERANCE = 0.1
-# Containers that list all packets, so that a seek to the first one is as good as opening the file again.
-FULLY_INDEXED = {"avi", "mov,mp4,m4a,3gp,3g2,mj2"}
+# Containers that list all packets, so that a seek to the first one is as good as opening the file again; and seconds
+# before a stream's start in which it may lie: MP4 keeps packets of an encoder's delay, whose samples are dropped.
+FULLY_INDEXED = {"avi": 0, "mov,mp4,m4a,3gp,3g2,mj2": 1}
+# Decoders that a seek does not reset.
+NEVER_RESET = {"amrnb", "amrwb"}
 # Times this close (s) are equal: timestamps are rounded to the container's unit.
 TIME_TOLERANCE = 1e-6
 # What PyAV raises for damaged files: FFmpeg's errors, and Python's for values out of range.
@@ -266,9 +269,9 @@ class Container:
         if self.at_beginning:
             return
         stream = self.find_stream(kind)
-        if self.container.format.name in FULLY_INDEXED and self.try_seek(stream.start_time or 0, stream):
-            return
-        self.reopen()
+        lead = None if stream.codec_context.name in NEVER_RESET else FULLY_INDEXED.get(self.container.format.name)
+        if lead is None or not self.try_seek((stream.start_time or 0) - int(lead / stream.time_base), stream):
+            self.reopen()
 
 
 def check_pixels(height: int, width: int, limits: MediaLimits) -> None:

@@ -65,15 +65,11 @@ def load_corpus(path_or_name: str, split: str, config_name: str | None = None) -
     Raises:
         CorpusError: when it does not exist, has no such configuration or split, or lacks a column of the schema.
     """
-    names = list_configs(path_or_name)
-    if config_name is not None and config_name not in names:
-        raise CorpusError(f"{path_or_name} has no configuration {config_name!r}, only {', '.join(sorted(names))}.")
+    splits = list_splits(path_or_name, config_name)
+    if split not in splits:
+        raise CorpusError(f"{path_or_name} has no split {split!r}, only {', '.join(splits)}.")
     with corpus_errors(path_or_name):
-        source = builder_arguments(path_or_name, config_name or names[0])
-        splits = get_dataset_split_names(*source)
-        if split not in splits:
-            raise CorpusError(f"{path_or_name} has no split {split!r}, only {', '.join(splits)}.")
-        path, name, data_files = source
+        path, name, data_files = builder_arguments(path_or_name, config_name)
         builder = load_dataset_builder(path, name, data_files=data_files)
         if isinstance(builder, FolderBasedBuilder):
             corpus = load_folder(path_or_name, builder, split)
@@ -194,8 +190,39 @@ def list_configs(path_or_name: str) -> list[str]:
         return sorted(names, key=lambda name: name != default)
 
 
-def builder_arguments(path_or_name: str, config_name: str) -> tuple[str, str | None, dict[str, list[str]] | None]:
-    """Path, name and data_files by which `datasets` opens a configuration of a corpus."""
+def list_splits(path_or_name: str, config_name: str | None = None) -> list[str]:
+    """Names of the splits of a configuration of a corpus; None: its default, else the first.
+
+    Raises:
+        CorpusError: when the corpus does not exist, cannot be opened or has no such configuration.
+    """
+    with corpus_errors(path_or_name):
+        return get_dataset_split_names(*builder_arguments(path_or_name, config_name))
+
+
+def list_files(path_or_name: str, split: str, config_name: str | None = None) -> list[str]:
+    """The files of a split of a corpus: paths, or addresses on the Hub, which hold the commit.
+
+    Args, Raises: see [`load_corpus`].
+    """
+    with corpus_errors(path_or_name):
+        path, name, data_files = builder_arguments(path_or_name, config_name)
+        return list(load_dataset_builder(path, name, data_files=data_files).config.data_files[split])
+
+
+def builder_arguments(
+    path_or_name: str, config_name: str | None
+) -> tuple[str, str | None, dict[str, list[str]] | None]:
+    """Path, name and data_files by which `datasets` opens a configuration of a corpus; None: its default, else the
+    first.
+
+    Raises:
+        CorpusError: when it has no such configuration.
+    """
+    names = list_configs(path_or_name)
+    if config_name is not None and config_name not in names:
+        raise CorpusError(f"{path_or_name} has no configuration {config_name!r}, only {', '.join(sorted(names))}.")
+    config_name = config_name or names[0]
     if is_pattern(path_or_name):
         return "parquet", None, find_data_files(path_or_name)[config_name]
     return path_or_name, config_name, None
@@ -371,18 +398,18 @@ def check_times(corpus: IterableDataset) -> None:
     Raises:
         CorpusError: with the first caption that lacks them, or when there are no captions.
     """
-    num_captions, name = 0, f"the corpus {corpus.info.dataset_name!r}"
+    num_captions = 0
     rows = corpus.select_columns(["video_id", "captions"]) if "captions" in (corpus.column_names or []) else []
     for row in rows:
         for caption in usable_captions(row):
             num_captions += 1
             if caption["start"] is None:
                 raise CorpusError(
-                    f"The caption {caption['text']!r} of {row['video_id']} in {name} has no start and end, so it "
-                    "cannot be an item of its own; evaluate whole clips of this corpus."
+                    f"The caption {caption['text']!r} of {row['video_id']} has no start and end, so it cannot be an "
+                    "item of its own; evaluate whole clips of this corpus."
                 )
     if not num_captions:
-        raise CorpusError(f"In {name} is no caption that could be an item of its own; evaluate whole clips of it.")
+        raise CorpusError("No caption of the corpus could be an item of its own; evaluate whole clips of it.")
 
 
 __all__ = [
@@ -393,6 +420,8 @@ __all__ = [
     "check_times",
     "corpus_errors",
     "list_configs",
+    "list_files",
+    "list_splits",
     "load_corpus",
     "load_rows",
     "usable_captions",

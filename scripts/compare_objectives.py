@@ -48,9 +48,9 @@ def main(args: argparse.Namespace) -> None:
     results = CARDS / "results" / "comparison"
     for name in args.studies:
         study = STUDIES[name]
-        for seed in args.seeds or study.seeds:  # the next seed's runs may depend on what this one's found
-            done = read_runs(results)
-            if waiting := [run for run in study.runs([seed], done) if run not in done]:
+        for seed in args.seeds or study.seeds:
+            # What the runs of a seed found may call for more of it, and settles what the next seed runs.
+            while waiting := study.waiting_runs(seed, read_runs(results)):
                 from fgmm_tools.publishing.study_runs import Folders, run_studies
 
                 folders = Folders(args.sources, args.data, args.output_dir, results)

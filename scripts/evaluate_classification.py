@@ -25,7 +25,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from fgmm_tools.classification.settings import CLASSIFIERS, HELD_OUT, MODALITIES, PROTOCOLS, ClassificationSettings
-from fgmm_tools.cli import at_least, make_parser, run_command
+from fgmm_tools.cli import at_least, make_parser, run_command, seed
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -54,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--weight_decay", type=float, help="of finetune: AdamW's, of matrices and kernels")
     parser.add_argument("--batch_size", type=at_least(2), help="windows encoded at once, clips a training step")
     parser.add_argument("--num_workers", type=at_least(0), help="decoding processes")
-    parser.add_argument("--seed", type=int, help="of random weights, draws and training")
+    parser.add_argument("--seed", type=seed, help="of random weights, draws and training")
     parser.add_argument("--output", type=Path, help="JSON file; the confusion matrix is drawn beside it")
     defaults = {field.name: field.default for field in fields(ClassificationSettings)}
     parser.set_defaults(**{name: value for name, value in defaults.items() if value is not MISSING})
@@ -73,7 +73,7 @@ def main(args: argparse.Namespace) -> None:
     from fgmm_tools.records import claim_results, describe_run, read_training_record, write_record
 
     if args.output:
-        claim_results(args.output, args.output.with_suffix(".png"))
+        claim_results(args.output, ".png")
 
     import time
 

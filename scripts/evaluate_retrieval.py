@@ -17,7 +17,7 @@ import argparse
 from dataclasses import fields
 from pathlib import Path
 
-from fgmm_tools.cli import add_corpus_arguments, at_least, make_parser, run_command
+from fgmm_tools.cli import add_corpus_arguments, at_least, make_parser, run_command, seed
 from fgmm_tools.retrieval.settings import SCORES, RetrievalSettings
 
 
@@ -28,7 +28,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--score", choices=SCORES, help="what ranks the items")
     parser.add_argument("--rerank_k", type=at_least(1), help="how many coarse_then_fine scores finely")
     parser.add_argument("--random_init", action="store_true", help="the model's architecture with random weights")
-    parser.add_argument("--seed", type=int, default=0, help="of random weights")
+    parser.add_argument("--seed", type=seed, default=0, help="of random weights")
     parser.add_argument("--num_windows", type=at_least(1), help="windows encoded of each item; 1: the middle")
     parser.add_argument("--each_caption", action="store_true", help="each timed caption is an item, not each row")
     parser.add_argument("--join_captions", action="store_true", help="an item's captions are one query, not each")

@@ -13,14 +13,14 @@ import argparse
 import time
 from pathlib import Path
 
-from fgmm_tools.cli import UserError, at_least, make_parser, run_command
+from fgmm_tools.cli import UserError, at_least, make_parser, run_command, seed
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = make_parser(__doc__)
     parser.add_argument("--mutations", type=at_least(1), default=1000, help="number of damaged files")
     parser.add_argument("--seconds", type=at_least(1), help="after which no other file is read")
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of the damage")
+    parser.add_argument("--seed", type=seed, default=0, help="of the damage")
     parser.add_argument("--first", type=at_least(0), default=0, help="number of the first damaged file")
     parser.add_argument("--files", type=Path, nargs="+", help="files and folders to damage, in place of rendered ones")
     parser.add_argument("--keep", type=Path, default=Path("outputs/fuzz_media"), help="folder for files with a fault")

@@ -12,7 +12,7 @@ another clip. The other splits' captions are all true. The same command continue
 import argparse
 from pathlib import Path
 
-from fgmm_tools.cli import UserError, at_least, make_parser, run_command, share
+from fgmm_tools.cli import UserError, at_least, make_parser, run_command, seed, share
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -26,7 +26,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--noise", type=share, default=0.5, help="share of training captions that do not describe their clip"
     )
-    parser.add_argument("--seed", type=at_least(0), default=0, help="of all clips")
+    parser.add_argument("--seed", type=seed, default=0, help="of all clips")
     parser.add_argument("--num_proc", type=at_least(1), default=2, help="shards rendered at a time")
     return parser.parse_args()
 

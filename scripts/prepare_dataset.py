@@ -31,7 +31,7 @@ import re
 from dataclasses import fields, replace
 from pathlib import Path
 
-from fgmm_tools.cli import UserError, at_least, make_parser, run_command, share
+from fgmm_tools.cli import UserError, at_least, make_parser, run_command, seed, share
 from fgmm_tools.corpora.benchmarks import BENCHMARKS, MODULES
 from fgmm_tools.corpora.options import SLIDE_SIZE, TABLE_COLUMNS, OwnFiles, RowSelection, TrainingNoise
 
@@ -104,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
         "--chatter", type=at_least(0), default=0, help="captions of others in each slide show or joined clip"
     )
     parser.add_argument("--swapped", type=share, default=0.0, help="share of training items with others' captions")
-    parser.add_argument("--seed", type=int, default=0, help="of shares, slide shows, joined clips and swaps")
+    parser.add_argument("--seed", type=seed, default=0, help="of shares, slide shows, joined clips and swaps")
     args = parser.parse_args()
     if args.slide_size and not args.slides:
         parser.error("--slide_size needs --slides")

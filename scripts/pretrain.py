@@ -35,8 +35,8 @@ def main(config: PretrainConfig) -> None:
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, log_with=config.trackers or None, project_dir=config.output_dir
     )
-    config = settle_config(config, corpus, accelerator)
-    with Termination() as termination, open_run(config, corpus, accelerator) as run:
+    config = settle_config(config, accelerator)
+    with Termination() as termination, open_run(config, accelerator) as run:
         train(config, corpus, accelerator, run, termination)
 
 
@@ -144,14 +144,14 @@ def train(config: PretrainConfig, corpus, accelerator, run, termination) -> None
         if termination.requested(accelerator):
             if not is_saved:
                 save_checkpoint(accelerator, config, run, progress)
+            failures.report(accelerator)
             break
     bar.close()
     if progress.step == config.max_steps:
         if config.lora_rank:
             merge_adapters(accelerator.unwrap_model(model))
         save_model(accelerator, model, processor, config, run, progress)
-        counts = f"{len(failures.known)} clips could not be decoded, {len(failures.damaged)} were damaged in part"
-        accelerator.print(f"Saved the model in {run.folder}; {counts}.", failures.captions.summarize())
+        accelerator.print(f"Saved the model in {run.folder}. {failures.summarize()}")
         if config.eval_steps:
             evaluate(accelerator, model, processor, config, run, progress, termination)
     stopped = termination.requested(accelerator)

@@ -21,8 +21,8 @@ def test_audioset_end_to_end(put, tmp_path, capsys):
     write_audioset(put)
     prepare_benchmark("audioset", tmp_path / "source", tmp_path / "out")
     printed = capsys.readouterr().out
-    assert "balanced: 1 train, 1 test; full: 2 train, 1 test; 4 entries were skipped" in printed
-    assert "Skipped: gone_0 is not in source." in printed and "Skipped: bad has the times 9.000 to 4.000." in printed
+    assert "balanced: 1 train, 1 test; full: 2 train, 1 test." in printed and "Problems: 4, which" in printed
+    assert "Problem: gone_0 is not in source." in printed and "Problem: bad has the times 9.000 to 4.000." in printed
     assert "four is of the class '/m/z', which class_labels_indices.csv lacks" in printed
     assert list_configs(str(tmp_path / "out")) == ["balanced", "full"]
     corpus = load_corpus(str(tmp_path / "out"), "train", "full")

@@ -16,6 +16,8 @@ from fgmm_tools.cli import UserError
         ({"protocol": "zero_shot", "split": HELD_OUT}, "trains nothing"),
         ({"protocol": "zero_shot", "templates": ["{}", "a sound"]}, "must hold {}"),
         ({"protocol": "knn", "clip_seconds": 0.0}, "clip_seconds=0.0 must be positive"),
+        ({"protocol": "knn", "clip_seconds": float("nan")}, "clip_seconds=nan must be positive"),
+        ({"protocol": "finetune", "learning_rate": float("inf")}, "both must be finite"),
         ({"protocol": "finetune", "learning_rate": 0.0}, "learning_rate must be positive"),
         ({"protocol": "finetune", "weight_decay": -0.1}, "weight_decay not negative"),
     ],

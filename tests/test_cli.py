@@ -88,6 +88,14 @@ def test_help_of_each_kind_of_option():
     assert "hidden" not in text
 
 
+def test_options_are_spelt_out(capsys):
+    parser = cli.make_parser("What it does.")
+    parser.add_argument("--count", help="how many")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--cou", "3"])
+    assert "unrecognized arguments: --cou" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text,good", [("3", True), ("2", False), ("x", False), ("3.5", False), ("-3", False)])
 def test_at_least(text, good):
     if good:
@@ -104,6 +112,15 @@ def test_share(text, good):
     else:
         with pytest.raises(argparse.ArgumentTypeError, match=re.escape(text)):
             cli.share(text)
+
+
+@pytest.mark.parametrize("text,good", [("0", True), ("4294967295", True), ("4294967296", False), ("-1", False)])
+def test_seed(text, good):
+    if good:
+        assert cli.seed(text) == int(text)
+    else:
+        with pytest.raises(argparse.ArgumentTypeError, match=re.escape(text)):
+            cli.seed(text)
 
 
 @pytest.fixture
@@ -163,6 +180,7 @@ def press_ctrl_c(command: list[str], marker: str, delay: float = 0.0, timeout: f
     """
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # which tests that run in the background may ignore
         os.execv(command[0], command)
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))  # else progress bars are not shown
     written, pressed, deadline = b"", None, time.monotonic() + timeout
@@ -273,6 +291,13 @@ def test_a_full_disk_is_a_sentence_and_code_2(capsys, restored_signals):
     sentence = (
         "There is no space left on the disk to write /disk/model.safetensors; make room and run the command again.\n"
     )
+    assert caught.value.code == 2 and capsys.readouterr().err == sentence
+
+
+def test_a_file_that_may_not_be_written_is_a_sentence_and_code_2(capsys, restored_signals):
+    with pytest.raises(SystemExit) as caught:
+        cli.run_command(lambda: PermissionError(errno.EACCES, "Permission denied", "/locked/tokenizer.json"), fail)
+    sentence = "/locked/tokenizer.json cannot be read or written: Permission denied.\n"
     assert caught.value.code == 2 and capsys.readouterr().err == sentence
 
 

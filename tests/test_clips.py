@@ -120,12 +120,19 @@ def test_an_image_is_a_clip_of_one_frame(processor):
         ({"video": {"bytes": b"no video", "path": None}}, "broken cannot be decoded at 0 s to 1 s"),
         ({"image": {"bytes": b"no image", "path": None}}, "broken is not an image"),
         ({"audio": {"bytes": b"no audio", "path": None}}, "broken cannot be decoded at 0 s to 1 s"),
-        ({"video": None}, "broken has neither video, image nor audio"),
+        ({"video": None}, "broken has no video, image or audio to decode"),
     ],
 )
 def test_what_cannot_be_decoded_is_named_by_its_row(processor, media, message):
     with pytest.raises(MediaError, match=message):
         read_clip({"video_id": "broken", **media}, processor, 0.0, 1.0, True)
+
+
+def test_a_sound_is_no_clip_where_sound_is_not_decoded(processor, media):
+    row = {"video_id": "beep", "audio": {"bytes": media[".wav"].read_bytes(), "path": None}}
+    assert read_clip(row, processor, 0.0, 0.5, True).waveform is not None
+    with pytest.raises(MediaError, match="beep has no video or image to decode"):
+        read_clip(row, processor, 0.0, 0.5, False)
 
 
 def test_inputs_of_clips_mask_what_is_missing(row, processor):

@@ -219,11 +219,11 @@ def test_an_incomplete_corpus_is_refused(folder):
 def test_captions_without_times_are_named(folder, tmp_path):
     check_times(load_corpus(str(folder), "train"))
     for name, captions, message in (
-        ("none", [], "In the corpus 'none' is no caption"),
+        ("none", [], "No caption of the corpus could be an item"),
         (
             "some",
             [make_caption("a", 0.0, 1.0), make_caption("b")],
-            "'b' of clip-0 in the corpus 'some' has no start and end",
+            "'b' of clip-0 has no start and end",
         ),
     ):
         write_rows(tmp_path / name / "train-00000-of-00001.parquet", captions, ["clip-0"])

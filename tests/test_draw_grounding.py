@@ -12,14 +12,22 @@ from PIL import Image
 from fgmm_tools import milnce
 from fgmm_tools.cli import UserError
 from fgmm_tools.publishing import grounding_picture
+from fgmm_tools.training.tokenizer import iterate_captions, train_word_tokenizer
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm.corpora_fgmm import load_corpus
 from processing_fgmm.media_fgmm import read_frames
 
 
+@pytest.fixture(scope="module")
+def tokenizer(narrated):
+    """One that knows the corpus' words."""
+    corpus = load_corpus(str(narrated), "train")
+    return train_word_tokenizer((text for row in iterate_captions(corpus) for text in row), 500)
+
+
 @pytest.fixture
 def folder(config, processor, narrated, tmp_path):
-    """A model with a vocabulary that has none of the corpus' words but says of each that it is one."""
+    """A model with random weights."""
     torch.manual_seed(0)
     FgmmModel(config).save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")

@@ -119,7 +119,8 @@ def test_real_clips_are_encoded_as_alone(narrated_model, kitchen, capsys):
 class HalfDamagedClips(NumberedClips):
     def __iter__(self):
         for position, items in super().__iter__():
-            items[-1].windows[0].damage = f"{position} is damaged."
+            for window in items[-1].windows:
+                window.damage = f"{position} is damaged."
             yield position, items
 
 
@@ -128,7 +129,9 @@ def test_damaged_parts_are_named_and_counted(capsys):
     corpus = EncodedCorpus(clips, lambda inputs: [0] * 4, device=CPU, batch_size=4, num_workers=0)
     assert len(list(corpus)) == 3 and corpus.failures == []
     assert corpus.damaged == {"0-1", "1-0"}
-    assert "Used without its damaged part: 1 is damaged." in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "Used without its damaged part: 1 is damaged." in printed
+    assert printed.count("0 is damaged.") == 1  # of both windows of one clip
 
 
 def test_workers_and_batches_change_nothing(narrated_model, kitchen):

@@ -36,6 +36,13 @@ def test_configuration_round_trip(tmp_path):
     assert loaded.video_config.depths == [2] and loaded.modalities == ["video", "text"]
 
 
+def test_whole_numbers_are_taken_for_every_number():
+    config = FgmmConfig(
+        logit_scale_init_value=1, video_config={"width_multiplier": 1}, text_config={"dropout": 0}, coarse_loss_weight=1
+    )
+    assert config.video_config.width_multiplier == 1 and config.text_config.dropout == 0
+
+
 @pytest.mark.parametrize(
     "wrong,named",
     [

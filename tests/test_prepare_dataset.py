@@ -76,13 +76,16 @@ def test_a_corpus_of_another_source_is_left_alone(prepare, tmp_path):
 
 
 def test_a_folder_of_other_files_is_left_alone(prepare, tmp_path):
-    source = make_videos(tmp_path / "source", "a", 1)
-    (source / "README.md").write_text("mine")
+    source, other = make_videos(tmp_path / "source", "a", 1), tmp_path / "other"
+    other.mkdir()
+    (other / "README.md").write_text("mine")
     with pytest.raises(UserError, match=r"has a README\.md but holds no corpus"):
-        prepare("folder", "--source", source, "--output", source)
-    assert (source / "README.md").read_text() == "mine" and not (source / "data").exists()
-    (source / "corpus.json").write_text("{")
+        prepare("folder", "--source", source, "--output", other)
+    assert (other / "README.md").read_text() == "mine" and not (other / "data").exists()
+    (other / "corpus.json").write_text("{")
     with pytest.raises(UserError, match=r"its corpus\.json is damaged"):
+        prepare("folder", "--source", source, "--output", other)
+    with pytest.raises(UserError, match="is the folder that is read; give another one for the corpus"):
         prepare("folder", "--source", source, "--output", source)
 
 
@@ -130,6 +133,12 @@ def test_a_wrong_source_is_named(prepare, tmp_path, name, file, message):
         (source / file).touch()
     with pytest.raises(UserError, match=message):
         prepare(name, "--source", source, "--output", tmp_path / "out")
+
+
+def test_a_misspelt_source_is_told_what_was_meant(prepare, tmp_path):
+    (tmp_path / "videos").mkdir()
+    with pytest.raises(UserError, match=r"vidoes does not exist; did you mean .*/videos\?$"):
+        prepare("folder", "--source", tmp_path / "vidoes", "--output", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -179,11 +179,14 @@ def test_ids_alone_are_the_same_bytes_each_time(hub_server, corpus, push):
     assert hub_server.count("PUT", "/storage/") == 0
 
 
-def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch, push):
+def test_errors_are_one_sentence(hub_server, corpus, tmp_path, monkeypatch, push, media):
     with pytest.raises(UserError, match=r"nothing does not exist; give that of a corpus"):
         push(tmp_path / "nothing")
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty holds no Parquet files that datasets can load"):
+        push(tmp_path / "empty")
+    shutil.copy(media[".wav"], tmp_path / "empty" / "a.wav")
+    with pytest.raises(UserError, match=r"a\.wav is no Parquet file; make a corpus of .*empty by scripts/prepare_dat"):
         push(tmp_path / "empty")
     with pytest.raises(UserError, match=r"msrvt does not exist; did you mean .*/msrvtt\?$"):
         push(tmp_path / "msrvt")

@@ -57,21 +57,21 @@ RESULTS = {"model": "m", "dataset": "d", "split": "test", "protocol": "p", "metr
 
 def test_results_files_are_overwritten_and_nothing_else_is(tmp_path):
     path, picture = tmp_path / "deep" / "results.json", tmp_path / "deep" / "results.png"
-    records.claim_results(path, picture)
+    records.claim_results(path, ".png")
     records.write_record(path, RESULTS)
     picture.write_bytes(b"png")
-    records.claim_results(path, picture)
+    records.claim_results(path, ".png")
     for content in ('{"model_type": "fgmm"}', "[1]", "not json", json.dumps(RESULTS)[:-9]):
         path.write_text(content)
         with pytest.raises(UserError, match=r"results.json exists and is no results file"):
-            records.claim_results(path, picture)
+            records.claim_results(path, ".png")
         assert path.read_text() == content
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match=r"is no results file"):
         records.claim_results(path)
     path.unlink()
     with pytest.raises(UserError, match=r"results.png, which is drawn beside .* exists already"):
-        records.claim_results(path, picture)
+        records.claim_results(path, ".png")
     assert picture.read_bytes() == b"png"
 
 

@@ -4,7 +4,7 @@ import pytest
 import yaml
 from helpers import ROOT
 
-from fgmm_tools.publishing.studies import CORPORA, MAIN_LOSSES, RATES, STUDIES, Run, best_rate
+from fgmm_tools.publishing.studies import CORPORA, MAIN_LOSSES, RATES, STUDIES, Run, best_rate, list_rates_of
 from modeling_fgmm import FgmmConfig
 
 RUNS = {run for study in STUDIES.values() for run in study.runs(study.seeds, {})}
@@ -58,6 +58,23 @@ def test_rates_are_chosen_for_each_batch_size_where_they_were_tried():
     results |= {Run("narrated50", "fine", 16, rate=rate): record(-rate) for rate in RATES}
     assert best_rate(Run("narrated50", "fine", 16, seed=1), results).rate == 0.5
     assert best_rate(Run("narrated50", "fine", 32, seed=1), results).rate == 2.0
+
+
+def test_rates_go_on_for_as_long_as_the_best_is_at_an_end():
+    run, results = Run("narrated50", "coarse"), {}
+    for expected in (
+        (0.5, 1.0, 2.0),
+        (0.25, 0.5, 1.0, 2.0),
+        (0.125, 0.25, 0.5, 1.0, 2.0),
+        (0.125, 0.25, 0.5, 1.0, 2.0),
+    ):
+        runs = list_rates_of(run, results)
+        assert tuple(tried.rate for tried in runs) == expected
+        results |= {tried: record(-tried.rate) for tried in runs}
+    assert best_rate(Run("narrated80", "coarse", seed=1), results).rate == 0.125
+    results = {tried: record(-abs(tried.rate - 4)) for tried in list_rates_of(run, {})}
+    results |= {tried: record(-abs(tried.rate - 4)) for tried in list_rates_of(run, results)}
+    assert [tried.rate for tried in list_rates_of(run, results)] == [0.5, 1.0, 2.0, 4.0, 8.0]
 
 
 def test_other_seeds_of_the_batch_study_run_the_chosen_rate_alone():

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 from accelerate import Accelerator
 from helpers import training_arguments, write_corpus
@@ -6,7 +8,6 @@ from fgmm_tools.cli import UserError
 from fgmm_tools.training import checks
 from fgmm_tools.training.checks import check_config, settle_config
 from fgmm_tools.training.configuration import parse_config
-from processing_fgmm.corpora_fgmm import load_corpus
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,7 @@ from processing_fgmm.corpora_fgmm import load_corpus
         ({"video_processor": "{frames: 2}"}, "'video_processor.frames'; did you mean 'video_processor.num_frames'"),
         ({"feature_extractor.hop": 2}, "'feature_extractor.hop'"),
         ({"trackers": "[wandbx]"}, "'wandbx'"),
+        ({"tokenizer": "/no/such/tokenizer"}, "The tokenizer '/no/such/tokenizer' does not exist"),
     ],
 )
 def test_what_is_misspelt_or_missing_is_named(tmp_path, fields, named):
@@ -46,7 +48,7 @@ def test_adapters_need_their_extra(tmp_path, monkeypatch):
 
 def settle(folder, **fields):
     config = parse_config(training_arguments(folder, "out", **fields))
-    return settle_config(config, load_corpus(str(folder), "train"), Accelerator(cpu=True))
+    return settle_config(config, Accelerator(cpu=True))
 
 
 def test_a_corpus_without_the_evaluation_split_is_trained_on_all_the_same(tmp_path, capsys):
@@ -56,6 +58,13 @@ def test_a_corpus_without_the_evaluation_split_is_trained_on_all_the_same(tmp_pa
     with pytest.raises(UserError, match="has no split 'tests', only train; give one of them as eval_split, or"):
         settle(folder, eval_steps=2, eval_split="tests")
     assert settle(folder, eval_steps=0, eval_split="tests").eval_steps == 0
+
+
+def test_the_evaluation_split_is_found_in_a_folder_of_any_name(narrated, tmp_path):
+    folder = shutil.copytree(narrated, tmp_path / "my[1]:corpus *")
+    assert settle(folder, eval_steps=2).eval_steps == 2
+    with pytest.raises(UserError, match="has no split 'tests', only train, test"):
+        settle(folder, eval_steps=2, eval_split="tests")
 
 
 def test_what_is_left_open_is_filled_in(narrated):

@@ -57,9 +57,20 @@ def test_too_large_a_share_of_failures_stops_the_run_after_100_clips(failures, t
     assert len((tmp_path / "failed_clips.jsonl").read_text().splitlines()) == 13
 
 
-def test_a_batch_without_any_clip_stops_the_run_at_once(failures):
+def test_a_batch_without_any_clip_stops_the_run_at_once(failures, tmp_path):
     with pytest.raises(UserError, match="None of the 2 clips of a batch could be decoded; the first: a is damaged"):
         failures(1.0).add(batch(0, "a", "b"))
+    lines = (tmp_path / "failed_clips.jsonl").read_text().splitlines()
+    assert [json.loads(line)["video_id"] for line in lines] == ["a", "b"]
+
+
+def test_what_failed_is_summed_up(failures):
+    accelerator, run = Accelerator(cpu=True), failures()
+    run.add(batch(6, "a", "b"))
+    run.report(accelerator)
+    assert run.summarize() == "Of the clips 2 could not be decoded, 0 were damaged in part."
+    run.captions.add(["b has no word."])
+    assert run.summarize().endswith(" 0 were damaged in part. 1 captions were left out or repaired, named above.")
 
 
 def test_more_threads_than_cores_are_said(monkeypatch):

@@ -14,7 +14,6 @@ from fgmm_tools.cli import UserError
 from fgmm_tools.training import run_folder
 from fgmm_tools.training.checks import settle_config
 from fgmm_tools.training.configuration import parse_config
-from processing_fgmm.corpora_fgmm import load_corpus
 
 # Holds a lock file until it is ended.
 HOLDER = """
@@ -93,7 +92,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path, names, named):
 
 def test_a_folder_that_cannot_be_written_is_named():
     with pytest.raises(UserError, match="output_dir '/proc/nothing' cannot be written"):
-        run_folder.enter_folder(settings("/proc/nothing"), None, None)
+        run_folder.enter_folder(settings("/proc/nothing"), None)
 
 
 @pytest.fixture
@@ -138,9 +137,9 @@ def test_what_an_interrupted_run_left_half_done_is_removed(narrated, tmp_path):
     (tmp_path / "evaluations" / "step-0000004.json").touch()
     (tmp_path / "failed_clips.jsonl").touch()
     (tmp_path / "pretrain.yaml").touch()
-    corpus, accelerator = load_corpus(str(narrated), "train"), Accelerator(cpu=True)
-    config = settle_config(parse_config(training_arguments(narrated, tmp_path, seed=3)), corpus, accelerator)
-    with run_folder.open_run(config, corpus, accelerator) as run:
+    accelerator = Accelerator(cpu=True)
+    config = settle_config(parse_config(training_arguments(narrated, tmp_path, seed=3)), accelerator)
+    with run_folder.open_run(config, accelerator) as run:
         assert (run.folder, run.checkpoint) == (tmp_path, None)
         names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
         assert names == {"checkpoints", "evaluations", "pretrain.yaml", "run.lock"}

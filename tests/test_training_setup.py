@@ -206,12 +206,12 @@ def test_what_is_given_of_a_processor_is_set_and_the_rest_taken_over(trained, na
     words = ["--dataset", str(narrated), "--output_dir", "out", "--init_from", str(trained[0]), "--batch_size", "8"]
     corpus, accelerator = load_corpus(str(narrated), "train"), Accelerator(cpu=True)
     config = parse_config([*words, "--eval_steps", "0", "--video_processor.num_frames", "2"])
-    config = settle_config(config, corpus, accelerator)
+    config = settle_config(config, accelerator)
     assert (config.clip_seconds, config.max_phrase_words) == (5.0, 4)
     processor = setup.make_processor(config, corpus)
     assert (processor.clip_seconds, processor.video_processor.num_frames) == (5.0, 2)
     assert processor.video_processor.size == {"shortest_edge": 32} and processor.feature_extractor.feature_size == 32
-    config = settle_config(parse_config([*words, "--eval_steps", "0", "--clip_seconds", "2"]), corpus, accelerator)
+    config = settle_config(parse_config([*words, "--eval_steps", "0", "--clip_seconds", "2"]), accelerator)
     assert setup.make_processor(config, corpus).clip_seconds == 2.0
 
 
@@ -225,10 +225,12 @@ def test_a_model_whose_weights_are_others_than_its_configuration_says_is_refused
         setup.make_model(config, AutoProcessor.from_pretrained(trained[0]))
 
 
-def test_a_blank_clip_leaves_the_model_as_it_is(trained):
+def test_a_blank_clip_leaves_the_model_as_it_is(trained, caplog):
     model, processor = AutoModel.from_pretrained(trained[0]).train(), AutoProcessor.from_pretrained(trained[0])
     before, numbers = {name: value.clone() for name, value in model.state_dict().items()}, torch.get_rng_state()
+    setup.check_processor(processor)
     setup.check_model(model, processor)
+    assert not caplog.records  # about words of its caption that the tokenizer does not know
     assert model.training and torch.equal(torch.get_rng_state(), numbers)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 

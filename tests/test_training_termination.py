@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 from accelerate import Accelerator
-from helpers import ROOT, training_arguments
+from helpers import ROOT, make_caption, training_arguments, write_corpus, write_video
 from safetensors.torch import load_file
 
 from fgmm_tools.cli import Terminated
@@ -22,8 +22,8 @@ LAUNCH = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--npro
 def terminate(narrated, tmp_path):
     """Trains in tmp_path, sends SIGTERM to all processes when a file is there; gives exit code and output."""
 
-    def run(*launch, marker="checkpoints/step-0000002", **fields) -> tuple[int, str]:
-        words = training_arguments(narrated, tmp_path, save_steps=2, **fields)
+    def run(*launch, marker="checkpoints/step-0000002", dataset=narrated, **fields) -> tuple[int, str]:
+        words = training_arguments(dataset, tmp_path, save_steps=2, **fields)
         environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "ACCELERATE_USE_CPU": "true"}
         with open(tmp_path / "run.log", "w") as log:
             process = subprocess.Popen(
@@ -59,6 +59,18 @@ def test_a_run_saves_ends_with_143_and_resumes_exactly(terminate, trained, narra
     pretrain_here(narrated, tmp_path, max_steps=24, save_steps=2, resume_from="latest")
     whole, resumed = (load_file(path / "model.safetensors") for path in (trained[0], tmp_path))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_what_failed_by_then_is_listed(terminate, tmp_path):
+    data = write_video(tmp_path / "a.mp4", seconds=1, sound=1.0).read_bytes()
+    (tmp_path / "a.mp4").unlink()
+    rows = [
+        {"video_id": str(n), "video": {"bytes": data if n else b"broken"}, "captions": [make_caption("a ball")]}
+        for n in range(8)
+    ]
+    corpus = write_corpus(tmp_path.with_name("corpus"), rows)
+    code, _ = terminate(sys.executable, dataset=corpus, max_steps=1000, log_steps=1000)
+    assert code == 143 and '"video_id": "0"' in (tmp_path / "failed_clips.jsonl").read_text()
 
 
 def test_two_processes_save_the_same_step(terminate, tmp_path):

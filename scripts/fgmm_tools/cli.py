@@ -23,6 +23,8 @@ Arguments = TypeVar("Arguments")
 USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 # Seconds that a command has to end by itself after Ctrl-C.
 PATIENCE = 1.5
+# The largest seed of NumPy's random numbers.
+MAX_SEED = 2**32 - 1
 # What the system answers where the disk is full, and where a file cannot be written.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
@@ -44,8 +46,8 @@ def run_command(parse_arguments: Callable[[], Arguments], main: Callable[[Argume
         main: does the work.
 
     Raises:
-        SystemExit: with 2 after a UserError, CorpusError or MediaError, on a full disk, or where the Hub's libraries
-            cannot write their cache, with 130 after Ctrl-C, and with 143 after Terminated.
+        SystemExit: with 2 after a UserError, CorpusError or MediaError, on a full disk, or where a file or the cache of
+            the Hub's libraries may not be written, with 130 after Ctrl-C, and with 143 after Terminated.
     """
     interrupt = Interrupt()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
@@ -66,6 +68,8 @@ def run_command(parse_arguments: Callable[[], Arguments], main: Callable[[Argume
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             where = f" to write {error.filename}" if error.filename else ""
             leave(f"There is no space left on the disk{where}; make room and run the command again.", USER_ERROR)
+        if isinstance(error, OSError) and error.errno in UNWRITABLE and error.filename:
+            leave(f"{error.filename} cannot be read or written: {error.strerror}.", USER_ERROR)
         raise
 
 
@@ -200,7 +204,9 @@ def leave(sentence: str, code: int) -> None:
 
 def make_parser(documentation: str, epilog: str | None = None) -> argparse.ArgumentParser:
     """A parser whose help is the command's docstring, then every option with its meaning, type and default."""
-    return argparse.ArgumentParser(description=documentation, epilog=epilog, formatter_class=HelpFormatter)
+    return argparse.ArgumentParser(
+        description=documentation, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
+    )
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -247,6 +253,17 @@ def at_least(least: int) -> Callable[[str], int]:
 
     whole_number.__name__ = f"int from {least}"
     return whole_number
+
+
+def seed(text: str) -> int:
+    """A number that random numbers can be drawn from, for argparse's `type=`."""
+    value = at_least(0)(text)
+    if value > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text} is more than {MAX_SEED}")
+    return value
+
+
+seed.__name__ = "int from 0"
 
 
 def share(text: str) -> float:

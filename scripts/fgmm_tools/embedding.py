@@ -45,8 +45,8 @@ class EncodedCorpus(Generic[Result]):
     """Iterates over the items of a corpus, in its order; each pass decodes and encodes them anew.
 
     An item that cannot be decoded is named on stderr and left out; so are damaged parts of the others, and captions
-    that cannot be used. Beside what the
-    workers have ready, the decoded windows of one batch and one row are held in memory at most.
+    that cannot be used. Beside what the workers have ready, the decoded windows of one batch and one row are held in
+    memory at most.
 
     Args:
         clips: what is decoded: the corpus, its windows and modalities, and this process' share of the rows.
@@ -111,7 +111,7 @@ class EncodedCorpus(Generic[Result]):
                 first = item.windows[0]
                 encoded = EncodedItem(first.video_id, [], item.captions, item.label, first.is_image)
                 for number, clip in enumerate(item.windows, 1):
-                    if clip.damage:
+                    if clip.damage and clip.video_id not in self.damaged:
                         tqdm.write(f"Used without its damaged part: {clip.damage}", file=sys.stderr)
                         self.damaged.add(clip.video_id)
                     yield encoded, clip, number == len(item.windows)

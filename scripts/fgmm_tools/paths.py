@@ -18,11 +18,16 @@ def check_folder(folder: Path, remedy: str) -> None:
     Raises:
         UserError: when it does not, with the path that was probably meant.
     """
-    if folder.is_dir():
-        return
-    if folder.exists():
+    check_exists(folder, remedy)
+    if not folder.is_dir():
         raise UserError(f"{folder} is no folder; {remedy}.")
+
+
+def check_exists(path: Path, remedy: str) -> None:
+    """Checks that a file or folder exists; arguments and errors as of [`check_folder`]."""
+    if path.exists():
+        return
     from processing_fgmm.sources_fgmm import find_similar_path  # not at the top: the package imports torch
 
-    close = find_similar_path(str(folder))
-    raise UserError(f"{folder} does not exist; {f'did you mean {close}?' if close else f'{remedy}.'}")
+    close = find_similar_path(str(path))
+    raise UserError(f"{path} does not exist; {f'did you mean {close}?' if close else f'{remedy}.'}")

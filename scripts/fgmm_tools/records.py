@@ -72,12 +72,12 @@ def claim_output(path: Path) -> None:
         raise UserError(f"--output {path} cannot be written, for its folder allows no writing; give another.")
 
 
-def claim_results(path: Path, *drawn: Path) -> None:
+def claim_results(path: Path, *drawn: str) -> None:
     """Makes the folder of a results file, before the evaluation, and checks that nothing else is overwritten.
 
     Args:
         path: of the results file.
-        drawn: pictures that are drawn with it.
+        drawn: endings of the pictures that are drawn with it.
 
     Raises:
         UserError: when the file cannot be written there, or one that is no results file is there.
@@ -87,7 +87,7 @@ def claim_results(path: Path, *drawn: Path) -> None:
         if not is_results_file(path):
             raise UserError(f"--output {path} exists and is no results file of an evaluation; give another name.")
         return
-    for picture in drawn:
+    for picture in map(path.with_suffix, drawn):
         if picture.exists():
             raise UserError(f"{picture}, which is drawn beside --output {path}, exists already; give another name.")
 

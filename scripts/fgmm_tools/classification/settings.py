@@ -1,6 +1,7 @@
 """What an evaluation by classification can be told; imports nothing heavy, as a command's --help gives these
 defaults."""
 
+import math
 from dataclasses import dataclass
 
 from ..cli import UserError
@@ -69,7 +70,7 @@ class ClassificationSettings:
             raise UserError(f"zero_shot trains nothing: random_init and the split {HELD_OUT} are for other protocols.")
         if any("{}" not in template for template in self.templates or []):
             raise UserError("Each template must hold {}, where the class name goes.")
-        if self.clip_seconds is not None and self.clip_seconds <= 0:
+        if self.clip_seconds is not None and not 0 < self.clip_seconds < math.inf:
             raise UserError(f"clip_seconds={self.clip_seconds} must be positive.")
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise UserError("learning_rate must be positive, and weight_decay not negative.")
+        if not 0 < self.learning_rate < math.inf or not 0 <= self.weight_decay < math.inf:
+            raise UserError("learning_rate must be positive, and weight_decay not negative; both must be finite.")

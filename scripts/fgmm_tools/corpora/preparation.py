@@ -10,8 +10,9 @@ import numpy as np
 from datasets import List, Value
 
 from ..cli import UserError
+from ..paths import check_exists
 from .benchmarks import load_benchmark
-from .benchmarks.layout import SPLITS, Benchmark, Item, Reading, require
+from .benchmarks.layout import SPLITS, Benchmark, Item, Reading
 from .joined_clips import encode_joined, join_neighbours
 from .options import SLIDE_SIZE, OwnFiles, RowSelection, TrainingNoise, is_table
 from .parquet_shards import MEDIA, claim_folder, corpus_features, count_rows, make_shards, write_card
@@ -52,6 +53,8 @@ def prepare(
     """
     benchmark, problems, own_files = load_benchmark(name), Problems(), own_files or OwnFiles()
     check_source(benchmark, source, own_files)
+    if output.resolve() == source.resolve():
+        raise UserError(f"--output {output} is the folder that is read; give another one for the corpus.")
     if benchmark.is_own and own_files.captions is None:
         own_files = replace(own_files, captions="required" if name == "folder" else "optional")
     reading = benchmark.read(source, problems, own_files) if benchmark.is_own else benchmark.read(source, problems)
@@ -87,7 +90,8 @@ def check_source(benchmark: Benchmark, source: Path, own_files: OwnFiles) -> Non
     """
     layout = f"--source is the folder of {benchmark.title}"
     given = [f"--{name}" for name in replace(own_files, seed=0).options()]
-    if not require(source, layout).is_dir() and not (benchmark.is_own and is_table(source)):
+    check_exists(source, layout)
+    if not source.is_dir() and not (benchmark.is_own and is_table(source)):
         raise UserError(f"{source} is not a folder{' or a table (.csv, .tsv)' if benchmark.is_own else ''}; {layout}.")
     if given and not benchmark.is_own:
         raise UserError(f"{benchmark.title} is a benchmark and has its own splits and captions; leave out {given[0]}.")

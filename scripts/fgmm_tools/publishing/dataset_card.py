@@ -95,10 +95,15 @@ def describe_files(folder: Path, paths: list[Path]) -> dict:
     """Names, rows and bytes of the files of a split.
 
     Raises:
-        UserError: when one is not a Parquet file.
+        UserError: when one is damaged, or not a Parquet file.
     """
     rows = 0
     for path in paths:
+        if path.suffix != ".parquet":
+            raise UserError(
+                f"{path} is no Parquet file; make a corpus of {folder} by scripts/prepare_dataset.py, or upload the "
+                "folder as it is by `hf upload`."
+            )
         try:
             rows += parquet.read_metadata(path).num_rows
         except (OSError, pyarrow.ArrowException) as error:

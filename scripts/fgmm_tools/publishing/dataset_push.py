@@ -57,7 +57,10 @@ def push(folder: Path, repo_id: str, private: bool, with_media: bool) -> str:
             for name in tqdm(names, desc="Leaving out media", unit="shard"):
                 strip_media(folder / name, source / name)
             record = dataset_card.with_sizes(original, source)
-            print("Publishing ids and times only: not everybody may redistribute the media of this corpus.")
+            print(
+                "Publishing ids and times only: not everybody may redistribute the media of this corpus; --with_media "
+                "publishes them, too."
+            )
         text, pictures = make_card(folder, repo_id, record, original, with_media)
         files: dict[str, Path | bytes] = {name: source / name for name in names}
         files |= {target: pictures / target for target in LINK.findall(text) if (pictures / target).is_file()}

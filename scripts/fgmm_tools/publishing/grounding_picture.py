@@ -13,9 +13,9 @@ from tqdm import tqdm
 from modeling_fgmm import FgmmModel, GroundedPhrase, Grounding
 from modeling_fgmm.grounding_fgmm import upsample_attention
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor
-from processing_fgmm.clips_fgmm import evenly_spaced_windows, media_source, row_duration
+from processing_fgmm.clips_fgmm import evenly_spaced_windows, fetch_media, row_duration
 from processing_fgmm.corpora_fgmm import MEDIA_COLUMNS, load_corpus, usable_captions
-from processing_fgmm.media_fgmm import MediaError, probe_media, read_frames, read_image, read_waveform
+from processing_fgmm.media_fgmm import MediaError, probe_media, read_frames, read_image, read_waveform, unwrap_file
 
 from ..cli import UserError
 from ..models import load_model
@@ -76,7 +76,7 @@ def find_sources(model: FgmmModel, row: dict) -> dict:
     Raises:
         MediaError: when it cannot be read.
     """
-    video, image, audio = (media_source(row, column) for column in MEDIA_COLUMNS)
+    video, image, audio = (unwrap_file(row.get(column)) for column in MEDIA_COLUMNS)
     sound, name, sources = video if audio is None else audio, row["video_id"], {}
     if "text_video" in model.objectives and video is not None:
         sources["video"] = video
@@ -95,6 +95,7 @@ def ground_clip(model: FgmmModel, processor: FgmmProcessor, row: dict) -> DrawnC
     Raises:
         MediaError: when the clip cannot be decoded.
     """
+    row = fetch_media(row)
     sources = find_sources(model, row)
     start, end = 0.0, None
     if duration := row_duration(row):

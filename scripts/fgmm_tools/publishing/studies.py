@@ -16,8 +16,10 @@ MAIN_LOSSES = LOSSES[:3]
 SEEDS = range(10)
 # Training photographs, from the first, that are seen by the model from which runs on slide shows are initialised.
 START_PHOTOS = 2000
-# Learning rates that are tried for every loss, as factors of the corpus' own.
+# Learning rates that are tried for every loss, as factors of the corpus' own; and the furthest that are tried where the
+# best is at an end of these.
 RATES = (0.5, 1.0, 2.0)
+LOWEST_RATE, HIGHEST_RATE = 1 / 8, 8.0
 
 
 CLEAN = TrainingNoise()
@@ -253,6 +255,10 @@ class Study:
         """All runs, ordered by seed, so that every run has its first seed before any has its second."""
         return list(dict.fromkeys(run for seed in seeds for run in self.list_runs(seed, results)))
 
+    def waiting_runs(self, seed: int, results: dict[Run, dict]) -> list[Run]:
+        """The runs of a seed that have no results."""
+        return [run for run in self.runs([seed], results) if run not in results]
+
 
 def best_rate(run: Run, results: dict[Run, dict]) -> Run:
     """The run with the learning rate that was best on the validation split, with seed 0.
@@ -261,12 +267,28 @@ def best_rate(run: Run, results: dict[Run, dict]) -> Run:
     are chosen; 1 where none was tried.
     """
     chosen_on = RATES_CHOSEN_ON.get(run.corpus, run.corpus)
-    for like in (replace(run, clips_seen=None, options=(), seed=0), Run(chosen_on, run.loss)):
-        tried = {rate: results.get(replace(like, rate=rate)) for rate in RATES}
-        scores = {rate: validation_score(like, record) for rate, record in tried.items() if record}
+    for like in (replace(run, clips_seen=None, options=(), seed=0, rate=1.0), Run(chosen_on, run.loss)):
+        tried = {other.rate: record for other, record in results.items() if replace(other, rate=1.0) == like}
+        scores = {rate: validation_score(like, tried[rate]) for rate in sorted(tried)}
         if len(scores) > 1:
             return replace(run, rate=max(scores, key=scores.get))
     return run
+
+
+def list_rates_of(run: Run, results: dict[Run, dict]) -> list[Run]:
+    """A run at RATES, and, once it has their results, at half or twice those for as long as the best is at an end."""
+    rates = list(RATES)
+    while True:
+        runs = [replace(run, rate=rate) for rate in rates]
+        if any(tried not in results for tried in runs):
+            return runs
+        best = max(runs, key=lambda tried: validation_score(tried, results[tried]))
+        if best == runs[0] and rates[0] > LOWEST_RATE:
+            rates.insert(0, rates[0] / 2)
+        elif best == runs[-1] and rates[-1] < HIGHEST_RATE:
+            rates.append(rates[-1] * 2)
+        else:
+            return runs
 
 
 def validation_score(run: Run, record: dict) -> float:
@@ -284,9 +306,9 @@ def test_score(run: Run, record: dict, metrics: str = "metrics") -> float:
 
 
 def list_rates(seed: int, results: dict[Run, dict]) -> list[Run]:
-    """Every learning rate for the main losses, with seed 0 alone."""
+    """The learning rates of the main losses, with seed 0 alone."""
     chosen_on = ("narrated50", "slides4_chatter2", "grid", "grid_joined2_chatter1", "exercises", "photographs")
-    return [Run(corpus, loss, rate=rate) for corpus in chosen_on for loss in MAIN_LOSSES for rate in RATES]
+    return [run for corpus in chosen_on for loss in MAIN_LOSSES for run in list_rates_of(Run(corpus, loss), results)]
 
 
 def list_noise(seed: int, results: dict[Run, dict]) -> list[Run]:
@@ -311,7 +333,7 @@ def list_batches(seed: int, results: dict[Run, dict]) -> list[Run]:
     runs = [Run(corpus, loss, batch, seed=seed) for corpus in NOISY for batch in BATCH_SIZES for loss in MAIN_LOSSES]
     runs = [as_default(run) for run in runs]
     if seed == 0:
-        return [replace(run, rate=rate) for run in runs for rate in RATES]
+        return [tried for run in runs for tried in list_rates_of(run, results)]
     return [best_rate(run, results) for run in runs]
 
 

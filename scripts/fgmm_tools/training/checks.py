@@ -6,24 +6,25 @@ from importlib.util import find_spec
 
 from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
-from datasets import IterableDataset, get_dataset_split_names
 
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
-from processing_fgmm.corpora_fgmm import corpus_errors, load_corpus
+from processing_fgmm.corpora_fgmm import list_splits, load_corpus
 
 from ..cli import UserError
 from .configuration import PretrainConfig, check_names
-from .setup import load_init_config, load_init_processor, make_model_config
+from .setup import load_init_config, load_init_processor, load_tokenizer, make_model_config
 
 
 def check_config(config: PretrainConfig) -> None:
     """Checks what the command line could not without the libraries that train.
 
     Raises:
-        UserError: naming the first field that does not exist or has no effect, what is not installed, or a model to
-            initialise from that is none of ours.
+        UserError: naming the first field that does not exist or has no effect, what is not installed, a tokenizer that
+            cannot be loaded, or a model to initialise from that is none of ours.
     """
     make_model_config(config, load_init_config(config.init_from) if config.init_from else None)
+    if config.tokenizer:
+        load_tokenizer(config.tokenizer)
     for part, kind in (("video_processor", FgmmVideoProcessor), ("feature_extractor", FgmmFeatureExtractor)):
         names = inspect.signature(kind.__init__).parameters  # transformers' classes take misspelt ones in silence
         check_names(getattr(config, part), list(names), f"{part}.")
@@ -39,14 +40,13 @@ def check_config(config: PretrainConfig) -> None:
         raise UserError("sync_batch_norm has no chunks to work on together; leave out it or encoder_chunk_size.")
 
 
-def settle_config(config: PretrainConfig, corpus: IterableDataset, accelerator: Accelerator) -> PretrainConfig:
+def settle_config(config: PretrainConfig, accelerator: Accelerator) -> PretrainConfig:
     """The configuration with all that it leaves open: as it runs, and as it is recorded.
 
     What the processor of `init_from` sets is taken over; a corpus without the split `test` is not evaluated on.
 
     Args:
         config: as given.
-        corpus: its training split.
         accelerator: says that there will be no evaluation.
 
     Raises:
@@ -61,8 +61,7 @@ def settle_config(config: PretrainConfig, corpus: IterableDataset, accelerator: 
         if getattr(config, name) is None
     }
     if config.eval_steps:
-        with corpus_errors(config.dataset):
-            splits = get_dataset_split_names(config.dataset, corpus.config_name)
+        splits = list_splits(config.dataset, config.dataset_config)
         if config.eval_split in splits:
             load_corpus(config.dataset, config.eval_split, config.dataset_config)
         elif config.eval_split == PretrainConfig.eval_split:

@@ -105,7 +105,7 @@ class FailedClips:
         """Adds a batch of this process.
 
         Raises:
-            UserError: when none of its clips could be decoded.
+            UserError: when none of its clips could be decoded, which are listed before.
         """
         self.seen += batch.num_clips + len(batch.failures)
         self.failed += len(batch.failures)
@@ -116,6 +116,7 @@ class FailedClips:
                 tqdm.write(f"Used without its damaged part: {message}")
         self.captions.add(batch.problems)
         if not batch.num_clips:
+            self.write(self.new)
             raise UserError(
                 f"None of the {len(batch.failures)} clips of a batch could be decoded; the first: "
                 f"{batch.failures[0].reason}"
@@ -132,14 +133,9 @@ class FailedClips:
         """
         failures, counts = gather_object(self.new), gather_object([(self.failed, self.seen)])
         self.new = []
-        for failure in failures:
-            if (failure.video_id, failure.file) in self.known:
-                continue
-            self.known.add((failure.video_id, failure.file))
-            if accelerator.is_main_process:
-                tqdm.write(f"Skipped a clip: {failure.reason}")
-                with self.path.open("a") as file:
-                    file.write(json.dumps(dataclasses.asdict(failure)) + "\n")
+        if accelerator.is_main_process:
+            self.write(failures)
+        self.known |= {(failure.video_id, failure.file) for failure in failures}
         failed, seen = (sum(values) for values in zip(*counts, strict=True))
         if seen >= 100 and failed > self.max_share * seen:
             raise UserError(
@@ -147,6 +143,20 @@ class FailedClips:
                 f"{self.path} names them."
             )
         return len(self.known)
+
+    def write(self, failures: list[FailedClip]) -> None:
+        """Names and lists the clips that are not known yet."""
+        for failure in failures:
+            if (failure.video_id, failure.file) not in self.known:
+                self.known.add((failure.video_id, failure.file))
+                tqdm.write(f"Skipped a clip: {failure.reason}")
+                with self.path.open("a") as file:
+                    file.write(json.dumps(dataclasses.asdict(failure)) + "\n")
+
+    def summarize(self) -> str:
+        """How many clips failed, were damaged in part, or had captions that were left out or repaired, as sentences."""
+        counts = f"{len(self.known)} could not be decoded, {len(self.damaged)} were damaged in part"
+        return f"Of the clips {counts}. {self.captions.summarize()}".rstrip()
 
 
 def evaluate(

@@ -17,7 +17,6 @@ from typing import Any, TextIO
 import yaml
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from datasets import IterableDataset
 
 from ..cli import USER_ERROR, UserError
 from ..records import write_whole
@@ -46,19 +45,18 @@ class Run:
 
 
 @contextmanager
-def open_run(config: PretrainConfig, corpus: IterableDataset, accelerator: Accelerator) -> Iterator[Run]:
+def open_run(config: PretrainConfig, accelerator: Accelerator) -> Iterator[Run]:
     """Holds the output folder for one run, and saves the settings there, as pretrain.yaml.
 
     Args:
         config: of the run, with nothing left open.
-        corpus: its training split.
         accelerator: the main process looks for all.
 
     Raises:
         UserError: when the folder is in use or holds something else, or the run is not that of its checkpoint.
     """
     with ExitStack() as stack:
-        yield on_main_process(accelerator, lambda: enter_folder(config, corpus, stack))
+        yield on_main_process(accelerator, lambda: enter_folder(config, stack))
 
 
 def on_main_process(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
@@ -82,7 +80,7 @@ def on_main_process(accelerator: Accelerator, function: Callable[[], Any]) -> An
     return outcome[0]
 
 
-def enter_folder(config: PretrainConfig, corpus: IterableDataset, stack: ExitStack) -> Run:
+def enter_folder(config: PretrainConfig, stack: ExitStack) -> Run:
     """Locks the folder until the stack is closed, checks it, and removes what an interrupted run left half done."""
     folder = Path(config.output_dir)
     try:
@@ -92,7 +90,7 @@ def enter_folder(config: PretrainConfig, corpus: IterableDataset, stack: ExitSta
         raise UserError(f"The output_dir {config.output_dir!r} cannot be written: {error.strerror}.") from error
     checkpoint = find_checkpoint(config)
     check_folder(folder, checkpoint)
-    identity, step = identify_run(config, corpus), 0
+    identity, step = identify_run(config), 0
     if checkpoint:
         step = read_step(checkpoint)
         identity = check_same_run(read_identity(checkpoint), identity, checkpoint, step)

@@ -7,11 +7,10 @@ import json
 import os
 from pathlib import Path
 
-from datasets import IterableDataset, load_dataset_builder
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
-from processing_fgmm.corpora_fgmm import corpus_errors
+from processing_fgmm.corpora_fgmm import corpus_errors, list_files
 
 from ..cli import UserError
 from .configuration import PretrainConfig, flatten
@@ -29,12 +28,11 @@ MODEL_FILES = ("*.safetensors", "config.json", "*processor_config.json", "tokeni
 FOOTER_BYTES = 65536
 
 
-def identify_run(config: PretrainConfig, corpus: IterableDataset) -> dict:
+def identify_run(config: PretrainConfig) -> dict:
     """The settings of a run, and the fingerprints of what it reads.
 
     Args:
         config: of the run.
-        corpus: its training split, from [`load_corpus`].
 
     Returns:
         {"settings": of all fields, "fingerprints": {"dataset", "init_from", "tokenizer"}, "changes": []}; an empty
@@ -43,7 +41,7 @@ def identify_run(config: PretrainConfig, corpus: IterableDataset) -> dict:
     Raises:
         CorpusError, UserError: when something named cannot be opened.
     """
-    fingerprints = {"dataset": fingerprint_corpus(config.dataset, corpus.config_name, config.train_split)}
+    fingerprints = {"dataset": fingerprint_corpus(config.dataset, config.dataset_config, config.train_split)}
     for name in ("init_from", "tokenizer"):
         value = getattr(config, name)
         fingerprints[name] = fingerprint_model(value) if value else ""
@@ -59,7 +57,7 @@ def fingerprint_corpus(dataset: str, config_name: str | None, split: str) -> str
     """
     digest = hashlib.sha256()
     with corpus_errors(dataset):
-        for file in load_dataset_builder(dataset, config_name).config.data_files[split]:
+        for file in list_files(dataset, split, config_name):
             if "://" in file:
                 digest.update(file.encode())
                 continue

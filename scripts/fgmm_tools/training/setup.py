@@ -113,7 +113,7 @@ def make_blank_inputs(processor: FgmmProcessor, modalities: Collection[str] = MO
         "audio": [torch.zeros(processor.feature_extractor.sampling_rate)] if "audio" in modalities else None,
         "text": ["a caption"] if "text" in modalities else None,
     }
-    return processor(**media, num_frames=processor.video_processor.num_frames)
+    return processor(**media, num_frames=processor.video_processor.num_frames, verbose=False)
 
 
 def read_captions(config: PretrainConfig, corpus: IterableDataset) -> list[str]:

@@ -53,12 +53,14 @@ def divide(items: list[Item], named: list[str | None], options: OwnFiles) -> dic
     if options.group_pattern:
         items = find_groups(items, options.group_pattern)
     splits = [split or "train" for split in named]
-    for split, share in (("test", options.test_share), ("validation", options.validation_share)):
+    shares = (("test", options.test_share), ("validation", options.validation_share))
+    for place, (split, share) in enumerate(shares):
         if share and split in named:
             raise UserError(f"The source has a split {split!r} of its own; leave out --{split}_share.")
         if share:
             training = [item for item, other in zip(items, splits, strict=True) if other == "train"]
-            chosen = choose_groups(training, share * len(items), split, options.seed)
+            to_leave = 1 + sum(later > 0 for _, later in shares[place + 1 :])
+            chosen = choose_groups(training, share * len(items), split, to_leave, options.seed)
             splits = [
                 split if other == "train" and group_of(item) in chosen else other
                 for item, other in zip(items, splits, strict=True)
@@ -94,7 +96,7 @@ def group_of(item: Item) -> str:
     return item.video_id if item.group is None else item.group
 
 
-def choose_groups(items: list[Item], target: float, split: str, seed: int) -> set[str]:
+def choose_groups(items: list[Item], target: float, split: str, to_leave: int, seed: int) -> set[str]:
     """Groups that together have about `target` items, and of each class about its share of them.
 
     Groups are gone through in an order that their names and the seed give, and one is taken where that brings the
@@ -104,6 +106,7 @@ def choose_groups(items: list[Item], target: float, split: str, seed: int) -> se
         items: to choose from.
         target: number of items.
         split: that they are for, in messages.
+        to_leave: groups that must be left for training and for other splits.
         seed: another one gives another choice.
 
     Raises:
@@ -123,13 +126,13 @@ def choose_groups(items: list[Item], target: float, split: str, seed: int) -> se
 
     chosen: set[str] = set()
     for group in sorted(sizes, key=lambda group: hashlib.sha256(f"{seed}:{group}".encode()).digest()):
-        if growth(group) < 0:
+        if growth(group) < 0 and len(chosen) < len(sizes) - to_leave:
             chosen.add(group)
             for label, number in sizes[group].items():
                 lacking[label] -= number
     if not chosen and sizes:
         chosen = {min(sizes, key=growth)}
-    if len(chosen) == len(sizes):
+    if len(sizes) - len(chosen) < to_leave:
         raise UserError(
             f"The {len(sizes)} groups cannot be divided so that --{split}_share leaves something to train on; lower "
             "it, or let --group_pattern find smaller groups."
