@@ -9,6 +9,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING
 from transformers.configuration_utils import PreTrainedConfig
 
+# exp(MAX_LOGIT_SCALE) = 100, the bound of the logit scale of CLIP (Radford et al., 2021, section 2.5).
+MAX_LOGIT_SCALE = 4.6052
 # Set in every encoder of transformers. No layer is dropped and no input masked at random in training: a layer without a
 # gradient breaks DistributedDataParallel, a second pass that differs from the first breaks gradient caching.
 ENCODER_SETTINGS = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "mask_time_prob": 0.0, "mask_feature_prob": 0.0}

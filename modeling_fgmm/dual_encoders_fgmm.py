@@ -14,12 +14,11 @@ from torch import nn
 from transformers import ClapAudioModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.clap.modeling_clap import ClapProjectionLayer
 
-from .configuration_fgmm import DUAL_ENCODERS, FgmmConfig
+from .configuration_fgmm import DUAL_ENCODERS, MAX_LOGIT_SCALE, FgmmConfig
 from .dual_pe_fgmm import PeAudioTower, PeProjection, PeTextEncoder, PeVideoTower
 from .dual_text_fgmm import ClapTextEncoder, ClipTextEncoder, Siglip2TextEncoder, SiglipTextEncoder
 from .dual_video_fgmm import ClipVideoEncoder, NaflexVideoEncoder, SiglipVideoEncoder
 from .layers_fgmm import RegionFeatures
-from .loss_fgmm import MAX_LOGIT_SCALE, PairObjective
 
 
 @dataclass(frozen=True)
@@ -260,11 +259,11 @@ def load_dual_weights(model: PreTrainedModel, source: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
-def set_pooled_scale(objective: PairObjective, scale: torch.Tensor, bias: torch.Tensor | None) -> None:
+def set_pooled_scale(objective: nn.Module, scale: torch.Tensor, bias: torch.Tensor | None) -> None:
     """Sets the logit scale of an objective's pooled embeddings, and the bias of their logits where it has one.
 
     Args:
-        objective: changed.
+        objective: a `PairObjective`; changed.
         scale: its logarithm; beyond the objective's bound it is set to the bound, where it still has a gradient.
         bias: None: the objective's stays as it is.
     """

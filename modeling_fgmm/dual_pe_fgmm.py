@@ -3,6 +3,9 @@
 Its text encoder has one head for videos and another for sounds, and videos and sounds are compared, too. Of all three
 modalities the shared space is therefore made of three blocks, one for each pair: each modality has its vectors in the
 blocks of its pairs, and 0 in the third. A cosine in this space is half of PE-AV's, for every pair.
+
+PE-AV's joint encoder of videos with their sounds has no place here. Its videos need timm and torchvision, as those of
+transformers' class do.
 """
 
 import math

@@ -12,13 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .configuration_fgmm import FgmmConfig
+from .configuration_fgmm import MAX_LOGIT_SCALE, FgmmConfig
 from .distributed_fgmm import gather_queries, gather_stacked, mean_over_processes
 from .layers_fgmm import masked_mean
 from .scoring_fgmm import Keys, Queries, attended_similarity, caption_scores, phrase_attention, region_attention
-
-# exp(MAX_LOGIT_SCALE) = 100, the bound of CLIP (Radford et al., 2021, section 2.5).
-MAX_LOGIT_SCALE = 4.6052
 
 # A gate is the product of a phrase's unit vector and a parameter that the optimiser moves by its learning rate a step:
 # without a factor no phrase could be silenced before training ends.

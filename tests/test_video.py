@@ -2,7 +2,7 @@ import pytest
 import torch
 from tiny_encoders import randomize_norms
 
-from modeling_fgmm import FgmmVideoConfig
+from modeling_fgmm import FgmmModel, FgmmVideoConfig
 from modeling_fgmm.video_fgmm import FgmmVideoEncoder
 
 
@@ -86,3 +86,18 @@ def test_wrong_pixels_are_explained():
         video_encoder()(torch.zeros(1, 3, 32, 32))
     with pytest.raises(ValueError, match="even height"):
         video_encoder(space_to_depth=True)(torch.zeros(1, 4, 3, 33, 32))
+
+
+def test_embeddings_and_scores_of_images_are_the_same_beside_clips(config):
+    config.video_config.temporal_padding = "zeros"
+    model = FgmmModel(config).eval()
+    clip, image = torch.randn(1, 8, 3, 32, 32), torch.randn(1, 1, 3, 32, 32)
+    videos = torch.cat([image.expand(-1, 8, -1, -1, -1), torch.zeros_like(clip), clip])
+    texts = {"input_ids": torch.tensor([[3, 4, 5]])}
+    with torch.no_grad():
+        together = model(pixel_values_videos=videos, video_mask=torch.tensor([True, False, True]), **texts)
+        alone = [model(pixel_values_videos=part, **texts) for part in (image, clip)]
+    for row, part in zip((0, 2), alone, strict=True):
+        assert torch.allclose(together.video_embeds[row], part.video_embeds[0], atol=1e-5)
+        assert torch.allclose(together.logits_per_video[row], part.logits_per_video[0], atol=1e-4)
+    assert (together.video_embeds[1] == 0).all()
