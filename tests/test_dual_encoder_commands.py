@@ -38,8 +38,10 @@ def test_a_published_model_is_compared_on_files(dual_at, name, tmp_path, monkeyp
     assert names == (["cosines"] if name == "pe_audio" else ["embeddings", "texts", "cosines", "logits"])
 
 
-def test_a_model_that_differs_is_named(dual_at, tmp_path, monkeypatch):
+def test_a_model_that_differs_is_named(dual_at, small_model, tmp_path, monkeypatch):
     make_images()[0].save(tmp_path / "0.png")
+    with pytest.raises(UserError, match="is an fgmm model"):
+        run_main(monkeypatch, check_dual_encoder, small_model, "--images", tmp_path / "0.png")
     load = FgmmModel.from_dual_encoder
 
     def load_wrongly(*args, **options):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from transformers import AutoModel, AutoProcessor
+from PIL import ImageOps
+from transformers import AutoConfig, AutoModel, AutoProcessor
 
 from modeling_fgmm import FgmmModel
 from modeling_fgmm.dual_encoders_fgmm import is_pe
@@ -12,7 +13,7 @@ from processing_fgmm.media_fgmm import read_waveform
 from processing_fgmm.pictures_fgmm import read_image
 
 from .cli import UserError
-from .models import load_model
+from .models import is_dual_encoder, load_model
 
 # Of results in float32.
 TOLERANCE = 1e-5
@@ -38,7 +39,7 @@ def compare_with_transformers(
         UserError: when the model cannot be loaded, is an fgmm model, or has no encoder of given files.
     """
     model, processor = load_model(name)
-    if model.config.dual_encoder is None or model.config.name_or_path:
+    if not is_dual_encoder(AutoConfig.from_pretrained(name).model_type):
         raise UserError(f"{name!r} is an fgmm model; give the dual encoder that it began from.")
     for modality, noun, files in (("video", "images", images), ("audio", "sounds", sounds)):
         if files and modality not in model.config.dual_modalities:
@@ -52,7 +53,8 @@ def compare_with_transformers(
     theirs = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
     differences = {}
     if images:
-        items = [read_image(path) for path in images]
+        # transformers' processors neither turn pictures upright nor, all of them, take other colours.
+        items = [ImageOps.exif_transpose(read_image(path)).convert("RGB") for path in images]
         inputs = [their_processor.image_processor(item, return_tensors="pt") for item in items]
         ours = processor(images=items, text=texts)
         differences["images"] = compare(model, ours, theirs, inputs, their_processor, texts)

@@ -118,11 +118,12 @@ class Optimisation:
     learning_rate: PositiveFloat = 1e-3
     """of AdamW, after warm-up"""
     encoder_learning_rate: PositiveFloat | None = None
-    """of encoders, and projections of a dual encoder; null: learning_rate, which is then that of new weights alone"""
+    """that of encoders, and of the projections of a dual encoder, where it is not learning_rate"""
     layer_decay: Fraction = 1.0
     """factor on the rate of each layer of transformers' encoders, from the last one down to the embeddings"""
     lora_rank: NonNegativeInt = 0
-    """rank of adapters that are trained in place of transformers' encoders, then added to their weights; 0: none"""
+    """rank of adapters (LoRA) that are trained in place of the weights of transformers' encoders, to which they are
+    added at the end; 0: none"""
     warmup_steps: NonNegativeInt = 100
     """steps of linear warm-up from 0; then a cosine down to 0"""
     weight_decay: NonNegativeFloat = 0.05
