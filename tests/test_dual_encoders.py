@@ -432,3 +432,16 @@ def test_long_sounds_are_their_middle(taken):
     long = torch.randn(3, 48000).flatten().numpy()
     middle = processor(audio=[long[48000:96000]], sampling_rate=48000)
     assert torch.equal(processor(audio=[long], sampling_rate=48000)["input_features"], middle["input_features"])
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip2", "clap"])
+def test_processors_that_transformers_saves_as_one_are_read(dual_at, name, tmp_path):
+    """As its newer versions do: image processor and feature extractor are part of processor_config.json."""
+    AutoModel.from_pretrained(dual_at[name]).save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(dual_at[name]).save_pretrained(tmp_path)
+    assert not (tmp_path / "preprocessor_config.json").exists()
+    items = make_waves() if name in WITH_SOUNDS else make_images()
+    ours, expected = (
+        process(FgmmProcessor.from_dual_encoder(folder), name, items, CAPTIONS) for folder in (tmp_path, dual_at[name])
+    )
+    assert ours.keys() == expected.keys() and all(torch.equal(value, expected[key]) for key, value in ours.items())
