@@ -78,6 +78,7 @@ class ClipLoader:
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=self.worker_init_fn,
+            generator=torch.Generator(),  # else it draws a random number of the training's, also at a restart
         )
         with own_signals():
             parts = iter(loader)
@@ -121,7 +122,7 @@ def own_signals() -> Iterator[None]:
 
 def empty_inputs(clips: NarratedClips) -> dict[str, torch.Tensor]:
     """Model inputs of one item without any modality, with which a process that has no clip takes part in a step."""
-    return clips.make_inputs([Clip("", None, None)])
+    return clips.make_inputs([Clip("", None, None)], [0])
 
 
 def join_inputs(

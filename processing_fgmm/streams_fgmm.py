@@ -209,11 +209,11 @@ class NarratedClips(TorchIterableDataset):
             if clip.damage:
                 batch.damaged[clip.video_id] = clip.damage
         if clips:
-            batch.inputs = self.make_inputs(clips)
+            batch.inputs = self.make_inputs(clips, batch.numbers)
         return batch
 
-    def make_inputs(self, clips: list[Clip]) -> dict[str, torch.Tensor]:
-        """Model inputs of B clips."""
+    def make_inputs(self, clips: list[Clip], numbers: list[int]) -> dict[str, torch.Tensor]:
+        """Model inputs of B clips, of which `numbers` are the numbers in the stream."""
         return collate(self.processor, clips, self.with_video, self.with_audio)
 
     def sample_clip(self, row: dict, generator: np.random.Generator) -> Clip:

@@ -118,4 +118,4 @@ def test_accumulated_batches_stand_in_one_contrast(narrated, pretrain_here, tmp_
     assert sizes == [8, 8, 8]
     assert json.loads((tmp_path / "training.json").read_text())["clips_seen"] == 24
     progress = json.loads((tmp_path / "checkpoints/step-0000003/progress.json").read_text())
-    assert progress["streams"] == [[0, 6]]
+    assert progress["stream"] == {"number": 24, "positions": [[0, 24]]}

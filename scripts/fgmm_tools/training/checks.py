@@ -44,7 +44,7 @@ def settle_config(config: PretrainConfig, corpus: IterableDataset, accelerator: 
 
     Args:
         config: as given.
-        corpus: its training split.
+        corpus: the training split of its first corpus, which is evaluated on.
         accelerator: says that there will be no evaluation.
 
     Raises:
@@ -59,16 +59,17 @@ def settle_config(config: PretrainConfig, corpus: IterableDataset, accelerator: 
         if getattr(config, name) is None
     }
     if config.eval_steps:
-        with corpus_errors(config.dataset):
-            splits = get_dataset_split_names(config.dataset, corpus.config_name)
+        dataset, config_name = config.corpora[0].dataset, config.corpora[0].dataset_config
+        with corpus_errors(dataset):
+            splits = get_dataset_split_names(dataset, corpus.config_name)
         if config.eval_split in splits:
-            load_corpus(config.dataset, config.eval_split, config.dataset_config)
+            load_corpus(dataset, config.eval_split, config_name)
         elif config.eval_split == PretrainConfig.eval_split:
             settled["eval_steps"] = 0
-            accelerator.print(f"{config.dataset} has no split {config.eval_split!r}: training without evaluation.")
+            accelerator.print(f"{dataset} has no split {config.eval_split!r}: training without evaluation.")
         else:
             raise UserError(
-                f"{config.dataset} has no split {config.eval_split!r}, only {', '.join(splits)}; give one of them as "
+                f"{dataset} has no split {config.eval_split!r}, only {', '.join(splits)}; give one of them as "
                 "eval_split, or --eval_steps 0."
             )
     return replace(config, **settled)
