@@ -5,6 +5,8 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +21,16 @@ logger = logging.getLogger(__name__)
 
 # Times in a run that workers which the system killed are started again, in each process.
 MAX_RESTARTS = 5
+# How long a worker may take to end, of which something is met that it has left behind.
+EXIT_SECONDS = 0.5
 
 
 class WorkerError(RuntimeError):
     """Workers were killed too often; the message says what to do."""
+
+
+class WorkerKilled(Exception):
+    """A worker was killed, as the system does for want of memory."""
 
 
 class ClipLoader:
@@ -58,10 +66,7 @@ class ClipLoader:
                 for batch in self.run_workers():
                     self.clips.state = batch.state
                     yield batch
-            except RuntimeError as error:
-                # DataLoader's own words: it raises no error of its own class.
-                if "DataLoader worker" not in str(error) or "exited unexpectedly" not in str(error):
-                    raise
+            except WorkerKilled as error:
                 self.restarts += 1
                 if self.restarts > MAX_RESTARTS:
                     raise WorkerError(
@@ -71,7 +76,11 @@ class ClipLoader:
                 logger.warning("A worker that reads clips was killed (%s); it is started again.", error)
 
     def run_workers(self) -> Iterator[Batch]:
-        """The batches from the stream's state on, by new workers."""
+        """The batches from the stream's state on, by new workers.
+
+        Raises:
+            WorkerKilled: when one of them was killed.
+        """
         loader = DataLoader(
             self.clips,
             batch_size=None,
@@ -80,10 +89,19 @@ class ClipLoader:
             worker_init_fn=self.worker_init_fn,
             generator=torch.Generator(),  # else it draws a random number of the training's, also at a restart
         )
+        others = active_children()
         with own_signals():
             parts = iter(loader)
+        workers = [process for process in active_children() if process not in others]
         while True:
-            yield self.join([next(parts) for _ in range(max(1, self.num_workers))])
+            try:
+                of_batch = [next(parts) for _ in range(max(1, self.num_workers))]
+            except (RuntimeError, EOFError, OSError) as error:  # whatever is met that waits for a dead worker
+                killed = [worker.pid for worker in workers if was_killed(worker)]
+                if not killed:
+                    raise
+                raise WorkerKilled(f"process {killed[0]}: {type(error).__name__}") from error
+            yield self.join(of_batch)
 
     def join(self, parts: list[Batch]) -> Batch:
         """The parts of a batch in the order of the stream; without a clip, the inputs are those of an empty item."""
@@ -105,6 +123,12 @@ class ClipLoader:
             damaged={name: message for part in parts for name, message in part.damaged.items()},
             problems=[problem for part in parts for problem in part.problems],
         )
+
+
+def was_killed(worker: BaseProcess) -> bool:
+    """Whether a process has ended by a signal; one that is just ending is waited for."""
+    worker.join(EXIT_SECONDS)
+    return (worker.exitcode or 0) < 0
 
 
 @contextmanager

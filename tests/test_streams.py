@@ -15,8 +15,8 @@ from processing_fgmm.clips_fgmm import collate
 from processing_fgmm.corpora_fgmm import load_corpus
 from processing_fgmm.loaders_fgmm import ClipLoader
 from processing_fgmm.orders_fgmm import StreamState
-from processing_fgmm.rowgroups_fgmm import open_row_groups
-from processing_fgmm.streams_fgmm import EvaluationClips, NarratedClips, WindowReader, in_order
+from processing_fgmm.rowgroups_fgmm import RowGroupError, open_row_groups
+from processing_fgmm.streams_fgmm import EvaluationClips, FailedClip, NarratedClips, WindowReader, in_order
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +213,22 @@ def test_a_damaged_clip_is_left_out_and_named(rows, processor):
     assert len(failures) == 1 and failures[0].video_id == "clip-5" and "clip-5" in failures[0].reason
     assert sorted(batch.num_clips for batch in batches) == [6, 7]
     assert all(len(batch.inputs["input_ids"]) == batch.num_clips for batch in batches)
+
+
+def test_a_row_group_that_cannot_be_read_is_left_out_and_named_once_a_row(rows, processor, monkeypatch):
+    read, tried = type(rows).read, []
+
+    def fail(self, group):
+        tried.append(group)
+        if group == 1:
+            raise RowGroupError("Row group 1 of a", "folder/a", "it is lost")
+        return read(self, group)
+
+    monkeypatch.setattr(type(rows), "read", fail)
+    batches = take(stream(rows, processor), 4)
+    failures = [failure for batch in batches for failure in batch.failures if failure.video_id != "clip-5"]
+    assert failures == [FailedClip("Row group 1 of a", "folder/a", "Row group 1 of a cannot be read: it is lost")] * 7
+    assert sorted(tried) == [0, 1] and sum(batch.num_clips for batch in batches) in (6, 7)
 
 
 def test_a_process_without_a_clip_has_an_empty_item(rows, processor):

@@ -21,7 +21,8 @@ from fgmm_tools.corpora.narrated import render_corpus
 from fgmm_tools.training import monitoring
 from fgmm_tools.training.configuration import parse_config
 
-MAX_STEPS = 16
+KILLS = int(os.environ.get("FGMM_KILLS", "2"))
+MAX_STEPS = 8 + 6 * KILLS  # more than are taken between so many kills
 
 
 def train(rank: int, world: int, port: int, arguments: list[str], record: str) -> None:
@@ -129,7 +130,7 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(option
     """Losses and weights bit for bit."""
     whole, whole_record = undisturbed
     generator, arguments = random.Random(0), options(tmp_path / "out", resume_from="latest")
-    for _ in range(int(os.environ.get("FGMM_KILLS", "2"))):
+    for _ in range(KILLS):
         processes = start(2, arguments, tmp_path / "record")
         wait_for_steps(tmp_path / "record", generator.randint(0, 5), time.monotonic() + 60)
         time.sleep(generator.uniform(0, 1))
