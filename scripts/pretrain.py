@@ -63,6 +63,7 @@ def train(config: PretrainConfig, corpora, accelerator, run, termination) -> Non
         evaluate,
         start_trackers,
         suggest_threads,
+        suggest_workers,
     )
     from fgmm_tools.training.setup import (
         check_model,
@@ -98,7 +99,7 @@ def train(config: PretrainConfig, corpora, accelerator, run, termination) -> Non
     skipped = SkippedSteps(run.folder / "skipped_steps.jsonl", config.max_skipped_steps, progress.step)
     corpus_log = CorpusLog(config.corpus_names)
     bar = tqdm(total=config.max_steps, initial=progress.step, unit="step", disable=not accelerator.is_main_process)
-    losses, clips_seen, waited, started = [], 0, 0.0, time.monotonic()
+    losses, clips_seen, waited, started, is_hinted = [], 0, 0.0, time.monotonic(), False
     begun, begun_on_cores = started - progress.seconds, core_seconds() - progress.core_seconds
     model.train()
     termination.defer()  # from here on SIGTERM lets a step end
@@ -149,6 +150,9 @@ def train(config: PretrainConfig, corpora, accelerator, run, termination) -> Non
                 "skipped_steps": len(skipped.known),
             }
             owners = [corpus for batch in batches for corpus in batch.corpora or [-1]]
+            if not is_hinted and (hint := suggest_workers(config, waited / seconds)):
+                accelerator.print(hint)
+                is_hinted = True
             of_corpora = corpus_log.report(accelerator, accelerator.unwrap_model(model), encoded, owners)
             accelerator.log({**values, "data_wait": waited / seconds, **counts, **of_corpora}, step=progress.step)
             losses, clips_seen, waited, started = [], 0, 0.0, time.monotonic()

@@ -119,7 +119,7 @@ def test_a_step_without_a_loss_leaves_the_weights_and_statistics_as_they_are(
         if len(steps) == 2:
             for module in model.modules():
                 if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                    module.running_mean.fill_(float("nan"))
+                    module.running_mean.data.fill_(float("nan"))
             return loss * float("nan")
         return loss
 

@@ -6,7 +6,8 @@ from accelerate import Accelerator
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.training import monitoring
-from fgmm_tools.training.monitoring import FailedClips, SkippedSteps, count_cores, suggest_threads
+from fgmm_tools.training.configuration import parse_config
+from fgmm_tools.training.monitoring import FailedClips, SkippedSteps, count_cores, suggest_threads, suggest_workers
 from processing_fgmm.orders_fgmm import StreamState
 from processing_fgmm.streams_fgmm import Batch, FailedClip
 
@@ -83,6 +84,12 @@ def test_steps_without_a_loss_are_listed_and_stop_the_run_when_they_are_too_many
         steps.is_finite(accelerator, 7, torch.tensor(float("nan")), batches)
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5, 7]
     assert [entry["step"] for entry in SkippedSteps(path, 1, 6).known] == [5]
+
+
+def test_waiting_for_clips_is_said():
+    config = parse_config(["--dataset", "a", "--output_dir", "out", "--num_workers", "3"])
+    assert suggest_workers(config, 0.2) is None
+    assert "waits for clips 35% of the time: raise num_workers, which is 3" in suggest_workers(config, 0.35)
 
 
 def test_more_threads_than_cores_are_said(monkeypatch):

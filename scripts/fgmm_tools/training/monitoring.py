@@ -25,6 +25,8 @@ from .configuration import PretrainConfig
 from .run_folder import Run
 from .termination import Termination
 
+# Share of its time that training may wait for clips before a hint is given.
+MAX_WAITING = 0.2
 # Where Linux says how much of the cores' time a container may use: microseconds in each period, in microseconds.
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -68,6 +70,21 @@ def suggest_threads(accelerator: Accelerator) -> str | None:
     return (
         f"{processes} x {threads} threads share {cores} cores and wait for each other; --num_threads "
         f"{max(1, cores // processes)} fits."
+    )
+
+
+def suggest_workers(config: PretrainConfig, share: float) -> str | None:
+    """A hint where training waits for clips.
+
+    Args:
+        config: of the run.
+        share: of its time that it waited.
+    """
+    if share <= MAX_WAITING:
+        return None
+    return (
+        f"Training waits for clips {share:.0%} of the time: raise num_workers, which is {config.num_workers}, up to "
+        "the number of cores for each process, or lower the size that videos are decoded at."
     )
 
 
