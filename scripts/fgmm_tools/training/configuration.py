@@ -243,7 +243,11 @@ def parse_config(arguments: list[str], documentation: str = "") -> PretrainConfi
 
 
 class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps the documentation's lines."""
+    """Keeps the documentation's lines, and leaves out the option --datasets.help that jsonargparse adds."""
+
+    def add_argument(self, action):
+        if not action.dest.endswith(".help"):
+            super().add_argument(action)
 
 
 class ConfigFile(ActionConfigFile):
