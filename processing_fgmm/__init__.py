@@ -14,10 +14,13 @@ Modules, each of which imports only those above it:
     processing_fgmm          all modalities in one call
     sources_fgmm             names of models and corpora: folders, or repositories on the Hub
     corpora_fgmm             what a corpus is: schema, opening, checking
+    rowgroups_fgmm           the row groups of a corpus: their sizes, and reading any of them
+    orders_fgmm              the order of training clips, a function of row groups, seed and place
     clips_fgmm               one row of a corpus to a decoded clip, clips to model inputs
-    streams_fgmm             the order of clips in training and evaluation
+    streams_fgmm             the clips of training, shared out to processes and workers, and of evaluation
+    loaders_fgmm             the parts of a batch from all workers, joined
 
-All but the last three are saved with every processor, as its code; only those need `datasets`.
+All but the last six are saved with every processor, as its code; only those need `datasets`.
 
 Letters of shapes in docstrings, the same as in modeling_fgmm:
 

@@ -41,6 +41,8 @@ from .sources_fgmm import explain_absence, find_data_files, is_pattern
 MEDIA_FEATURES = {"video": Video(decode=False), "image": Image(decode=False), "audio": Audio(decode=False)}
 MEDIA_COLUMNS = tuple(MEDIA_FEATURES)
 CAPTION_FIELDS = ("text", "start", "end")
+# What is read of a row.
+CORPUS_COLUMNS = ("video_id", *MEDIA_COLUMNS, "captions", "label")
 # Endings of the files that a local corpus consists of: shards, or media files.
 CORPUS_SUFFIXES = {".parquet", *ImageFolder.EXTENSIONS, *AudioFolder.EXTENSIONS, *VideoFolder.EXTENSIONS}
 # Columns of a folder's metadata.csv that hold captions of whole items.

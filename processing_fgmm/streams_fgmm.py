@@ -1,8 +1,7 @@
-"""The order of clips in training and evaluation, shared out among processes and workers.
+"""Clips of training, in an order that is the same for all numbers of processes and workers, and of evaluation.
 
-A training stream is a function of seed, epoch and position: the shards are read in an order drawn for each epoch, rows
-are permuted within blocks, and the window of a clip is drawn from its place in the order. There is no shuffle buffer,
-whose contents a resumed run would lack.
+A training stream is a function of seed and position, see orders_fgmm. Each worker of each process reads and decodes the
+rows of its own lanes; its part of a batch is joined with those of the other workers in the process, see loaders_fgmm.
 """
 
 import math
@@ -12,7 +11,6 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from datasets import IterableDataset
-from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, get_worker_info
 from torch.utils.data import IterableDataset as TorchIterableDataset
 
@@ -28,17 +26,19 @@ from .clips_fgmm import (
     read_clip,
     row_duration,
 )
-from .corpora_fgmm import MEDIA_COLUMNS, CorpusError, check_captions, usable_captions
+from .corpora_fgmm import MEDIA_COLUMNS, check_captions, usable_captions
 from .media_fgmm import MediaError
+from .orders_fgmm import CLIP, ClipOrder, Draw, StreamState
 from .processing_fgmm import FgmmProcessor
-
-# Bytes of undecoded media in a block of rows, which each worker of a training stream holds in memory.
-MAX_BLOCK_BYTES = 512_000_000
+from .rowgroups_fgmm import RowGroupError, RowGroups
 
 
 @dataclass(frozen=True)
 class FailedClip:
-    """A clip that could not be decoded: the id of its row, the path of its file if it has one, and the reason."""
+    """A clip that could not be decoded: the id of its row, the path of its file if it has one, and the reason.
+
+    Of a row group that could not be read it is the row group, and its file.
+    """
 
     video_id: str
     file: str | None
@@ -47,30 +47,31 @@ class FailedClip:
 
 @dataclass
 class Batch:
-    """Model inputs of a training step and their place in the stream.
+    """Clips of a training step, of one worker or of all workers of a process, and the place after them.
 
-    inputs: see [`collate`]; empty when no clip of the batch could be decoded.
-    epoch, position: of the next batch, from which a resumed run continues.
-    num_clips: clips in `inputs` (B).
+    inputs: see [`collate`]; empty when no clip could be decoded.
+    state: of the stream after the batch, from which a resumed run continues.
+    numbers: (B,) the number in the stream of each clip in `inputs`.
+    corpora: (B,) the index of its corpus.
+    video_ids: (B,) its row.
     failures: the clips that could not be decoded.
     damaged: a message for each clip in which damaged packets were left out, by its id.
     problems: one message for each caption of the other clips that was left out or repaired.
     """
 
     inputs: dict[str, torch.Tensor]
-    epoch: int
-    position: int
-    num_clips: int
+    state: StreamState
+    numbers: list[int] = field(default_factory=list)
+    corpora: list[int] = field(default_factory=list)
+    video_ids: list[str] = field(default_factory=list)
     failures: list[FailedClip] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
 
-
-def iterate_rows(corpus: IterableDataset) -> Iterator[dict]:
-    """All rows of a corpus in every worker; its own iterator would share them out among the workers of a DataLoader."""
-    for columns in corpus.iter(batch_size=8):
-        for index in range(len(columns["video_id"])):
-            yield {name: values[index] for name, values in columns.items()}
+    @property
+    def num_clips(self) -> int:
+        """Clips in `inputs` (B)."""
+        return len(self.numbers)
 
 
 def worker_share() -> tuple[int, int]:
@@ -79,31 +80,65 @@ def worker_share() -> tuple[int, int]:
     return (worker.id, worker.num_workers) if worker else (0, 1)
 
 
-class NarratedClips(TorchIterableDataset):
-    """Endless training batches of a corpus, for a DataLoader with `batch_size=None`.
-
-    The batches do not depend on the number of workers, each of which makes every n-th batch. Each process takes whole
-    shards where the number of shards is divisible by the number of processes, else every n-th row.
+class WindowReader:
+    """Reads rows of a corpus, and keeps the row groups of the present window of each lane.
 
     Args:
-        corpus: from [`load_corpus`].
+        rows: of the corpus.
+    """
+
+    def __init__(self, rows: RowGroups):
+        self.rows = rows
+        self.windows: dict[int, tuple[int, int]] = {}
+        self.held: dict[int, dict] = {}
+
+    def read(self, draw: Draw) -> dict:
+        """The row of a draw.
+
+        Raises:
+            RowGroupError: when its row group cannot be read, which is tried once a window.
+        """
+        lane, window, group, row = draw.place
+        if self.windows.get(lane) != (draw.epoch, window):
+            self.windows[lane], self.held[lane] = (draw.epoch, window), {}
+        held = self.held[lane]
+        if group not in held:
+            try:
+                held[group] = self.rows.read(group)
+            except RowGroupError as error:
+                held[group] = error
+        if isinstance(held[group], RowGroupError):
+            raise held[group]
+        return held[group](row)
+
+
+class NarratedClips(TorchIterableDataset):
+    """Endless training batches of one or several corpora, for a [`ClipLoader`].
+
+    The batches do not depend on the numbers of processes and workers, which share out the lanes of the order; where a
+    corpus has fewer lanes than there are processes, each of them reads all lanes, and takes its share of the rows.
+
+    Args:
+        corpora: their row groups, see [`open_row_groups`].
         processor: makes the model inputs; its `clip_seconds` is the length of the windows.
-        batch_size: clips in a batch of this process (B), fewer when some cannot be decoded.
+        batch_size: clips in a batch of all processes, fewer at the end of an epoch and when some cannot be decoded.
+        weights: the share of clips of each corpus, in any unit; None: all alike.
         num_captions: maximum number of candidate captions of a clip (K).
         with_video, with_audio: modalities to decode.
         seed: of order, windows, crops and captions.
-        block_size: rows that are permuted together, fewer when their media exceed `MAX_BLOCK_BYTES`.
+        block_size: rows that are permuted together, see [`ClipOrder`].
         min_crop_area, flip: see [`FgmmVideoProcessor.random_crop`].
         rank, world_size: index of this process, and number of processes.
-        epoch, position: of the first batch, from a checkpoint.
+        state: of the first batch, from a checkpoint; None: the start.
     """
 
     def __init__(
         self,
-        corpus: IterableDataset,
+        corpora: list[RowGroups],
         processor: FgmmProcessor,
         *,
         batch_size: int,
+        weights: list[float] | None = None,
         num_captions: int = 4,
         with_video: bool = True,
         with_audio: bool = True,
@@ -113,90 +148,73 @@ class NarratedClips(TorchIterableDataset):
         flip: bool = False,
         rank: int = 0,
         world_size: int = 1,
-        epoch: int = 0,
-        position: int = 0,
+        state: StreamState | None = None,
     ):
-        # Shuffles the order of the shards alone; more than one input shard at a time would start threads each epoch.
-        shuffled = corpus.shuffle(seed=seed, buffer_size=1, max_buffer_input_shards=1)
-        self.corpus = split_dataset_by_node(shuffled, rank, world_size)
+        self.order = ClipOrder(corpora, weights or [1.0] * len(corpora), seed, block_size)
         self.processor = processor
         self.batch_size = batch_size
         self.num_captions = num_captions
         self.with_video = with_video
         self.with_audio = with_audio
         self.seed = seed
-        self.block_size = block_size
         self.min_crop_area = min_crop_area
         self.flip = flip
         self.rank = rank
-        self.epoch = epoch
-        self.position = position
+        self.world_size = world_size
+        self.state = state or self.order.start()
 
     def __iter__(self) -> Iterator[Batch]:
-        worker_id, num_workers = worker_share()
-        for number, (epoch, position, rows) in enumerate(self.row_batches()):
-            if number % num_workers == worker_id:
-                yield self.make_batch(epoch, position, rows)
-
-    def row_batches(self) -> Iterator[tuple[int, int, list[dict]]]:
-        """(epoch, position, rows) of each batch without end, from the first batch of this stream on.
-
-        The last rows of an epoch, if they are fewer than a batch, are left out.
-
-        Raises:
-            CorpusError: when an epoch is smaller than a batch.
-        """
-        epoch, position = self.epoch, self.position
+        """This worker's part of each batch, which may be empty."""
+        worker, num_workers = worker_share()
+        readers = [WindowReader(rows) for rows in self.order.corpora]
+        state = self.state
         while True:
-            rows, num_rows = [], 0
-            for row in self.rows(epoch):
-                num_rows += 1
-                if num_rows <= position * self.batch_size:
-                    continue
-                rows.append(row)
-                if len(rows) == self.batch_size:
-                    yield epoch, position, rows
-                    rows, position = [], position + 1
-            if num_rows < self.batch_size:
-                raise CorpusError(
-                    f"The corpus has {num_rows} clips for this process, fewer than its batch of {self.batch_size}; "
-                    "lower batch_size or add clips."
-                )
-            epoch, position = epoch + 1, 0
+            draws, state = self.order.next_batch(state, self.batch_size)
+            own = [draw for draw in draws if self.owner(draw, num_workers) == (self.rank, worker)]
+            yield self.make_batch(own, readers, state)
 
-    def rows(self, epoch: int) -> Iterator[dict]:
-        """Undecoded rows of this process in one epoch, in order."""
-        self.corpus.set_epoch(epoch)
-        for place, block in enumerate(self.blocks()):
-            for index in np.random.default_rng([self.seed, epoch, self.rank, place]).permutation(len(block)):
-                yield block[index]
+    def owner(self, draw: Draw, num_workers: int) -> tuple[int, int]:
+        """The process that shows a clip, and its worker that reads it."""
+        lane = draw.place.lane
+        if self.order.num_lanes(draw.corpus) < self.world_size:
+            return draw.number % self.world_size, lane % num_workers
+        return lane % self.world_size, lane // self.world_size % num_workers
 
-    def blocks(self) -> Iterator[list[dict]]:
-        """Blocks of neighbouring rows: `block_size` of them, fewer when their media are large."""
-        block, num_bytes = [], 0
-        for row in iterate_rows(self.corpus):
-            block.append(row)
-            num_bytes += sum(len(row[column]["bytes"] or b"") for column in MEDIA_COLUMNS if row.get(column))
-            if len(block) == self.block_size or num_bytes >= MAX_BLOCK_BYTES:
-                yield block
-                block, num_bytes = [], 0
-        if block:
-            yield block
+    def make_batch(self, draws: list[Draw], readers: list[WindowReader], state: StreamState) -> Batch:
+        """Reads, decodes and collates clips.
 
-    def make_batch(self, epoch: int, position: int, rows: list[dict]) -> Batch:
-        """Decodes and collates the rows of one batch."""
-        clips, failures = [], []
-        for place, row in enumerate(rows):
-            generator = np.random.default_rng([self.seed, epoch, self.rank, position, place])
+        Args:
+            draws: of this worker.
+            readers: of the corpora.
+            state: after the whole batch.
+        """
+        batch, clips = Batch({}, state), []
+        for draw in draws:
             try:
-                clips.append(self.sample_clip(row, generator))
+                row = readers[draw.corpus].read(draw)
+            except RowGroupError as error:
+                batch.failures.append(FailedClip(error.place, error.file, str(error)))
+                continue
+            try:
+                clip = self.sample_clip(row, np.random.default_rng([CLIP, self.seed, draw.number]))
             except MediaError as error:
                 media = next((row[column] for column in MEDIA_COLUMNS if row.get(column)), {})
-                failures.append(FailedClip(row["video_id"], media.get("path"), str(error)))
-        inputs = collate(self.processor, clips, self.with_video, self.with_audio) if clips else {}
-        damaged = {clip.video_id: clip.damage for clip in clips if clip.damage}
-        problems = [problem for clip in clips for problem in clip.problems]
-        return Batch(inputs, epoch, position + 1, len(clips), failures, damaged, problems)
+                batch.failures.append(FailedClip(row["video_id"], media.get("path"), str(error)))
+                continue
+            clips.append(clip)
+            batch.numbers.append(draw.number)
+            batch.corpora.append(draw.corpus)
+            batch.video_ids.append(clip.video_id)
+            batch.problems += clip.problems
+            if clip.damage:
+                batch.damaged[clip.video_id] = clip.damage
+        if clips:
+            batch.inputs = self.make_inputs(clips, batch.numbers)
+        return batch
+
+    def make_inputs(self, clips: list[Clip], numbers: list[int]) -> dict[str, torch.Tensor]:
+        """Model inputs of B clips, of which `numbers` are the numbers in the stream."""
+        return collate(self.processor, clips, self.with_video, self.with_audio)
 
     def sample_clip(self, row: dict, generator: np.random.Generator) -> Clip:
         """A random window of a row, randomly cropped, with the captions nearest to it.
@@ -221,6 +239,13 @@ class NarratedClips(TorchIterableDataset):
     def decode_window(self, row: dict, start: float, end: float) -> Clip:
         """One window of a row, uncropped and without captions; times in seconds, `end` 0 for an image."""
         return read_clip(row, self.processor, start, end or None, self.with_audio)
+
+
+def iterate_rows(corpus: IterableDataset) -> Iterator[dict]:
+    """All rows of a corpus in every worker; its own iterator would share them out among the workers of a DataLoader."""
+    for columns in corpus.iter(batch_size=8):
+        for index in range(len(columns["video_id"])):
+            yield {name: values[index] for name, values in columns.items()}
 
 
 @dataclass

@@ -96,6 +96,17 @@ def write_corpus(folder: Path, rows: list[dict]) -> Path:
     return folder
 
 
+def write_shards(folder: Path, rows: list[dict], number: int, features=None, group_rows: int = 4) -> Path:
+    """Writes a corpus of training rows in a number of shards, with row groups of at most `group_rows`."""
+    (folder / "data").mkdir(parents=True)
+    features = features or corpus_features("image")
+    for shard in range(number):
+        table = pa.Table.from_pylist(rows[shard::number], schema=features.arrow_schema)
+        path = folder / "data" / f"train-{shard:05d}-of-{number:05d}.parquet"
+        parquet.write_table(table, path, row_group_size=group_rows)
+    return folder
+
+
 def write_video(
     path,
     times=None,

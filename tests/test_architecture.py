@@ -139,7 +139,7 @@ def required(*extras: str) -> set[str]:
 
 
 # They come with distributions that are required: transformers, datasets, accelerate.
-CARRIED = {"tokenizers", "safetensors", "pyarrow", "fsspec"}
+CARRIED = {"tokenizers", "safetensors", "pyarrow", "fsspec", "aiohttp"}
 
 
 def test_models_and_training_need_no_extra():

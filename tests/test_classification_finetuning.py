@@ -1,4 +1,4 @@
-from dataclasses import replace
+import itertools
 
 import numpy as np
 import pytest
@@ -10,15 +10,17 @@ from fgmm_tools.classification.settings import ClassificationSettings
 from fgmm_tools.cli import UserError
 from modeling_fgmm import FgmmForAudioClassification
 from processing_fgmm import streams_fgmm
-from processing_fgmm.corpora_fgmm import load_corpus
+from processing_fgmm.loaders_fgmm import ClipLoader
+from processing_fgmm.rowgroups_fgmm import ParquetRows, SelectedRows
 
 
 def test_training_clips_differ_in_every_epoch_and_never_between_runs(sounds, processor):
-    corpus = load_corpus(str(sounds), "train", "fold1")
-    classes = folds.read_classes(corpus, str(sounds))
+    split = folds.read_split(str(sounds), "train", "fold1")
+    classes = folds.read_classes(split.corpus, str(sounds))
 
     def batches(number):
-        clips = finetuning.LabelledClips(corpus, processor, classes, batch_size=30, with_video=False)
+        rows = split.row_groups()
+        clips = finetuning.LabelledClips(rows, processor, split.labels, classes, batch_size=30, with_video=False)
         return [batch.inputs for batch, _ in zip(clips, range(number), strict=False)]
 
     (first, second), (again,) = batches(2), batches(1)
@@ -31,8 +33,9 @@ def test_training_clips_differ_in_every_epoch_and_never_between_runs(sounds, pro
 
 
 def test_short_clips_are_decoded_once_and_longer_clips_anew(sounds, processor, monkeypatch):
-    classes = folds.read_classes(load_corpus(str(sounds), "train"), str(sounds))
-    rows = list(load_corpus(str(sounds), "train").take(3))
+    split = folds.read_split(str(sounds), "train", "fold1")
+    classes = folds.read_classes(split.corpus, str(sounds))
+    rows = SelectedRows(split.row_groups(), list(split.labels)[:3])
     decoded = []
     read_clip = streams_fgmm.read_clip
     monkeypatch.setattr(streams_fgmm, "read_clip", lambda row, *rest: decoded.append(row) or read_clip(row, *rest))
@@ -40,12 +43,12 @@ def test_short_clips_are_decoded_once_and_longer_clips_anew(sounds, processor, m
     def decodings_of_two_batches(clip_seconds: float, room: int) -> int:
         """How often three rows are decoded for two batches, which must be those of a stream that keeps nothing."""
         monkeypatch.setattr(processor, "clip_seconds", clip_seconds)
-        corpus = load_corpus(str(sounds), "train")
         keeping, forgetting = (
-            finetuning.LabelledClips(corpus, processor, classes, batch_size=3, with_video=False) for _ in range(2)
+            finetuning.LabelledClips(rows, processor, split.labels, classes, batch_size=3, with_video=False)
+            for _ in range(2)
         )
         keeping.room, forgetting.room = room, 0
-        first, second = ([clips.make_batch(epoch, 0, rows) for epoch in (0, 1)] for clips in (forgetting, keeping))
+        first, second = (list(itertools.islice(clips, 2)) for clips in (forgetting, keeping))
         for batch, other in zip(first, second, strict=True):
             assert torch.equal(batch.inputs["input_features"], other.inputs["input_features"])
         number = len(decoded) - 6
@@ -60,9 +63,10 @@ def test_short_clips_are_decoded_once_and_longer_clips_anew(sounds, processor, m
 @pytest.fixture
 def task(sounds, config):
     """A classifier with random weights, the training clips of a fold, their classes."""
-    classes = folds.read_classes(load_corpus(str(sounds), "train", "fold1"), str(sounds))
+    split = folds.read_split(str(sounds), "train", "fold1")
+    classes = folds.read_classes(split.corpus, str(sounds))
     config.num_labels = len(classes.names)
-    return FgmmForAudioClassification(config), folds.read_split(str(sounds), "train", "fold1"), classes
+    return FgmmForAudioClassification(config), split, classes
 
 
 SETTINGS = ClassificationSettings("finetune", epochs=1, batch_size=15, num_workers=0)
@@ -77,11 +81,22 @@ def test_all_weights_are_trained_and_nothing_else_is_kept(task, processor):
     assert not any(torch.equal(value, before[name]) for name, value in trained.named_parameters())
 
 
-def test_a_batch_without_a_clip_that_can_be_decoded_is_an_error(task, processor):
+def test_a_batch_without_a_clip_that_can_be_decoded_is_an_error(task, processor, monkeypatch):
     classifier, train, classes = task
-    silent = replace(train, corpus=train.corpus.map(lambda row: {"audio": {"bytes": b"nothing", "path": None}}))
+    read = ParquetRows.read
+    nothing = {"audio": {"bytes": b"nothing", "path": None}}
+    monkeypatch.setattr(ParquetRows, "read", lambda self, group: lambda row: read(self, group)(row) | nothing)
     with pytest.raises(UserError, match="None of the 15 clips of a training batch can be decoded"):
-        finetuning.finetune(Accelerator(), classifier, processor, silent, classes, SETTINGS)
+        finetuning.finetune(Accelerator(), classifier, processor, train, classes, SETTINGS)
+
+
+def test_a_process_without_a_clip_takes_part_without_a_loss(task, processor):
+    classifier, train, classes = task
+    options = {"batch_size": 1, "with_video": False, "rank": 1, "world_size": 2}
+    clips = finetuning.LabelledClips(train.row_groups(), processor, train.labels, classes, **options)
+    batches = list(itertools.islice(ClipLoader(clips, 0), 4))
+    assert {batch.num_clips for batch in batches} == {0, 1}
+    assert all(torch.isfinite(classifier(**batch.inputs).loss) for batch in batches)
 
 
 def test_a_loss_that_is_not_a_number_is_an_error(task, processor):

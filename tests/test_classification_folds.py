@@ -1,15 +1,14 @@
-from dataclasses import replace
-
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
-from datasets import ClassLabel, List, Value, config
+from datasets import ClassLabel, List, Value
 from helpers import CLASS_NAMES, write_labelled_corpus, write_sound
 
 from fgmm_tools.classification import folds
 from fgmm_tools.classification.settings import HELD_OUT
 from fgmm_tools.cli import UserError
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
+from processing_fgmm.orders_fgmm import ClipOrder
 
 CONFIGS = {"default": {"train": ["a"]}}
 
@@ -82,38 +81,30 @@ def test_held_out_clips_are_of_no_group_that_is_trained_on(rows, tmp_path):
     assert all(groups) and not groups[0] & groups[1] and set.union(*groups) == {row["group"] for row in rows}
 
 
-@pytest.mark.parametrize("several", [False, True])
-def test_rows_sorted_by_class_are_shuffled(rows, tmp_path, several, monkeypatch):
-    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    labels = [place // 100 for place in range(300)]
-    rows = [
-        {"video_id": str(place), "audio": rows[0]["audio"], "label": [label, 2] if several else label}
-        for place, label in enumerate(labels)
-    ]
-    label = ClassLabel(names=CLASS_NAMES)
-    folder = write_labelled_corpus(tmp_path / "corpus", {"a": rows}, CONFIGS, label=List(label) if several else label)
+def test_batches_of_rows_sorted_by_class_are_mixed(rows, tmp_path):
+    rows = [{"video_id": str(place), "audio": rows[0]["audio"], "label": place // 100} for place in range(300)]
+    folder = write_labelled_corpus(tmp_path / "corpus", {"a": rows}, CONFIGS, label=ClassLabel(names=CLASS_NAMES))
     split = folds.read_split(str(folder), "train", "default").keep(map(str, range(10, 300)))
-    assert split.is_sorted()
-    shuffled = [(row["video_id"], row["label"]) for row in split.shuffled()]
-    assert sorted(int(name) for name, _ in shuffled) == list(range(10, 300)) and dict(shuffled) == split.labels
-    mixed = replace(split, labels=dict(shuffled))
-    assert not mixed.is_sorted() and mixed.shuffled() is mixed.corpus
-    batches = [{repr(label) for _, label in shuffled[first : first + 15]} for first in range(0, 285, 15)]
-    assert np.mean([len(batch) for batch in batches]) > 2.8
-    assert [row["video_id"] for row in split.shuffled()] == [name for name, _ in shuffled]
-    assert next(iter(split.shuffled()))["audio"]["bytes"] == rows[0]["audio"]["bytes"]
+    order, batches = ClipOrder([split.row_groups()], [1.0], 0, 4096), []
+    state = order.start()
+    while state.number < 290:
+        draws, state = order.next_batch(state, 15)
+        read = [order.corpora[0].read(draw.place.group)(draw.place.row) for draw in draws]
+        assert all(split.labels[row["video_id"]] == row["label"] for row in read)
+        batches.append([row["video_id"] for row in read])
+    assert sorted(int(name) for names in batches for name in names) == list(range(10, 300))
+    assert np.mean([len({split.labels[name] for name in names}) for names in batches]) > 2.8
 
 
-def test_a_folder_of_media_files_is_shuffled_in_memory(tmp_path):
+def test_a_folder_of_media_files_has_row_groups(tmp_path):
     for label in CLASS_NAMES:
         folder = tmp_path / "sounds" / label
         folder.mkdir(parents=True)
         for number in range(10):
             write_sound(folder / f"{number}.wav", seconds=0.1)
     split = folds.read_split(str(tmp_path / "sounds"), "train", "default")
-    names = [row["video_id"] for row in split.shuffled()]
-    assert split.is_sorted() and sorted(names) == sorted(split.labels) and names != list(split.labels)
-    assert len({split.labels[name] for name in names[:10]}) == 3
+    rows = split.row_groups()
+    assert [rows.read(0)(row)["video_id"] for row in range(30)] == rows.read_ids(0) == list(split.labels)
 
 
 @pytest.mark.parametrize(

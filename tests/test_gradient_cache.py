@@ -74,7 +74,7 @@ def assert_same(ours, plain, atol=1e-5):
 @pytest.mark.parametrize("chunk_size", [1, 2, 3, 7, 100])
 def test_chunks_give_the_loss_and_gradients_of_the_whole(chunk_size):
     model = make_model()
-    loss = cached_backward(Accelerator(cpu=True), model, split_batch(make_inputs(), chunk_size))
+    loss, _ = cached_backward(Accelerator(cpu=True), model, split_batch(make_inputs(), chunk_size))
     assert_same((loss, gradients(model)), plain_step(make_model(), make_inputs()))
 
 
@@ -86,7 +86,7 @@ def test_batches_that_were_collated_apart_stand_in_one_contrast():
     whole = make_inputs()
     whole["phrase_mask"][:3, 2:] = False
     model = make_model()
-    loss = cached_backward(Accelerator(cpu=True), model, [short, make_inputs(slice(3, None))])
+    loss, _ = cached_backward(Accelerator(cpu=True), model, [short, make_inputs(slice(3, None))])
     assert_same((loss, gradients(model)), plain_step(make_model(), whole))
 
 
@@ -95,7 +95,7 @@ def test_dropout_is_the_same_in_both_passes():
     model = make_model(dropout=0.5)
     chunks = split_batch(make_inputs(), 7)
     torch.manual_seed(3)
-    loss = cached_backward(Accelerator(cpu=True), model, chunks)
+    loss, _ = cached_backward(Accelerator(cpu=True), model, chunks)
     after = torch.rand(1)
     plain = make_model(dropout=0.5)
     torch.manual_seed(3)
@@ -121,7 +121,7 @@ def test_mixed_precision():
     try:
         accelerator = Accelerator(cpu=True, mixed_precision="bf16")
         model, plain = make_model(), make_model()
-        loss = cached_backward(accelerator, model, split_batch(make_inputs(), 3))
+        loss, _ = cached_backward(accelerator, model, split_batch(make_inputs(), 3))
         with accelerator.autocast():
             expected = plain(**make_inputs(), return_loss=True).loss
         expected.backward()
@@ -144,7 +144,7 @@ def run_process(rank: int, world: int, port: int, bounds: list[int], folder: str
     steps = []
     for _ in range(2):  # twice: DistributedDataParallel must be ready for a next step
         model.zero_grad()
-        loss = cached_backward(accelerator, model, split_batch(inputs, 2))
+        loss, _ = cached_backward(accelerator, model, split_batch(inputs, 2))
     steps.append((loss, gradients(accelerator.unwrap_model(model))))
     assert isinstance(model, torch.nn.parallel.DistributedDataParallel)
     model.zero_grad()

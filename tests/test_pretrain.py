@@ -7,12 +7,14 @@ import time
 
 import pytest
 import torch
+from accelerate import Accelerator
 from accelerate.utils import set_seed
 from helpers import ROOT, training_arguments, write_corpus, write_video
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor
 
 from fgmm_tools.cli import UserError
+from fgmm_tools.corpora.narrated import render_corpus
 from fgmm_tools.training import setup
 from fgmm_tools.training.configuration import parse_config
 from modeling_fgmm import FgmmModel
@@ -106,6 +108,49 @@ def test_training_goes_on_without_clips_that_cannot_be_decoded_until_they_are_to
     assert "could not be decoded" in capsys.readouterr().out
 
 
+def test_a_step_without_a_loss_leaves_the_weights_and_statistics_as_they_are(
+    narrated, pretrain_here, tmp_path, monkeypatch, capsys
+):
+    contrast, steps = FgmmModel.contrast, []
+
+    def fail(model, outputs):
+        steps.append({name: value.clone() for name, value in model.state_dict().items()})
+        loss = contrast(model, outputs)
+        if len(steps) == 2:
+            for module in model.modules():
+                if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                    module.running_mean.data.fill_(float("nan"))
+            return loss * float("nan")
+        return loss
+
+    monkeypatch.setattr(FgmmModel, "contrast", fail)
+    pretrain_here(narrated, tmp_path, max_steps=3)
+    [line] = (tmp_path / "skipped_steps.jsonl").read_text().splitlines()
+    assert json.loads(line)["step"] == 2 and len(json.loads(line)["video_ids"]) == 8
+    assert "The loss is not a number at step 2, of the clips 'train-" in capsys.readouterr().out
+    weights = load_file(tmp_path / "model.safetensors")
+    assert all(torch.isfinite(value).all() for value in weights.values())
+    parameters = {name for name in steps[1] if "running" not in name and "num_batches" not in name}
+    assert all(torch.equal(steps[1][name], steps[2][name]) for name in parameters)
+    steps.clear()
+    with pytest.raises(UserError, match=r"not a number at step 2, of the clips .* Remove them if they are wrong, or"):
+        pretrain_here(narrated, tmp_path / "strict", max_steps=3, max_skipped_steps=0)
+
+
+def test_several_corpora_are_counted_and_measured_apart(narrated, pretrain_here, tmp_path, monkeypatch):
+    logged = []
+    monkeypatch.setattr(Accelerator, "log", lambda self, values, step: logged.append(values))
+    render_corpus(tmp_path / "second", num_train=8, num_test=1, noise=0.0, seed=1, num_proc=1)
+    corpora = f"[{{dataset: {narrated}, weight: 3}}, {{dataset: {tmp_path / 'second'}}}]"
+    pretrain_here("", tmp_path / "out", datasets=corpora, max_steps=6, gradient_accumulation_steps=2)
+    last = logged[-1]
+    assert last["clips/corpus"] + last["clips/second"] == 6 * 2 * 8
+    assert 0 < last["clips/second"] < last["clips/corpus"]
+    assert last["loss/corpus"] > 0 and 0 <= last["data_wait"] <= 1
+    pretrain_here("", tmp_path / "plain", datasets=corpora, max_steps=6)
+    assert "loss/corpus" in logged[-1]
+
+
 def test_accumulated_batches_stand_in_one_contrast(narrated, pretrain_here, tmp_path, monkeypatch):
     """Two batches of four clips, encoded three at a time, are contrasted as eight."""
     sizes = []
@@ -118,4 +163,4 @@ def test_accumulated_batches_stand_in_one_contrast(narrated, pretrain_here, tmp_
     assert sizes == [8, 8, 8]
     assert json.loads((tmp_path / "training.json").read_text())["clips_seen"] == 24
     progress = json.loads((tmp_path / "checkpoints/step-0000003/progress.json").read_text())
-    assert progress["streams"] == [[0, 6]]
+    assert progress["stream"] == {"number": 24, "positions": [[0, 24]]}

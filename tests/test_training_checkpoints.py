@@ -1,7 +1,6 @@
 import errno
 import json
 import shutil
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,17 +12,16 @@ from transformers import AutoModel, AutoProcessor
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.training.checkpoints import Progress, read_progress
+from fgmm_tools.training.manifest import write_manifest
 from processing_fgmm import FgmmProcessor
+from processing_fgmm.orders_fgmm import StreamState
 
 
-def test_each_process_has_its_own_progress(tmp_path):
+def test_progress_is_that_of_all_processes(tmp_path):
     cost = {"seconds": 2.5, "core_seconds": 4.0, "operations_per_step": 6}
-    saved = {"step": 7, "streams": [[0, 3], [1, 4]], "cost": cost}
-    (tmp_path / "progress.json").write_text(json.dumps(saved))
-    second = SimpleNamespace(num_processes=2, process_index=1)
-    assert read_progress(tmp_path, second) == Progress(step=7, epoch=1, position=4, **cost)
-    with pytest.raises(UserError, match="written by 2 processes; start as many"):
-        read_progress(tmp_path, SimpleNamespace(num_processes=3, process_index=0))
+    stream = {"number": 30, "positions": [[0, 9], [1, 4]]}
+    (tmp_path / "progress.json").write_text(json.dumps({"step": 7, "stream": stream, "processes": 2, "cost": cost}))
+    assert read_progress(tmp_path) == Progress(step=7, stream=StreamState(30, ((0, 9), (1, 4))), **cost)
 
 
 def test_old_checkpoints_are_removed(narrated, pretrain_here, tmp_path):
@@ -96,8 +94,54 @@ def test_a_model_that_cannot_be_written_leaves_the_folder_as_it_was(narrated, pr
 def test_a_damaged_checkpoint_is_named(trained, narrated, pretrain_here, tmp_path):
     checkpoint = shutil.copytree(trained[0] / "checkpoints" / "step-0000008", tmp_path / "step-0000008")
     (checkpoint / "optimizer.bin").write_bytes(b"half")
-    with pytest.raises(UserError, match=r"step-0000008 is damaged .*; delete it to resume from the one before"):
+    with pytest.raises(
+        UserError, match=r"step-0000008 is damaged: its optimizer.bin has 4 bytes, not \d+; resume from"
+    ):
         pretrain_here(narrated, tmp_path / "out", max_steps=24, resume_from=checkpoint)
+
+
+def test_the_latest_checkpoint_that_is_not_damaged_is_resumed_from(trained, narrated, pretrain_here, tmp_path, capsys):
+    shutil.copytree(trained[0] / "checkpoints", tmp_path / "checkpoints")
+    weights = tmp_path / "checkpoints" / "step-0000024" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    (tmp_path / "checkpoints" / "step-0000016" / "random_states_0.pkl").unlink()
+    pretrain_here(narrated, tmp_path, max_steps=24, resume_from="latest")
+    printed = capsys.readouterr()
+    assert "step-0000024 is damaged: its model.safetensors has been changed. It is left out." in printed.err
+    assert "step-0000016 is damaged: its random_states_0.pkl is missing." in printed.err
+    assert "step-0000008 at step 8" in printed.out
+    whole, resumed = (load_file(path / "model.safetensors") for path in (trained[0], tmp_path))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_without_a_whole_checkpoint_no_run_is_resumed(trained, narrated, pretrain_here, tmp_path):
+    shutil.copytree(trained[0] / "checkpoints" / "step-0000008", tmp_path / "checkpoints" / "step-0000008")
+    (tmp_path / "checkpoints" / "step-0000008" / "files.json").unlink()
+    with pytest.raises(UserError, match=r"All checkpoints in .* are damaged"):
+        pretrain_here(narrated, tmp_path, max_steps=24, resume_from="latest")
+
+
+class Payload:
+    """What writes a file where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("name", ["optimizer.bin", "random_states_0.pkl"])
+def test_nothing_in_a_checkpoint_is_executed(trained, narrated, pretrain_here, tmp_path, name):
+    checkpoint = shutil.copytree(trained[0] / "checkpoints" / "step-0000008", tmp_path / "step-0000008")
+    assert not list(checkpoint.glob("custom_checkpoint_*"))  # accelerate loads these by pickle
+    torch.save(Payload(tmp_path / "executed"), checkpoint / name)
+    write_manifest(checkpoint)
+    with pytest.raises(UserError, match="step-0000008 cannot be loaded"):
+        pretrain_here(narrated, tmp_path / "out", max_steps=24, resume_from=checkpoint)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_more_steps_on_resuming_are_taken_over_and_recorded(trained, narrated, pretrain_here, tmp_path, capsys):

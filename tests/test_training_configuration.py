@@ -90,8 +90,25 @@ def test_errors_of_the_command_line_are_one_sentence(fields, named):
 
 
 def test_corpus_and_model_folder_must_be_named():
-    with pytest.raises(UserError, match="required: dataset, output_dir"):
+    with pytest.raises(UserError, match="required: output_dir"):
         parse_config([])
+    for words in ([], ["--dataset", "a", "--datasets", "[{dataset: b}]"]):
+        with pytest.raises(UserError, match="Give either dataset or datasets"):
+            parse_config(["--output_dir", "out", *words])
+
+
+def test_several_corpora_have_weights_and_names():
+    one = parse_config(["--dataset", "data/a/", "--output_dir", "out"])
+    assert (one.corpus_names, one.corpus_weights) == (["a"], [1.0])
+    words = "[{dataset: data/a, weight: 3}, {dataset: b, dataset_config: fold1, train_split: all}]"
+    several = parse_config(["--datasets", words, "--output_dir", "out"])
+    assert (several.corpus_names, several.corpus_weights) == (["a", "b"], [3.0, 1.0])
+    assert (several.corpora[1].dataset_config, several.corpora[1].train_split) == ("fold1", "all")
+    same = parse_config(["--datasets", "[{dataset: x/a}, {dataset: y/a}]", "--output_dir", "out"])
+    assert same.corpus_names == ["x/a", "y/a"]
+    for entry in ("{dataset: a, weight: 0}", "{dataset: a, weight: .inf}", "{dataset: a, wait: 1}", "{weight: 1}"):
+        with pytest.raises(UserError):
+            parse_config(["--datasets", f"[{entry}]", "--output_dir", "out"])
 
 
 @pytest.mark.parametrize("words", [["--seed"], ["--model.projection_dim"], ["--config"], ["stray"]])

@@ -1,12 +1,17 @@
 import json
 
 import pytest
+import torch
 from accelerate import Accelerator
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.training import monitoring
-from fgmm_tools.training.monitoring import FailedClips, count_cores, suggest_threads
+from fgmm_tools.training.configuration import parse_config
+from fgmm_tools.training.monitoring import FailedClips, SkippedSteps, count_cores, suggest_threads, suggest_workers
+from processing_fgmm.orders_fgmm import StreamState
 from processing_fgmm.streams_fgmm import Batch, FailedClip
+
+STATE = StreamState(0, ((0, 0),))
 
 
 @pytest.fixture
@@ -16,13 +21,15 @@ def failures(tmp_path):
 
 
 def batch(decoded, *failed):
-    return Batch({}, 0, 0, decoded, [FailedClip(name, f"{name}.mp4", f"{name} is damaged") for name in failed])
+    return Batch(
+        {}, STATE, [0] * decoded, failures=[FailedClip(name, f"{name}.mp4", f"{name} is damaged") for name in failed]
+    )
 
 
 def test_damaged_clips_are_counted_and_named_once(failures, capsys):
     run = failures(0.0)
     for time in (3.0, 4.5):
-        run.add(Batch({}, 0, 0, 8, [], {"a": f"a: its audio is damaged at {time} s."}))
+        run.add(Batch({}, STATE, [0] * 8, damaged={"a": f"a: its audio is damaged at {time} s."}))
     assert (run.failed, run.damaged) == (0, {"a"})
     assert capsys.readouterr().out == "Used without its damaged part: a: its audio is damaged at 3.0 s.\n"
 
@@ -57,11 +64,34 @@ def test_too_large_a_share_of_failures_stops_the_run_after_100_clips(failures, t
     assert len((tmp_path / "failed_clips.jsonl").read_text().splitlines()) == 13
 
 
-def test_a_batch_without_any_clip_stops_the_run_at_once(failures, tmp_path):
+def test_a_first_batch_without_any_clip_stops_the_run_at_once(failures, tmp_path):
     with pytest.raises(UserError, match="None of the 2 clips of a batch could be decoded; the first: a is damaged"):
         failures(1.0).add(batch(0, "a", "b"))
     lines = (tmp_path / "failed_clips.jsonl").read_text().splitlines()
     assert [json.loads(line)["video_id"] for line in lines] == ["a", "b"]
+    run = failures(1.0)
+    run.add(batch(0))  # the share of this process was empty
+    run.add(batch(1, "c"))
+    run.add(batch(0, "a", "b"))
+    assert (run.failed, run.seen) == (3, 4)
+
+
+def test_steps_without_a_loss_are_listed_and_stop_the_run_when_they_are_too_many(tmp_path, capsys):
+    accelerator, path = Accelerator(cpu=True), tmp_path / "skipped_steps.jsonl"
+    steps, batches = SkippedSteps(path, 1, 0), [Batch({}, STATE, [0, 1], video_ids=["a", "b"])]
+    assert steps.is_finite(accelerator, 1, torch.tensor(2.0), batches) and not path.exists()
+    assert not steps.is_finite(accelerator, 5, torch.tensor(float("inf")), batches)
+    assert "not a number at step 5, of the clips 'a', 'b'; the step is left out" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"step 7, of the clips 'a', 'b'; .*skipped_steps.jsonl names all"):
+        steps.is_finite(accelerator, 7, torch.tensor(float("nan")), batches)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [5, 7]
+    assert [entry["step"] for entry in SkippedSteps(path, 1, 6).known] == [5]
+
+
+def test_waiting_for_clips_is_said():
+    config = parse_config(["--dataset", "a", "--output_dir", "out", "--num_workers", "3"])
+    assert suggest_workers(config, 0.2) is None
+    assert "waits for clips 35% of the time: raise num_workers, which is 3" in suggest_workers(config, 0.35)
 
 
 def test_what_failed_is_summed_up(failures):

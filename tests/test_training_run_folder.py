@@ -14,6 +14,8 @@ from fgmm_tools.cli import UserError
 from fgmm_tools.training import run_folder
 from fgmm_tools.training.checks import settle_config
 from fgmm_tools.training.configuration import parse_config
+from fgmm_tools.training.corpora import open_corpora
+from fgmm_tools.training.manifest import write_manifest
 
 # Holds a lock file until it is ended.
 HOLDER = """
@@ -43,6 +45,7 @@ def test_the_latest_whole_checkpoint_is_found(tmp_path):
     assert run_folder.find_checkpoint(settings(tmp_path, "latest")) is None
     for name in ("step-0000008", "step-0000016", "step-0000024.partial"):
         (tmp_path / "checkpoints" / name).mkdir(parents=True)
+        write_manifest(tmp_path / "checkpoints" / name)
     assert [path.name for path in run_folder.list_checkpoints(tmp_path)] == ["step-0000008", "step-0000016"]
     assert run_folder.find_checkpoint(settings(tmp_path, "latest")).name == "step-0000016"
     assert run_folder.find_checkpoint(settings(tmp_path)) is None
@@ -137,9 +140,10 @@ def test_what_an_interrupted_run_left_half_done_is_removed(narrated, tmp_path):
     (tmp_path / "evaluations" / "step-0000004.json").touch()
     (tmp_path / "failed_clips.jsonl").touch()
     (tmp_path / "pretrain.yaml").touch()
-    accelerator = Accelerator(cpu=True)
-    config = settle_config(parse_config(training_arguments(narrated, tmp_path, seed=3)), accelerator)
-    with run_folder.open_run(config, accelerator) as run:
+    config, accelerator = parse_config(training_arguments(narrated, tmp_path, seed=3)), Accelerator(cpu=True)
+    corpora = open_corpora(config, accelerator)
+    config = settle_config(config, accelerator)
+    with run_folder.open_run(config, corpora, accelerator) as run:
         assert (run.folder, run.checkpoint) == (tmp_path, None)
         names = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")}
         assert names == {"checkpoints", "evaluations", "pretrain.yaml", "run.lock"}

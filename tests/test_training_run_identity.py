@@ -3,10 +3,12 @@ import json
 import shutil
 
 import pytest
+from accelerate import Accelerator
 from helpers import training_arguments
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.training.configuration import parse_config
+from fgmm_tools.training.corpora import open_corpora
 from fgmm_tools.training.run_identity import check_same_run, fingerprint_model, identify_run, read_identity
 
 
@@ -16,7 +18,7 @@ def identify(narrated):
 
     def run(dataset=narrated, **fields):
         config = parse_config(training_arguments(dataset, "out", max_steps=24, **fields))
-        return identify_run(config)
+        return identify_run(config, open_corpora(config, Accelerator(cpu=True)))
 
     return run
 
@@ -53,12 +55,25 @@ def test_another_corpus_is_named(identify, narrated, tmp_path):
     other = shutil.copytree(narrated, tmp_path / "other")
     shard = next(other.rglob("train-*.parquet"))
     shutil.copy(next(other.rglob("test-*.parquet")), shard)
-    with pytest.raises(UserError, match=f"dataset was '{narrated}' and is '{other}'"):
+    counts = r"it had 32 rows in \d+ row groups and has 8 in 1; train-\S+ has changed"
+    with pytest.raises(UserError, match=rf"the corpus '{other}', which was '{narrated}', has changed \({counts}\)"):
         check(identify(), identify(other))
     saved = identify()
-    saved["settings"]["dataset"] = str(other)
-    with pytest.raises(UserError, match=f"dataset '{other}' has other files"):
+    saved["corpora"][0]["dataset"] = str(other)
+    with pytest.raises(UserError, match=f"the corpus '{other}' has changed"):
         check(saved, identify(other))
+
+
+def test_corpora_are_the_same_with_the_same_weights(identify, narrated):
+    def mixed(*weights):
+        entries = ", ".join(f"{{dataset: {narrated}, weight: {weight}}}" for weight in weights)
+        return identify("", datasets=f"[{entries}]")
+
+    assert check(mixed(1, 2), mixed(1, 2))["changes"] == []
+    with pytest.raises(UserError, match=r"datasets was \[1.0, 2.0\] and is \[2.0, 2.0\]"):
+        check(mixed(1, 2), mixed(2, 2))
+    with pytest.raises(UserError, match="it had 1 corpora and has 2"):
+        check(identify(), mixed(1, 2))
 
 
 def test_a_model_is_identified_by_its_files(trained, tmp_path):
@@ -94,6 +109,10 @@ def test_an_identity_is_read_again(identify, tmp_path):
     assert read_identity(tmp_path) == identity and identity["settings"] == dataclasses.asdict(
         parse_config(training_arguments(identity["settings"]["dataset"], "out", max_steps=24))
     )
+    del identity["corpora"]
+    (tmp_path / "run.json").write_text(json.dumps(identity))
+    with pytest.raises(UserError, match="written by an earlier version, which had another order of clips"):
+        read_identity(tmp_path)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(UserError, match="does not say which run it is of"):
         read_identity(tmp_path)

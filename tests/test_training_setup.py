@@ -18,6 +18,7 @@ from fgmm_tools.training.configuration import parse_config
 from fgmm_tools.training.parameter_groups import make_parameter_groups
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm.corpora_fgmm import load_corpus
+from processing_fgmm.rowgroups_fgmm import open_row_groups
 
 
 @pytest.mark.parametrize("name", ["fgmm-tiny", "fgmm-small", "flickr8k", "grid"])
@@ -51,26 +52,24 @@ def test_a_corpus_with_too_little_to_learn_from_is_refused(tmp_path, number, tex
     folder = write_corpus(tmp_path, rows(number, text))
     config = parse_config(training_arguments(folder, "out"))
     with pytest.raises(UserError, match=named):
-        setup.make_processor(config, load_corpus(str(folder), "train"))
+        setup.make_processor(config, [load_corpus(str(folder), "train")])
 
 
-def test_each_process_needs_a_batch(tmp_path, monkeypatch):
+def test_each_process_needs_a_clip_of_a_batch(tmp_path, monkeypatch):
     folder = write_corpus(tmp_path, rows(12, "a red ball"))
-    monkeypatch.setattr(setup, "PartialState", lambda: SimpleNamespace(num_processes=2))
-    with pytest.raises(
-        UserError, match="12 clips in its split 'train', fewer than batch_size 8 in each of 2 processes"
-    ):
-        setup.make_processor(parse_config(training_arguments(folder, "out")), load_corpus(str(folder), "train"))
+    monkeypatch.setattr(setup, "PartialState", lambda: SimpleNamespace(num_processes=9))
+    with pytest.raises(UserError, match="batch_size 8 has no clip for each of 9 processes; raise it"):
+        setup.make_processor(parse_config(training_arguments(folder, "out")), [load_corpus(str(folder), "train")])
 
 
 def test_the_tokenizer_knows_the_words_of_the_corpus(tmp_path):
     folder = write_corpus(tmp_path, rows(8, "a red ball"))
     corpus = load_corpus(str(folder), "train")
-    processor = setup.make_processor(parse_config(training_arguments(folder, "out")), corpus)
+    processor = setup.make_processor(parse_config(training_arguments(folder, "out")), [corpus])
     assert set(processor.tokenizer.get_vocab()) == {"[PAD]", "[UNK]", "a", "red", "ball"}
     config = parse_config(training_arguments(folder, "out", tokenizer="/nowhere"))
     with pytest.raises(UserError, match="The tokenizer '/nowhere' does not exist"):
-        setup.make_processor(config, corpus)
+        setup.make_processor(config, [corpus])
 
 
 WITHOUT_MODEL = {name: None for name in TINY_RUN if name.startswith("model.")}
@@ -82,7 +81,7 @@ def test_words_of_the_corpus_are_added_to_the_vocabulary(small_model, tmp_path, 
     folder = write_corpus(tmp_path, rows(8, OTHER_WORDS))
     known = AutoProcessor.from_pretrained(small_model).tokenizer.get_vocab()
     corpus, fields = load_corpus(str(folder), "train"), {**WITHOUT_MODEL, given: small_model}
-    processor = setup.make_processor(parse_config(training_arguments(folder, "out", **fields)), corpus)
+    processor = setup.make_processor(parse_config(training_arguments(folder, "out", **fields)), [corpus])
     added = {"does": len(known), "push": len(known) + 1, "ups": len(known) + 2}
     assert processor.tokenizer.get_vocab() == known | added
     printed = " ".join(capsys.readouterr().out.split())
@@ -104,7 +103,7 @@ def test_words_of_the_corpus_are_added_to_the_vocabulary(small_model, tmp_path, 
 def test_words_are_not_added_where_they_are_not_wanted(small_model, tmp_path, capsys, fields, reason):
     folder = write_corpus(tmp_path, rows(8, OTHER_WORDS))
     config = parse_config(training_arguments(folder, "out", **WITHOUT_MODEL, init_from=small_model, **fields))
-    processor = setup.make_processor(config, load_corpus(str(folder), "train"))
+    processor = setup.make_processor(config, [load_corpus(str(folder), "train")])
     assert processor.tokenizer.get_vocab() == AutoProcessor.from_pretrained(small_model).tokenizer.get_vocab()
     printed = capsys.readouterr().out
     assert "does not know 50% of the words" in printed and reason in printed
@@ -113,7 +112,7 @@ def test_words_are_not_added_where_they_are_not_wanted(small_model, tmp_path, ca
 def test_tokenizers_of_subwords_stay_as_they_are(encoders_at, tmp_path, capsys):
     folder = write_corpus(tmp_path, rows(8, "a red ball and 蛋"))
     config = parse_config(training_arguments(folder, "out", tokenizer=encoders_at / "bert"))
-    processor = setup.make_processor(config, load_corpus(str(folder), "train"))
+    processor = setup.make_processor(config, [load_corpus(str(folder), "train")])
     assert processor.tokenizer.get_vocab() == AutoTokenizer.from_pretrained(encoders_at / "bert").get_vocab()
     printed = " ".join(capsys.readouterr().out.split())
     assert (
@@ -124,7 +123,7 @@ def test_tokenizers_of_subwords_stay_as_they_are(encoders_at, tmp_path, capsys):
 def test_a_new_tokenizer_says_what_it_does_not_know(tmp_path, capsys):
     folder = write_corpus(tmp_path, [*rows(8, "a red ball"), *rows(1, "a rare word")])
     config = parse_config(training_arguments(folder, "out", min_frequency=2))
-    setup.make_processor(config, load_corpus(str(folder), "train"))
+    setup.make_processor(config, [load_corpus(str(folder), "train")])
     assert "The tokenizer does not know 11% of the words of the captions: 'rare', 'word'." in capsys.readouterr().out
 
 
@@ -153,13 +152,13 @@ def test_weights_of_one_dimension_do_not_decay(model):
 
 def test_batches_start_where_the_progress_is(narrated, trained):
     processor = AutoProcessor.from_pretrained(trained[0])
-    corpus = load_corpus(str(narrated), "train")
+    corpora = [open_row_groups(str(narrated), "train")]
     config, accelerator = parse_config(training_arguments(narrated, "out")), Accelerator(cpu=True)
     modalities = ["video", "text"]
-    whole = iter(setup.make_batches(config, corpus, processor, modalities, accelerator, Progress()))
+    whole = iter(setup.make_batches(config, corpora, processor, modalities, accelerator, Progress()))
     first, second = next(whole), next(whole)
-    progress = Progress(epoch=first.epoch, position=first.position)
-    resumed = next(iter(setup.make_batches(config, corpus, processor, modalities, accelerator, progress)))
+    progress = Progress(stream=first.state)
+    resumed = next(iter(setup.make_batches(config, corpora, processor, modalities, accelerator, progress)))
     assert "input_features" not in first.inputs and len(first.inputs["pixel_values_videos"]) == 8
     assert all(torch.equal(value, resumed.inputs[name]) for name, value in second.inputs.items())
     assert not torch.equal(first.inputs["pixel_values_videos"], resumed.inputs["pixel_values_videos"])
@@ -169,7 +168,7 @@ def test_a_model_is_initialised_from_another_but_for_the_objective(trained, narr
     source, _ = trained
     fields = {**WITHOUT_MODEL, "init_from": source, "model.learnable_sharpness": False}
     config = parse_config(training_arguments(narrated, tmp_path, **fields, **{"model.sharpness_init_value": 3}))
-    processor = setup.make_processor(config, load_corpus(str(narrated), "train"))
+    processor = setup.make_processor(config, [load_corpus(str(narrated), "train")])
     model = setup.make_model(config, processor)
     before, after = load_file(source / "model.safetensors"), model.state_dict()
     encoders = [name for name in before if not name.startswith("objectives.")]
@@ -208,11 +207,11 @@ def test_what_is_given_of_a_processor_is_set_and_the_rest_taken_over(trained, na
     config = parse_config([*words, "--eval_steps", "0", "--video_processor.num_frames", "2"])
     config = settle_config(config, accelerator)
     assert (config.clip_seconds, config.max_phrase_words) == (5.0, 4)
-    processor = setup.make_processor(config, corpus)
+    processor = setup.make_processor(config, [corpus])
     assert (processor.clip_seconds, processor.video_processor.num_frames) == (5.0, 2)
     assert processor.video_processor.size == {"shortest_edge": 32} and processor.feature_extractor.feature_size == 32
     config = settle_config(parse_config([*words, "--eval_steps", "0", "--clip_seconds", "2"]), accelerator)
-    assert setup.make_processor(config, corpus).clip_seconds == 2.0
+    assert setup.make_processor(config, [corpus]).clip_seconds == 2.0
 
 
 def test_a_model_whose_weights_are_others_than_its_configuration_says_is_refused(trained, narrated, tmp_path):

@@ -46,8 +46,8 @@ def run_command(parse_arguments: Callable[[], Arguments], main: Callable[[Argume
         main: does the work.
 
     Raises:
-        SystemExit: with 2 after a UserError, CorpusError or MediaError, on a full disk, or where a file or the cache of
-            the Hub's libraries may not be written, with 130 after Ctrl-C, and with 143 after Terminated.
+        SystemExit: with 2 after a UserError, CorpusError, MediaError or WorkerError, on a full disk, or where a file or
+            the cache of the Hub's libraries may not be written, with 130 after Ctrl-C, and with 143 after Terminated.
     """
     interrupt = Interrupt()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else whoever started us wants it ignored
@@ -164,9 +164,10 @@ def is_package_error(error: BaseException) -> bool:
     if not isinstance(error, Exception):
         return False
     from processing_fgmm.corpora_fgmm import CorpusError  # not at the top: they import torch
+    from processing_fgmm.loaders_fgmm import WorkerError
     from processing_fgmm.media_fgmm import MediaError
 
-    return isinstance(error, (CorpusError, MediaError))
+    return isinstance(error, (CorpusError, MediaError, WorkerError))
 
 
 def explain_cache(error: BaseException | None) -> str | None:

@@ -1,20 +1,21 @@
 """Fine-tunes a classifier: batches of augmented, labelled clips, and the loop over them."""
 
+import math
 import sys
 from dataclasses import replace
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import get_cosine_schedule_with_warmup
 
 from modeling_fgmm import FgmmForAudioClassification, FgmmForVideoClassification
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.clips_fgmm import Clip, collate, row_duration
-from processing_fgmm.media_fgmm import MediaError
-from processing_fgmm.streams_fgmm import Batch, NarratedClips
+from processing_fgmm.loaders_fgmm import ClipLoader
+from processing_fgmm.rowgroups_fgmm import RowGroups
+from processing_fgmm.streams_fgmm import NarratedClips
 
 from ..cli import UserError
 from ..training.parameter_groups import make_parameter_groups
@@ -31,6 +32,8 @@ MAX_MASKED_BANDS = 1 / 8  # of the mel bands, as one stripe
 MAX_MASKED_FRAMES = 1 / 10  # of the frames, as one stripe
 # Rows that are shuffled together, fewer where their media are large.
 BLOCK_SIZE = 4096
+# What random numbers are drawn for, the first entry of their seeds; see orders_fgmm.
+STRIPES = 100
 # Of decoded clips that a process keeps.
 KEPT_BYTES = 1_000_000_000
 # In windows: what is no longer looks the same in each, but for the padding that codecs add.
@@ -43,34 +46,30 @@ class LabelledClips(NarratedClips):
     """Endless training batches with labels in place of captions; windows and augmentation differ in every epoch.
 
     Args:
+        rows: row groups of the corpus.
+        labels: of its rows, by their video_id.
         classes: of the corpus.
         **kwargs: see [`NarratedClips`].
     """
 
-    def __init__(self, corpus, processor: FgmmProcessor, classes: Classes, **kwargs):
-        super().__init__(corpus, processor, block_size=BLOCK_SIZE, min_crop_area=MIN_CROP_AREA, flip=True, **kwargs)
+    def __init__(self, rows: RowGroups, processor: FgmmProcessor, labels: dict, classes: Classes, **kwargs):
+        super().__init__([rows], processor, block_size=BLOCK_SIZE, min_crop_area=MIN_CROP_AREA, flip=True, **kwargs)
+        self.labels = labels
+        self.no_label = [] if classes.multi_label else 0  # of an empty item, whose loss does not count
         self.classes = classes
         self.kept: dict[str, Clip] = {}
         self.room = KEPT_BYTES
 
-    def make_batch(self, epoch: int, position: int, rows: list[dict]) -> Batch:
-        """Decodes, augments and collates."""
-        clips, labels, failures = [], [], []
-        generator = np.random.default_rng([self.seed, epoch, self.rank, position])
-        for row in rows:
-            try:
-                clips.append(self.sample_clip(row, generator))
-                labels.append(row["label"])
-            except MediaError as error:
-                failures.append(str(error))
-        inputs = {}
-        if clips:
-            inputs = collate(self.processor, clips, self.with_video, self.with_audio, with_text=False)
-            if self.with_audio:
-                for features, mask in zip(inputs["input_features"], inputs["input_features_mask"], strict=True):
-                    mask_stripes(features[: int(mask.sum())], generator)
-            inputs["labels"] = torch.as_tensor(self.classes.model_labels(labels))
-        return Batch(inputs, epoch, position + 1, len(clips), failures)
+    def make_inputs(self, clips: list[Clip], numbers: list[int]) -> dict[str, torch.Tensor]:
+        """Model inputs of B clips, with their sounds augmented and their labels."""
+        inputs = collate(self.processor, clips, self.with_video, self.with_audio, with_text=False)
+        if self.with_audio:
+            parts = zip(numbers, inputs["input_features"], inputs["input_features_mask"], strict=True)
+            for number, features, mask in parts:
+                mask_stripes(features[: int(mask.sum())], np.random.default_rng([STRIPES, self.seed, number]))
+        labels = [self.labels.get(clip.video_id, self.no_label) for clip in clips]
+        inputs["labels"] = torch.as_tensor(self.classes.model_labels(labels))
+        return inputs
 
     def decode_window(self, row: dict, start: float, end: float) -> Clip:
         """One window of a row; a row that is hardly longer is decoded once and kept, while there is room."""
@@ -142,12 +141,13 @@ def finetune(
         UserError: when no clip of a batch can be decoded, or the loss is not a number.
     """
     num_clips = len(train.labels)
-    batch_size = min(settings.batch_size, num_clips // accelerator.num_processes)
-    steps_per_epoch = max(1, num_clips // (batch_size * accelerator.num_processes))
+    batch_size = min(settings.batch_size * accelerator.num_processes, num_clips)
+    steps_per_epoch = math.ceil(num_clips / batch_size)
     max_steps = settings.epochs * steps_per_epoch
     clips = LabelledClips(
-        train.shuffled(),
+        train.row_groups(),
         processor,
+        train.labels,
         classes,
         batch_size=batch_size,
         with_video=classifier.modality == "video",
@@ -156,7 +156,7 @@ def finetune(
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
     )
-    loader = DataLoader(clips, batch_size=None, num_workers=settings.num_workers, pin_memory=torch.cuda.is_available())
+    loader = ClipLoader(clips, settings.num_workers, accelerator.device)
     optimizer = make_optimizer(make_parameter_groups(classifier, settings.learning_rate, settings.weight_decay))
     scheduler = get_cosine_schedule_with_warmup(optimizer, round(WARMUP_SHARE * max_steps), max_steps)
     model, optimizer = accelerator.prepare(classifier, optimizer)
@@ -165,14 +165,15 @@ def finetune(
     bar = tqdm(range(max_steps), desc="Training", unit="step", leave=False, disable=not accelerator.is_main_process)
     for _ in bar:
         batch = next(batches)
-        for message in set(batch.failures) - reported:
-            tqdm.write(f"Skipped a clip: {message}", file=sys.stderr)
+        for failure in set(batch.failures) - reported:
+            tqdm.write(f"Skipped a clip: {failure.reason}", file=sys.stderr)
         reported.update(batch.failures)
-        if not batch.num_clips:
-            raise UserError(f"None of the {batch_size} clips of a training batch can be decoded; see above.")
-        inputs = {name: value.to(accelerator.device, non_blocking=True) for name, value in batch.inputs.items()}
+        if batch.failures and not batch.num_clips:
+            raise UserError(f"None of the {len(batch.failures)} clips of a training batch can be decoded; see above.")
         with accelerator.autocast():
-            loss = model(**inputs).loss
+            loss = model(**batch.inputs).loss
+        if not batch.num_clips:  # this process has no share of a small batch
+            loss = 0 * loss
         if not torch.isfinite(loss):
             raise UserError("The loss is not a number; lower the learning rate.")
         accelerator.backward(loss)

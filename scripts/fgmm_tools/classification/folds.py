@@ -2,24 +2,19 @@
 
 import re
 import warnings
-from collections import Counter
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 from datasets import ClassLabel, IterableDataset
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
-from processing_fgmm.corpora_fgmm import load_corpus, load_rows
+from processing_fgmm.corpora_fgmm import load_corpus
+from processing_fgmm.rowgroups_fgmm import RowGroups, SelectedRows, open_row_groups
 
 from ..cli import UserError
 from .settings import HELD_OUT
 
-# Of the changes of labels that a random order has, the share that a stream has at least which is not sorted.
-MIN_CHANGES = 0.5
-# Of the random order of a sorted stream.
-ORDER_SEED = 0
 # Parts of the training split, in cross-validation and to hold one out.
 NUM_PARTS = 5
 # Clips cut from one recording: UCF101's v_CLASS_gNN_cNN, ESC's FOLD-RECORDING-TAKE, Speech Commands' SPEAKER_nohash_N.
@@ -66,21 +61,10 @@ class Split:
         corpus = self.corpus.filter(partial(is_among, names), input_columns="video_id")
         return replace(self, corpus=corpus, labels={n: label for n, label in self.labels.items() if n in names})
 
-    def is_sorted(self) -> bool:
-        """Whether the stream is sorted by class: from row to row its label changes far less often than at random."""
-        labels = list(map(repr, self.labels.values()))
-        changes = sum(label != following for label, following in pairwise(labels))
-        shares = np.array(list(Counter(labels).values())) / max(len(labels), 1)
-        return changes < MIN_CHANGES * (1 - (shares**2).sum()) * (len(labels) - 1)
-
-    def shuffled(self) -> IterableDataset:
-        """The stream; one that is sorted by class, whose neighbouring rows would make batches of one class, in a random
-        order, which is always the same."""
-        if not self.is_sorted():
-            return self.corpus
-        rows = load_rows(*self.source)
-        kept = [place for place, name in enumerate(rows["video_id"]) if name in self.labels]
-        return rows.select(np.random.default_rng(ORDER_SEED).permutation(kept)).to_iterable_dataset()
+    def row_groups(self) -> RowGroups:
+        """The rows, to be read in any order."""
+        rows = open_row_groups(*self.source)
+        return rows if rows.num_rows == len(self.labels) else SelectedRows(rows, self.labels)
 
 
 def is_among(names: frozenset[str], video_id: str) -> bool:

@@ -1,6 +1,7 @@
 """Writes a corpus as Parquet shards with a dataset card: complete files only, and none that exists already."""
 
 import json
+import math
 import os
 from collections.abc import Callable
 from itertools import pairwise
@@ -19,9 +20,9 @@ from .processes import run_jobs
 ROWS_PER_SHARD = 256
 # Bytes of the media in a shard, exceeded by less than one file: a worker process holds a shard in memory.
 BYTES_PER_SHARD = 500_000_000
-# Bounds of a row group, which a reader holds in memory.
+# Bounds of a row group, of which readers hold several in memory.
 ROWS_PER_GROUP = 64
-BYTES_PER_GROUP = 100_000_000
+BYTES_PER_GROUP = 16_000_000
 MEDIA = {"video": Video(decode=False), "image": Image(decode=False), "audio": AudioFeature(decode=False)}
 
 
@@ -42,8 +43,9 @@ def write_shard(path: Path, rows: list[dict], features: Features) -> None:
     partial = path.with_name(path.name + ".partial")
     # Dataset.to_parquet would need torchcodec to encode an audio column, even one that is not decoded.
     table = pyarrow.Table.from_pylist(rows, schema=features.arrow_schema)
-    rows_per_group = min(ROWS_PER_GROUP, len(rows) * BYTES_PER_GROUP // max(table.nbytes, 1))
-    parquet.write_table(table, partial, row_group_size=max(1, rows_per_group))
+    most_rows = max(1, min(ROWS_PER_GROUP, len(rows) * BYTES_PER_GROUP // max(table.nbytes, 1)))
+    num_groups = max(1, math.ceil(len(rows) / most_rows))
+    parquet.write_table(table, partial, row_group_size=max(1, math.ceil(len(rows) / num_groups)))  # of like sizes
     os.replace(partial, path)
 
 

@@ -61,15 +61,16 @@ def settle_config(config: PretrainConfig, accelerator: Accelerator) -> PretrainC
         if getattr(config, name) is None
     }
     if config.eval_steps:
-        splits = list_splits(config.dataset, config.dataset_config)
+        dataset, config_name = config.corpora[0].dataset, config.corpora[0].dataset_config
+        splits = list_splits(dataset, config_name)
         if config.eval_split in splits:
-            load_corpus(config.dataset, config.eval_split, config.dataset_config)
+            load_corpus(dataset, config.eval_split, config_name)
         elif config.eval_split == PretrainConfig.eval_split:
             settled["eval_steps"] = 0
-            accelerator.print(f"{config.dataset} has no split {config.eval_split!r}: training without evaluation.")
+            accelerator.print(f"{dataset} has no split {config.eval_split!r}: training without evaluation.")
         else:
             raise UserError(
-                f"{config.dataset} has no split {config.eval_split!r}, only {', '.join(splits)}; give one of them as "
+                f"{dataset} has no split {config.eval_split!r}, only {', '.join(splits)}; give one of them as "
                 "eval_split, or --eval_steps 0."
             )
     return replace(config, **settled)

@@ -43,11 +43,28 @@ MAX_INTEGER = 2**32 - 1
 
 
 @dataclass(kw_only=True)
+class WeightedCorpus:
+    """One of several corpora that a run mixes."""
+
+    dataset: str
+    """folder of Parquet shards or media files, or a dataset on the Hub"""
+    dataset_config: str | None = None
+    """which of its official splits or folds, where it has several"""
+    train_split: str = "train"
+    """split that is trained on"""
+    weight: PositiveFloat = 1.0
+    """its share of the clips, in any unit"""
+
+
+@dataclass(kw_only=True)
 class Data:
     """Data"""
 
-    dataset: str
-    """folder of Parquet shards, or a dataset on the Hub"""
+    dataset: str = ""
+    """folder of Parquet shards or media files, or a dataset on the Hub"""
+    datasets: list[WeightedCorpus] = field(default_factory=list)
+    """several corpora in place of dataset, each with dataset and optionally weight (its share of the clips),
+    dataset_config and train_split; the first is evaluated on"""
     dataset_config: str | None = None
     """which of its official splits or folds, where it has several"""
     output_dir: str
@@ -65,9 +82,9 @@ class Data:
     flip: bool = False
     """mirror every second clip; not where captions say left and right"""
     block_size: PositiveInt = 1024
-    """rows shuffled together"""
+    """rows of a corpus shuffled together, of row groups from all over it"""
     num_workers: AtMost1024 = 2
-    """decoding processes; 0: decode in the training process"""
+    """processes that read and decode, for each training process; 0: that process does"""
     max_failed_share: ClosedUnitInterval = 0.1
     """share of clips that cannot be decoded above which training stops, counted over processes at each log line"""
 
@@ -108,7 +125,7 @@ class Optimisation:
     """Optimisation"""
 
     batch_size: BatchSize = 64
-    """clips a process and batch (B)"""
+    """clips of a batch, which all processes share out"""
     gradient_accumulation_steps: PositiveInt = 1
     """batches of a step; all their clips stand in one contrast"""
     encoder_chunk_size: NonNegativeInt = 0
@@ -130,6 +147,8 @@ class Optimisation:
     """of matrices and kernels"""
     max_grad_norm: PositiveFloat = 1.0
     """norm that gradients are clipped to"""
+    max_skipped_steps: NonNegativeInt = 3
+    """steps whose loss is not a number that leave the weights as they are, above which training stops"""
     mixed_precision: Literal["no", "bf16", "fp16"] = "no"
     """data type of the encoders' arithmetic; no: float32"""
     gradient_checkpointing: bool = False
@@ -169,6 +188,28 @@ SECTIONS = (Data, Text, Model, Optimisation, Logging)
 class PretrainConfig(Logging, Optimisation, Model, Text, Data):  # the fields of a dataclass's last base come first
     """All fields of a run."""
 
+    def __post_init__(self):
+        self.datasets = [WeightedCorpus(**entry) if isinstance(entry, dict) else entry for entry in self.datasets]
+
+    @property
+    def corpora(self) -> list[WeightedCorpus]:
+        """The corpora that are trained on."""
+        return self.datasets or [
+            WeightedCorpus(dataset=self.dataset, dataset_config=self.dataset_config, train_split=self.train_split)
+        ]
+
+    @property
+    def corpus_names(self) -> list[str]:
+        """What the corpora are called in logs: the last part of their paths where these differ."""
+        paths = [entry.dataset for entry in self.corpora]
+        names = [path.rstrip("/").rpartition("/")[2] for path in paths]
+        return names if len(set(names)) == len(names) else paths
+
+    @property
+    def corpus_weights(self) -> list[float]:
+        """The share of clips of each corpus, in any unit."""
+        return [entry.weight for entry in self.corpora]
+
 
 def parse_config(arguments: list[str], documentation: str = "") -> PretrainConfig:
     """Reads `--config FILE` and `--field value` pairs; the command line wins over the file.
@@ -204,11 +245,17 @@ def parse_config(arguments: list[str], documentation: str = "") -> PretrainConfi
         set_entry(values, name, text)
     for name, value in flatten(values).items():
         check_number(name, value)
+    if bool(values["dataset"]) == bool(values["datasets"]):
+        raise UserError("Give either dataset or datasets: the corpus, or the corpora, to train on.")
     return PretrainConfig(**values)
 
 
 class HelpFormatter(DefaultHelpFormatter, RawDescriptionHelpFormatter):
-    """Keeps the documentation's lines."""
+    """Keeps the documentation's lines, and leaves out the option --datasets.help that jsonargparse adds."""
+
+    def add_argument(self, action):
+        if not action.dest.endswith(".help"):
+            super().add_argument(action)
 
 
 class ConfigFile(ActionConfigFile):
@@ -300,6 +347,9 @@ def check_number(name: str, value: Any) -> None:
         UserError: for NaN, infinity, or a whole number beyond `MAX_INTEGER`.
     """
     for number in value if isinstance(value, list) else [value]:
+        if isinstance(number, dict):
+            for key, of_entry in number.items():
+                check_number(f"{name}.{key}", of_entry)
         if isinstance(number, float) and not math.isfinite(number):
             raise UserError(f"{name} must be a finite number, not {number}.")
         if isinstance(number, int) and abs(number) > MAX_INTEGER:

@@ -36,7 +36,9 @@ def split_batch(inputs: dict[str, torch.Tensor], chunk_size: int) -> list[dict[s
     return [{name: value[first : first + size] for name, value in inputs.items()} for first in range(0, number, size)]
 
 
-def cached_backward(accelerator: Accelerator, model: FgmmModel, chunks: list[dict[str, torch.Tensor]]) -> torch.Tensor:
+def cached_backward(
+    accelerator: Accelerator, model: FgmmModel, chunks: list[dict[str, torch.Tensor]]
+) -> tuple[torch.Tensor, dict[str, ModelOutput]]:
     """Adds the gradients of one contrast over the items of all chunks and processes, averaged over processes.
 
     Args:
@@ -45,7 +47,7 @@ def cached_backward(accelerator: Accelerator, model: FgmmModel, chunks: list[dic
         chunks: model inputs on the device, tensors (B, ...); chunks collated apart may differ in their other sizes.
 
     Returns:
-        this process's loss, a scalar without graph.
+        this process's loss, a scalar without graph, and the outputs of the encoders by modality, of all B items.
     """
     module = accelerator.unwrap_model(model)
     states, parts = [], []
@@ -73,7 +75,7 @@ def cached_backward(accelerator: Accelerator, model: FgmmModel, chunks: list[dic
     for parameter in module.parameters():
         if parameter.grad is not None and accelerator.num_processes > 1:
             parameter.grad = accelerator.reduce(parameter.grad, "mean")
-    return loss.detach()
+    return loss.detach(), cached
 
 
 def concatenate_outputs(parts: list[ModelOutput]) -> ModelOutput:

@@ -14,27 +14,30 @@ from tqdm import tqdm
 from modeling_fgmm import FgmmModel
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
+from processing_fgmm.processing_fgmm import name_words
 from processing_fgmm.streams_fgmm import Batch, FailedClip
 
 from ..caption_problems import CaptionProblems
 from ..cli import UserError
 from ..records import describe_run, write_record
-from .checkpoints import Progress, describe_training, global_batch_size
+from .checkpoints import Progress, describe_training
 from .configuration import PretrainConfig
 from .run_folder import Run
 from .termination import Termination
 
+# Share of its time that training may wait for clips before a hint is given.
+MAX_WAITING = 0.2
 # Where Linux says how much of the cores' time a container may use: microseconds in each period, in microseconds.
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def describe_sizes(config: PretrainConfig, model: FgmmModel, accelerator: Accelerator) -> str:
+def describe_sizes(config: PretrainConfig, model: FgmmModel) -> str:
     """Sizes of model, run and batch, as a sentence."""
     sizes = {name: sum(p.numel() for p in encoder.parameters()) for name, encoder in model.encoders.items()}
     parameters = " + ".join(f"{name} {size / 1e6:.2f} M" for name, size in sizes.items())
     return (
-        f"Pretraining {parameters} parameters on {config.dataset}: {config.max_steps} steps of "
-        f"{global_batch_size(config, accelerator)} clips."
+        f"Pretraining {parameters} parameters on {' and '.join(config.corpus_names)}: {config.max_steps} "
+        f"steps of {config.batch_size * config.gradient_accumulation_steps} clips."
     )
 
 
@@ -67,6 +70,21 @@ def suggest_threads(accelerator: Accelerator) -> str | None:
     return (
         f"{processes} x {threads} threads share {cores} cores and wait for each other; --num_threads "
         f"{max(1, cores // processes)} fits."
+    )
+
+
+def suggest_workers(config: PretrainConfig, share: float) -> str | None:
+    """A hint where training waits for clips.
+
+    Args:
+        config: of the run.
+        share: of its time that it waited.
+    """
+    if share <= MAX_WAITING:
+        return None
+    return (
+        f"Training waits for clips {share:.0%} of the time: raise num_workers, which is {config.num_workers}, up to "
+        "the number of cores for each process, or lower the size that videos are decoded at."
     )
 
 
@@ -105,7 +123,7 @@ class FailedClips:
         """Adds a batch of this process.
 
         Raises:
-            UserError: when none of its clips could be decoded, which are listed before.
+            UserError: when not one clip of the run could be decoded so far; they are listed before.
         """
         self.seen += batch.num_clips + len(batch.failures)
         self.failed += len(batch.failures)
@@ -115,7 +133,7 @@ class FailedClips:
                 self.damaged.add(video_id)
                 tqdm.write(f"Used without its damaged part: {message}")
         self.captions.add(batch.problems)
-        if not batch.num_clips:
+        if self.seen and self.failed == self.seen:
             self.write(self.new)
             raise UserError(
                 f"None of the {len(batch.failures)} clips of a batch could be decoded; the first: "
@@ -157,6 +175,46 @@ class FailedClips:
         """How many clips failed, were damaged in part, or had captions that were left out or repaired, as sentences."""
         counts = f"{len(self.known)} could not be decoded, {len(self.damaged)} were damaged in part"
         return f"Of the clips {counts}. {self.captions.summarize()}".rstrip()
+
+
+class SkippedSteps:
+    """The steps whose loss is not a number; each is listed, with the clips of its batch, in skipped_steps.jsonl.
+
+    Args:
+        path: of the list, which a resumed run continues.
+        limit: how many leave the weights as they are, before the run stops.
+        step: at which the run begins; what the list says of later steps is forgotten.
+    """
+
+    def __init__(self, path: Path, limit: int, step: int):
+        self.path = path
+        self.limit = limit
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.known = [entry for entry in map(json.loads, lines) if entry["step"] <= step]
+
+    def is_finite(self, accelerator: Accelerator, step: int, loss: torch.Tensor, batches: list[Batch]) -> bool:
+        """Whether the loss, a number, is one in all processes, which call it together.
+
+        Args:
+            step: that is taken.
+            batches: of this process in this step.
+
+        Raises:
+            UserError: with the clips, when it is none and too many were none before.
+        """
+        if torch.isfinite(accelerator.reduce(loss.detach(), "sum")):
+            return True
+        video_ids = gather_object([video_id for batch in batches for video_id in batch.video_ids])
+        self.known.append({"step": step, "video_ids": video_ids})
+        if accelerator.is_main_process:
+            self.path.write_text("".join(json.dumps(entry) + "\n" for entry in self.known))
+        text = f"The loss is not a number at step {step}, of the clips {name_words(video_ids)}"
+        if len(self.known) > self.limit:
+            raise UserError(
+                f"{text}; {self.path} names all. Remove them if they are wrong, or lower learning_rate or use bf16."
+            )
+        accelerator.print(f"{text}; the step is left out.")
+        return False
 
 
 def evaluate(
@@ -203,7 +261,8 @@ def measure(
     from ..retrieval.settings import RetrievalSettings
 
     started, settings = time.monotonic(), RetrievalSettings()
-    corpus = load_corpus(config.dataset, config.eval_split, config.dataset_config).take(config.eval_clips)
+    dataset, dataset_config = config.corpora[0].dataset, config.corpora[0].dataset_config
+    corpus = load_corpus(dataset, config.eval_split, dataset_config).take(config.eval_clips)
     model.eval()
     try:
         with torch.random.fork_rng():
@@ -214,15 +273,15 @@ def measure(
     protocol = describe_protocol(settings, config.clip_seconds, any("audio" in direction for direction in results))
     record = {
         "model": config.output_dir,
-        "dataset": config.dataset,
-        "dataset_config": config.dataset_config,
+        "dataset": dataset,
+        "dataset_config": dataset_config,
         "split": config.eval_split,
         "protocol": f"{protocol}, at most {config.eval_clips} items",
         "step": progress.step,
         "metrics": results,
         "seed": config.seed,
         **describe_run(time.monotonic() - started),
-        "training": describe_training(config, run, progress, accelerator),
+        "training": describe_training(config, run, progress),
     }
     path = run.folder / "evaluations" / f"step-{progress.step:07d}.json"
     path.parent.mkdir(exist_ok=True)

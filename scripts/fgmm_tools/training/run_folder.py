@@ -7,20 +7,23 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import yaml
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from tqdm import tqdm
 
-from ..cli import USER_ERROR, UserError
+from ..cli import UserError
 from ..records import write_whole
 from .configuration import PretrainConfig
+from .corpora import TrainingCorpus
+from .manifest import find_damage
+from .processes import on_main_process
 from .run_identity import check_same_run, identify_run, read_identity
 
 # What may lie in a new run's folder: what shells and schedulers write there before it starts.
@@ -45,42 +48,22 @@ class Run:
 
 
 @contextmanager
-def open_run(config: PretrainConfig, accelerator: Accelerator) -> Iterator[Run]:
+def open_run(config: PretrainConfig, corpora: list[TrainingCorpus], accelerator: Accelerator) -> Iterator[Run]:
     """Holds the output folder for one run, and saves the settings there, as pretrain.yaml.
 
     Args:
         config: of the run, with nothing left open.
+        corpora: that it trains on.
         accelerator: the main process looks for all.
 
     Raises:
         UserError: when the folder is in use or holds something else, or the run is not that of its checkpoint.
     """
     with ExitStack() as stack:
-        yield on_main_process(accelerator, lambda: enter_folder(config, stack))
+        yield on_main_process(accelerator, lambda: enter_folder(config, corpora, stack))
 
 
-def on_main_process(accelerator: Accelerator, function: Callable[[], Any]) -> Any:
-    """What a function returns that the main process calls, in all processes; where it fails, all of them end.
-
-    Raises:
-        what the function raises, in the main process.
-        SystemExit: in the others.
-    """
-    result = failure = None
-    if accelerator.is_main_process:
-        try:
-            result = function()
-        except BaseException as error:
-            failure = error
-    outcome = broadcast_object_list([result, failure is not None])
-    if failure:
-        raise failure
-    if outcome[1]:
-        sys.exit(USER_ERROR)
-    return outcome[0]
-
-
-def enter_folder(config: PretrainConfig, stack: ExitStack) -> Run:
+def enter_folder(config: PretrainConfig, corpora: list[TrainingCorpus], stack: ExitStack) -> Run:
     """Locks the folder until the stack is closed, checks it, and removes what an interrupted run left half done."""
     folder = Path(config.output_dir)
     try:
@@ -90,12 +73,13 @@ def enter_folder(config: PretrainConfig, stack: ExitStack) -> Run:
         raise UserError(f"The output_dir {config.output_dir!r} cannot be written: {error.strerror}.") from error
     checkpoint = find_checkpoint(config)
     check_folder(folder, checkpoint)
-    identity, step = identify_run(config), 0
+    identity, step = identify_run(config, corpora), 0
     if checkpoint:
         step = read_step(checkpoint)
         identity = check_same_run(read_identity(checkpoint), identity, checkpoint, step)
     else:
-        (folder / "failed_clips.jsonl").unlink(missing_ok=True)
+        for name in ("failed_clips.jsonl", "skipped_steps.jsonl"):
+            (folder / name).unlink(missing_ok=True)
     for partial in [*folder.glob("*.partial"), *folder.glob("checkpoints/*.partial")]:
         shutil.rmtree(partial)
     for path in folder.glob("evaluations/step-*.json"):  # of weights that the interrupted run did not save
@@ -106,25 +90,38 @@ def enter_folder(config: PretrainConfig, stack: ExitStack) -> Run:
 
 
 def find_checkpoint(config: PretrainConfig) -> Path | None:
-    """The checkpoint to resume from; None to start anew.
+    """The checkpoint to resume from; None to start anew. The latest is the last one that is not damaged; those after it
+    are renamed to step-*.damaged.
 
     Raises:
-        UserError: when it is not a whole checkpoint.
+        UserError: when it is not a whole checkpoint, or all are damaged.
     """
     if not config.resume_from:
         return None
     if config.resume_from == "latest":
         checkpoints = list_checkpoints(Path(config.output_dir))
-        return checkpoints[-1] if checkpoints else None
+        for checkpoint in reversed(checkpoints):
+            if not (damage := find_damage(checkpoint)):
+                return checkpoint
+            tqdm.write(f"{checkpoint} is damaged: {damage}. It is left out.", file=sys.stderr)
+            checkpoint.rename(checkpoint.with_suffix(".damaged"))
+        if checkpoints:
+            raise UserError(
+                f"All checkpoints in {config.output_dir} are damaged; start anew in another output_dir, or without "
+                "--resume_from after deleting this one."
+            )
+        return None
     checkpoint = Path(config.resume_from)
     if checkpoint.suffix == ".partial" or not (checkpoint / "progress.json").exists():
         raise UserError(f"{config.resume_from!r} is not a checkpoint: it has no progress.json, or is half written.")
+    if damage := find_damage(checkpoint):
+        raise UserError(f"{checkpoint} is damaged: {damage}; resume from the one before, as --resume_from latest does.")
     return checkpoint
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Whole checkpoints of a run's folder, oldest first."""
-    return sorted(path for path in folder.glob("checkpoints/step-*") if path.suffix != ".partial")
+    return sorted(path for path in folder.glob("checkpoints/step-*") if not path.suffix)
 
 
 def read_step(checkpoint: Path) -> int:

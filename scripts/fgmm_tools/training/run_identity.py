@@ -4,69 +4,50 @@ import dataclasses
 import fnmatch
 import hashlib
 import json
-import os
 from pathlib import Path
 
 from transformers.utils import cached_file
 from transformers.utils.hub import extract_commit_hash
 
-from processing_fgmm.corpora_fgmm import corpus_errors, list_files
+from processing_fgmm.rowgroups_fgmm import explain_change
 
 from ..cli import UserError
 from .configuration import PretrainConfig, flatten
+from .corpora import TrainingCorpus
 
 # Where a run is stored and how it is watched and fed: these may differ when it is resumed, as nothing else may.
 FREE_FIELDS = {
-    *("output_dir", "resume_from", "num_workers", "num_threads", "max_failed_share", "gradient_checkpointing"),
+    *("output_dir", "resume_from", "num_workers", "num_threads", "gradient_checkpointing"),
+    *("max_failed_share", "max_skipped_steps"),
     *("log_steps", "trackers", "eval_split", "eval_steps", "eval_clips", "save_steps", "save_total_limit"),
 }
-# Names of what a fingerprint identifies: it may be moved.
-NAMES = ("dataset", "init_from", "tokenizer")
+# Names of what a fingerprint identifies: it may be moved. So may corpora.
+NAMES = ("init_from", "tokenizer")
 # What a model or tokenizer folder is identified by: not results files that are written beside it.
 MODEL_FILES = ("*.safetensors", "config.json", "*processor_config.json", "tokenizer*.json", "vocab*")
-# Bytes at the end of a Parquet file that hold its footer, or the last part of a long one.
-FOOTER_BYTES = 65536
 
 
-def identify_run(config: PretrainConfig) -> dict:
+def identify_run(config: PretrainConfig, corpora: list[TrainingCorpus]) -> dict:
     """The settings of a run, and the fingerprints of what it reads.
 
     Args:
         config: of the run.
+        corpora: that it trains on.
 
     Returns:
-        {"settings": of all fields, "fingerprints": {"dataset", "init_from", "tokenizer"}, "changes": []}; an empty
-        fingerprint of what is not used.
+        {"settings": of all fields, "fingerprints": {"init_from", "tokenizer"}, "corpora": what [`explain_change`]
+        compares of each, "changes": []}; an empty fingerprint of what is not used.
 
     Raises:
-        CorpusError, UserError: when something named cannot be opened.
+        UserError: when something named cannot be opened.
     """
-    fingerprints = {"dataset": fingerprint_corpus(config.dataset, config.dataset_config, config.train_split)}
-    for name in ("init_from", "tokenizer"):
-        value = getattr(config, name)
-        fingerprints[name] = fingerprint_model(value) if value else ""
-    return {"settings": dataclasses.asdict(config), "fingerprints": fingerprints, "changes": []}
-
-
-def fingerprint_corpus(dataset: str, config_name: str | None, split: str) -> str:
-    """A hash of the names and sizes of a split's files, and of the footers of Parquet files; of names alone on the Hub,
-    which hold the commit.
-
-    Raises:
-        CorpusError: when it cannot be opened.
-    """
-    digest = hashlib.sha256()
-    with corpus_errors(dataset):
-        for file in list_files(dataset, split, config_name):
-            if "://" in file:
-                digest.update(file.encode())
-                continue
-            digest.update(f"{os.path.relpath(file, dataset)} {os.path.getsize(file)}\n".encode())
-            if file.endswith(".parquet"):
-                with open(file, "rb") as stream:
-                    stream.seek(max(0, os.path.getsize(file) - FOOTER_BYTES))
-                    digest.update(stream.read())
-    return digest.hexdigest()
+    names = {name: getattr(config, name) for name in NAMES}
+    return {
+        "settings": dataclasses.asdict(config),
+        "fingerprints": {name: fingerprint_model(value) if value else "" for name, value in names.items()},
+        "corpora": [{"dataset": corpus.rows.name, **corpus.rows.describe()} for corpus in corpora],
+        "changes": [],
+    }
 
 
 def fingerprint_model(name: str) -> str:
@@ -96,12 +77,18 @@ def read_identity(checkpoint: Path) -> dict:
         UserError: when the checkpoint does not say.
     """
     try:
-        return json.loads((checkpoint / "run.json").read_text())
+        identity = json.loads((checkpoint / "run.json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(
             f"{checkpoint} does not say which run it is of (run.json is missing or damaged); start a new run in "
             "another output_dir."
         ) from error
+    if "corpora" not in identity:
+        raise UserError(
+            f"{checkpoint} was written by an earlier version, which had another order of clips; start a new run in "
+            "another output_dir."
+        )
+    return identity
 
 
 def check_same_run(saved: dict, current: dict, checkpoint: Path, step: int) -> dict:
@@ -119,7 +106,8 @@ def check_same_run(saved: dict, current: dict, checkpoint: Path, step: int) -> d
     """
     old, new = (flatten_settings(identity["settings"]) for identity in (saved, current))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
-    differences = [
+    differences = explain_corpora(saved["corpora"], current["corpora"])
+    differences += [
         f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
         for name in names
         if name not in FREE_FIELDS and name not in NAMES and name != "max_steps"
@@ -141,8 +129,22 @@ def check_same_run(saved: dict, current: dict, checkpoint: Path, step: int) -> d
     return {**current, "changes": saved["changes"] + changed}
 
 
+def explain_corpora(old: list[dict], new: list[dict]) -> list[str]:
+    """How the corpora of a run differ from those that they were, as phrases."""
+    if len(old) != len(new):
+        return [f"it had {len(old)} corpora and has {len(new)}"]
+    differences = []
+    for before, now in zip(old, new, strict=True):
+        if change := explain_change(before, now):
+            moved = "" if before["dataset"] == now["dataset"] else f", which was {before['dataset']!r},"
+            differences.append(f"the corpus {now['dataset']!r}{moved} has changed ({change})")
+    return differences
+
+
 def flatten_settings(settings: dict) -> dict:
-    """The entries of all fields by their dotted names, without empty mappings; fields that an earlier version did not
-    have are at their defaults."""
-    defaults = dataclasses.asdict(PretrainConfig(dataset="", output_dir=""))
-    return {name: value for name, value in flatten({**defaults, **settings}).items() if value != {}}
+    """The entries of all fields by their dotted names, without empty mappings, and of corpora their weights alone;
+    fields that an earlier version did not have are at their defaults."""
+    entries = flatten({**dataclasses.asdict(PretrainConfig(output_dir="")), **settings})
+    del entries["dataset"]
+    entries["datasets"] = [corpus["weight"] for corpus in entries["datasets"]]
+    return {name: value for name, value in entries.items() if value != {}}

@@ -7,7 +7,6 @@ import torch
 from accelerate import Accelerator, PartialState
 from datasets import IterableDataset
 from huggingface_hub.errors import StrictDataclassError
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -15,7 +14,9 @@ from modeling_fgmm import FgmmConfig, FgmmModel
 from modeling_fgmm.dual_encoders_fgmm import set_pooled_scale
 from modeling_fgmm.encoders_fgmm import make_dual_config
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
+from processing_fgmm.loaders_fgmm import ClipLoader
 from processing_fgmm.processing_fgmm import name_words
+from processing_fgmm.rowgroups_fgmm import RowGroups
 from processing_fgmm.sources_fgmm import explain_absence
 from processing_fgmm.streams_fgmm import NarratedClips
 
@@ -44,15 +45,15 @@ INIT_FIELDS = (
 )
 
 
-def make_processor(config: PretrainConfig, corpus: IterableDataset) -> FgmmProcessor:
-    """The processor, initialised from that of `init_from` where it is named, with a tokenizer that knows the corpus.
+def make_processor(config: PretrainConfig, corpora: list[IterableDataset]) -> FgmmProcessor:
+    """The processor, initialised from that of `init_from` where it is named, with a tokenizer that knows the corpora.
 
     Raises:
         UserError: when the corpus has too little to train on, or something named cannot be loaded.
     """
     start = load_init_processor(config.init_from) if config.init_from else None
     tokenizer = load_tokenizer(config.tokenizer) if config.tokenizer else start and start.tokenizer
-    texts = read_captions(config, corpus)
+    texts = read_captions(config, corpora)
     if tokenizer:
         PartialState().print(complete_tokenizer(config, tokenizer, texts))
     else:
@@ -116,24 +117,33 @@ def make_blank_inputs(processor: FgmmProcessor, modalities: Collection[str] = MO
     return processor(**media, num_frames=processor.video_processor.num_frames, verbose=False)
 
 
-def read_captions(config: PretrainConfig, corpus: IterableDataset) -> list[str]:
-    """The captions of the training split.
+def read_captions(config: PretrainConfig, corpora: list[IterableDataset]) -> list[str]:
+    """The captions of the training splits.
 
     Raises:
-        UserError: when there is none, or there are fewer clips than a batch.
+        UserError: when there is none, there are fewer clips than a batch, or fewer clips of a batch than processes.
     """
-    if "captions" not in (corpus.column_names or []):
-        raise UserError(f"The corpus {config.dataset!r} has no column 'captions' to learn from.")
-    rows = list(tqdm(iterate_captions(corpus, MAX_ROWS_CHECKED), desc="Reading captions", unit="row", leave=False))
+    named = ", ".join(repr(entry.dataset) for entry in config.corpora)
+    captioned = [corpus for corpus in corpora if "captions" in (corpus.column_names or [])]
+    if not captioned:
+        raise UserError(f"The corpus {named} has no column 'captions' to learn from.")
+    rows = [
+        row
+        for corpus in captioned
+        for row in tqdm(iterate_captions(corpus, MAX_ROWS_CHECKED), desc="Reading captions", unit="row", leave=False)
+    ]
     texts = [text for row in rows for text in row]
     if not any(text.strip() for text in texts):
-        raise UserError(f"The corpus {config.dataset!r} has no caption anywhere in its split {config.train_split!r}.")
-    processes = PartialState().num_processes
-    if len(rows) < config.batch_size * processes:
-        of_all = f" in each of {processes} processes" if processes > 1 else ""
+        raise UserError(f"The corpus {named} has no caption anywhere in its split {config.corpora[0].train_split!r}.")
+    if len(corpora) == 1 and len(rows) < config.batch_size:
         raise UserError(
-            f"The corpus {config.dataset!r} has {len(rows)} clips in its split {config.train_split!r}, fewer than "
-            f"batch_size {config.batch_size}{of_all}; lower batch_size or add clips."
+            f"The corpus {named} has {len(rows)} clips in its split {config.corpora[0].train_split!r}, fewer than "
+            f"batch_size {config.batch_size}; lower batch_size or add clips."
+        )
+    if config.batch_size < PartialState().num_processes:
+        raise UserError(
+            f"batch_size {config.batch_size} has no clip for each of {PartialState().num_processes} processes; raise "
+            "it."
         )
     return texts
 
@@ -363,17 +373,18 @@ def make_optimizer(groups: list[dict]) -> torch.optim.Optimizer:
 
 def make_batches(
     config: PretrainConfig,
-    corpus: IterableDataset,
+    corpora: list[RowGroups],
     processor: FgmmProcessor,
     modalities: list[str],
     accelerator: Accelerator,
     progress: Progress,
-) -> DataLoader:
-    """This process's endless batches of training clips, from where its progress is."""
+) -> ClipLoader:
+    """This process's share of the endless batches of training clips, from where the run's progress is."""
     clips = NarratedClips(
-        corpus,
+        corpora,
         processor,
         batch_size=config.batch_size,
+        weights=config.corpus_weights,
         num_captions=config.num_captions,
         with_video="video" in modalities,
         with_audio="audio" in modalities,
@@ -383,13 +394,6 @@ def make_batches(
         flip=config.flip,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
-        epoch=progress.epoch,
-        position=progress.position,
+        state=progress.stream,
     )
-    return DataLoader(
-        clips,
-        batch_size=None,
-        num_workers=config.num_workers,
-        pin_memory=torch.cuda.is_available(),
-        worker_init_fn=ignore_termination,
-    )
+    return ClipLoader(clips, config.num_workers, accelerator.device, ignore_termination)
