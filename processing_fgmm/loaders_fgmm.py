@@ -91,7 +91,12 @@ class ClipLoader:
         )
         others = active_children()
         with own_signals():
-            parts = iter(loader)
+            try:
+                parts = iter(loader)
+            except RuntimeError as error:  # of DataLoader's handler: a worker was killed as it started
+                if "killed by signal" not in str(error):
+                    raise
+                raise WorkerKilled(str(error)) from error
         workers = [process for process in active_children() if process not in others]
         while True:
             try:

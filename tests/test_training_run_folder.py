@@ -95,7 +95,7 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path, names, named):
 
 def test_a_folder_that_cannot_be_written_is_named():
     with pytest.raises(UserError, match="output_dir '/proc/nothing' cannot be written"):
-        run_folder.enter_folder(settings("/proc/nothing"), None)
+        run_folder.enter_folder(settings("/proc/nothing"), [], None)
 
 
 @pytest.fixture
