@@ -30,10 +30,11 @@ from transformers import (
     AutoModelForZeroShotImageClassification,
 )
 
+from .classification_fgmm import FgmmForAudioClassification, FgmmForVideoClassification
 from .configuration_fgmm import FgmmAudioConfig, FgmmConfig, FgmmTextConfig, FgmmVideoConfig
 from .grounding_fgmm import GroundedPhrase, Grounding
 from .layers_fgmm import FgmmPreTrainedModel
-from .modeling_fgmm import FgmmForAudioClassification, FgmmForVideoClassification, FgmmModel
+from .modeling_fgmm import FgmmModel
 from .outputs_fgmm import FgmmOutput, FgmmRegionOutput, FgmmTextOutput
 from .scoring_fgmm import attended_similarity, caption_scores, pair_scores
 

@@ -7,6 +7,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.models.resnet.modeling_resnet import ResNetStage
 
 from .configuration_fgmm import FgmmAudioConfig
+from .layers_fgmm import RegionFeatures
 
 
 def downsample_padding(padding: torch.Tensor, layer: nn.Conv2d | nn.MaxPool2d) -> torch.Tensor:
@@ -36,7 +37,6 @@ class AudioBackbone(ResNetBackbone):
     features do not depend on the length to which a batch is padded.
     """
 
-    _can_record_outputs = {"hidden_states": AudioStage}
     # It has no attention: any implementation that the joint model is given will do.
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -47,8 +47,9 @@ class AudioBackbone(ResNetBackbone):
         for stage in self.encoder.stages:
             stage.__class__ = AudioStage  # the same layers; ResNet's encoder cannot be given a class for its stages
 
-    def forward(self, spectrogram: torch.Tensor, padding: torch.Tensor) -> torch.Tensor:
-        """(B, 1, mel, time) and its padding (B, 1, 1, time) -> the feature map (B, C, frequency, time')."""
+    def forward(self, spectrogram: torch.Tensor, padding: torch.Tensor) -> list[torch.Tensor]:
+        """(B, 1, mel, time) and its padding (B, 1, 1, time) -> the feature maps before the first and after each stage,
+        (B, C, frequency, time') each."""
         stem, pooler = self.embedder.embedder, self.embedder.pooler
         hidden_states = stem(spectrogram.masked_fill(padding, 0.0))
         padding = downsample_padding(padding, stem.convolution)
@@ -56,9 +57,11 @@ class AudioBackbone(ResNetBackbone):
         hidden_states = pooler(hidden_states.masked_fill(padding, 0.0))
         padding = downsample_padding(padding, pooler)
         hidden_states = hidden_states.masked_fill(padding, 0.0)
+        maps = [hidden_states]
         for stage in self.encoder.stages:
             hidden_states, padding = stage(hidden_states, padding)
-        return hidden_states
+            maps.append(hidden_states)
+        return maps
 
 
 class FgmmAudioEncoder(nn.Module):
@@ -82,15 +85,21 @@ class FgmmAudioEncoder(nn.Module):
         self.frames_per_region = 2 ** (1 + len(config.hidden_sizes))
 
     def forward(
-        self, input_features: torch.Tensor, input_features_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, tuple[int, int]]:
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> RegionFeatures:
         """
         Args:
             input_features: (B, time, mel) log-mel frames.
             input_features_mask: (B, time) bool, False for padding, which has no influence.
+            output_hidden_states: return the maps before the first and after each stage, (B, C, frequency, time).
+            output_attentions: has no effect, for there is no attention.
 
         Returns:
-            Features of the regions (B, N, C) with N = frequency·time, 0 in the padding, and the grid (frequency, time).
+            [`RegionFeatures`], 0 in the padding, with N = frequency·time and the grid (frequency, time).
 
         Raises:
             ValueError: when the shape is not (B, time, mel).
@@ -101,8 +110,9 @@ class FgmmAudioEncoder(nn.Module):
                 f"{self.config.num_mel_bins}) is needed; make it with the model's own feature extractor."
             )
         spectrogram = input_features.transpose(1, 2).unsqueeze(1)
-        features = self.backbone(spectrogram, ~input_features_mask[:, None, None])
-        return features.flatten(2).transpose(1, 2), tuple(features.shape[2:])
+        maps = self.backbone(spectrogram, ~input_features_mask[:, None, None])
+        features, grid = maps[-1].flatten(2).transpose(1, 2), tuple(maps[-1].shape[2:])
+        return RegionFeatures(features, grid, hidden_states=tuple(maps) if output_hidden_states else None)
 
     def region_mask(self, input_features_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
         """The mask of the regions; a sound has as many as it has without padding.

@@ -9,15 +9,20 @@ from huggingface_hub.dataclasses import strict
 from transformers import CONFIG_MAPPING
 from transformers.configuration_utils import PreTrainedConfig
 
+# exp(MAX_LOGIT_SCALE) = 100, the bound of the logit scale of CLIP (Radford et al., 2021, section 2.5).
+MAX_LOGIT_SCALE = 4.6052
 # Set in every encoder of transformers. No layer is dropped and no input masked at random in training: a layer without a
-# gradient breaks DistributedDataParallel, a second pass that differs from the first breaks gradient caching. Heads that
-# pool the regions are not built, because the projections pool them.
-ENCODER_SETTINGS = {
-    "layerdrop": 0.0,
-    "encoder_layerdrop": 0.0,
-    "mask_time_prob": 0.0,
-    "mask_feature_prob": 0.0,
-    "vision_use_head": False,
+# gradient breaks DistributedDataParallel, a second pass that differs from the first breaks gradient caching.
+ENCODER_SETTINGS = {"layerdrop": 0.0, "encoder_layerdrop": 0.0, "mask_time_prob": 0.0, "mask_feature_prob": 0.0}
+# The modalities of the dual encoders of transformers that can be taken whole, by their model type.
+DUAL_ENCODERS = {
+    "clip": ("video", "text"),
+    "siglip": ("video", "text"),
+    "siglip2": ("video", "text"),
+    "clap": ("audio", "text"),
+    "pe_audio": ("audio", "text"),
+    "pe_video": ("video", "text"),
+    "pe_audio_video": ("video", "audio", "text"),
 }
 # What transformers takes beyond the attributes of its base class.
 TRANSFORMERS_OPTIONS = ("attn_implementation", "auto_map", "experts_implementation", "quantization_config")
@@ -188,6 +193,11 @@ class FgmmConfig(FgmmBaseConfig):
         video_config, audio_config, text_config (`dict` or a configuration): the encoders: ours, or with the
             `model_type` of one of transformers' (see `hf_encoders_fgmm`). Of a dual encoder's configuration, such as
             CLIP's, the part of this modality is taken.
+        dual_encoder (`str`): model type of the dual encoder of transformers, one of `DUAL_ENCODERS`, whose encoders,
+            pooling and projections the model has; None: the projections are new, and embeddings are means. See
+            [`~FgmmModel.from_dual_encoder`].
+        text_padding_side (`str`): `"left"` or `"right"` for a text encoder that was trained on texts padded to
+            `max_position_embeddings` on this side, and attends to the padding (SigLIP's); None: padding is masked.
         frozen (`list[str]`): the encoders that an [`FgmmModel`] does not train; classifiers train theirs all the same.
         audio_padding_value (`float`): value of padded spectrogram frames: 0, unless the encoder's feature extractor
             normalises its padding (the Audio Spectrogram Transformer's).
@@ -233,6 +243,8 @@ class FgmmConfig(FgmmBaseConfig):
     video_config: dict | PreTrainedConfig | None = None
     audio_config: dict | PreTrainedConfig | None = None
     text_config: dict | PreTrainedConfig | None = None
+    dual_encoder: str | None = None
+    text_padding_side: str | None = None
     frozen: list[str] | tuple[str, ...] = ()
     audio_padding_value: float | int = 0.0
     modalities: list[str] | tuple[str, ...] = ("video", "audio", "text")
@@ -255,7 +267,9 @@ class FgmmConfig(FgmmBaseConfig):
         self.modalities, self.frozen = list(self.modalities), list(self.frozen)
         for modality in ("video", "audio", "text"):
             name = f"{modality}_config"
-            setattr(self, name, encoder_config(modality, getattr(self, name), type(self).sub_configs[name].model_type))
+            own_type = type(self).sub_configs[name].model_type
+            of_dual = modality in self.dual_modalities
+            setattr(self, name, encoder_config(modality, getattr(self, name), own_type, of_dual))
         super().__post_init__(**kwargs)
 
     @classmethod
@@ -271,12 +285,34 @@ class FgmmConfig(FgmmBaseConfig):
         vars(loaded[0] if isinstance(loaded, tuple) else loaded).update(foreign)
         return loaded
 
+    @property
+    def dual_modalities(self) -> tuple[str, ...]:
+        """The modalities whose encoders and projections are those of the dual encoder; none without one."""
+        return DUAL_ENCODERS.get(self.dual_encoder, ())
+
     def validate_modalities(self):
         """Check that the model has at least two known modalities, and that what is frozen is among them."""
         if not set(self.frozen) <= set(self.modalities):
             raise ValueError(f"frozen={self.frozen} must be among modalities={self.modalities}.")
         if len(set(self.modalities)) < 2 or not set(self.modalities) <= {"video", "audio", "text"}:
             raise ValueError(f"modalities={self.modalities} must be at least two of 'video', 'audio', 'text'.")
+
+    def validate_dual_encoder(self):
+        """Check that the dual encoder is known, and that the model has its encoders and trains its pooling."""
+        if self.text_padding_side not in (None, "left", "right"):
+            raise ValueError(f"text_padding_side={self.text_padding_side!r} is none of None, 'left', 'right'.")
+        if self.dual_encoder is None:
+            return
+        if self.dual_encoder not in DUAL_ENCODERS:
+            known = ", ".join(map(repr, DUAL_ENCODERS))
+            raise ValueError(f"dual_encoder={self.dual_encoder!r} is none of {known}.")
+        if not set(self.dual_modalities) <= set(self.modalities):
+            raise ValueError(
+                f"modalities={self.modalities} lack some of {self.dual_modalities}, which "
+                f"dual_encoder={self.dual_encoder!r} has."
+            )
+        if self.objective == "filip":
+            raise ValueError("objective='filip' would leave the pooling of a dual encoder untrained; take 'fine'.")
 
     def validate_objective(self):
         """Check that the objective and its options exist and are within their ranges."""
@@ -368,7 +404,7 @@ def ineffective_options(objective: str, options: dict) -> list[str]:
 
 
 def encoder_config(
-    modality: str, config: dict | PreTrainedConfig | None, own_type: str
+    modality: str, config: dict | PreTrainedConfig | None, own_type: str, of_dual_encoder: bool
 ) -> dict | PreTrainedConfig | None:
     """The configuration of one modality's encoder.
 
@@ -376,6 +412,8 @@ def encoder_config(
         modality: `"video"`, `"audio"` or `"text"`.
         config: of any encoder; a dict without `model_type`, or None, is one of ours.
         own_type: the model type of our encoder.
+        of_dual_encoder: it is part of a dual encoder that is taken whole; else a head that pools regions is not built,
+            because the projections pool them.
 
     Returns:
         One of ours as it was given; of transformers', a copy with `ENCODER_SETTINGS`, of the modality's part alone.
@@ -389,9 +427,15 @@ def encoder_config(
         config = CONFIG_MAPPING[config["model_type"]].from_dict(config)
     if not isinstance(config, PreTrainedConfig) or config.model_type == own_type:
         return config
-    config = copy.deepcopy(getattr(config, {"video": "vision_config", "text": "text_config"}.get(modality, ""), config))
+    part = {"video": "vision_config", "audio": "audio_config", "text": "text_config"}[modality]
+    name = config.name_or_path
+    if hasattr(config, "text_config"):  # it is of a model of several encoders
+        config = getattr(config, part, config)
+    config = copy.deepcopy(config)
+    config.name_or_path = config.name_or_path or name
     config.dtype = None  # it is the joint model's
-    for name, value in ENCODER_SETTINGS.items():
+    settings = ENCODER_SETTINGS if of_dual_encoder else {**ENCODER_SETTINGS, "vision_use_head": False}
+    for name, value in settings.items():
         if hasattr(config, name):
             setattr(config, name, value)
     return config

@@ -1,7 +1,8 @@
 """Encoders of transformers in place of ours: they take the same inputs and return regions or phrases."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +10,14 @@ from torch import nn
 from transformers import (
     MODEL_MAPPING,
     AutoModel,
+    ClapModel,
     PreTrainedConfig,
     PreTrainedModel,
     WhisperModel,
 )
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from .layers_fgmm import RegionFeatures, WordFeatures, join_rows
 from .text_fgmm import encode_each_caption, max_over_spans
 
 # Whisper's feature extractor clips log-mel values so far below the loudest of a sound; the second is digital silence.
@@ -65,6 +68,8 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 def load_encoder(name: str, config: PreTrainedConfig) -> PreTrainedModel:
     """An encoder of transformers with the weights of a folder or of the Hub, in float32."""
+    if config.model_type == "clap_audio_model":  # which AutoModel does not load alone
+        return ClapModel.from_pretrained(name, dtype=torch.float32).audio_model
     if is_whisper(config):
         return remove_unused_modules(WhisperModel.from_pretrained(name, config=config, dtype=torch.float32).encoder)
     return remove_unused_modules(AutoModel.from_pretrained(name, config=config, dtype=torch.float32))
@@ -108,50 +113,43 @@ class TransformersVideoEncoder(nn.Module):
         patch = as_tuple(getattr(config, "patch_size", 1), 2)
         self.tubelet = tuple(tubelet) if isinstance(tubelet, Iterable) else (tubelet, *patch)
 
-    def forward(self, pixel_values_videos: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int]]:
+    def forward(
+        self, pixel_values_videos: torch.Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> RegionFeatures:
         """
         Args:
             pixel_values_videos: (B, T, 3, H, W) normalised pixels; a single frame is repeated as often as the encoder
                 needs.
+            output_hidden_states, output_attentions: return the encoder's own; of an encoder of images they have a row
+                for each frame.
 
         Returns:
-            Features of the regions (B, N, C) with N = t·h·w, and the grid (t, h, w).
+            [`RegionFeatures`] with N = t·h·w and the grid (t, h, w).
 
         Raises:
             ValueError: for a shape that the encoder does not take.
         """
-        self.check_size(pixel_values_videos)
+        size = None
+        if not self.family.any_size:
+            size = as_tuple(getattr(self.config, "image_size", None) or self.config.crop_size, 2)
+        check_frames(pixel_values_videos, self.config.model_type, size, self.tubelet[1:])
         clips = self.repeat_image(pixel_values_videos)
         grid = tuple(size // part for size, part in zip((clips.shape[1], *clips.shape[3:]), self.tubelet, strict=True))
         time, height, width = grid
-        arguments = dict(self.family.arguments)
+        output = self.model(
+            clips.flatten(0, 1) if self.family.per_frame else clips,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+            **dict(self.family.arguments),
+        )
         if self.family.per_frame:
-            tokens = self.model(clips.flatten(0, 1), **arguments).last_hidden_state[:, -height * width :]
-            return tokens.unflatten(0, clips.shape[:2]).flatten(1, 2), grid
-        tokens = self.model(clips, **arguments).last_hidden_state[:, -time * height * width :]  # class tokens go first
+            tokens = output.last_hidden_state[:, -height * width :]  # class tokens go first
+            tokens = tokens.unflatten(0, clips.shape[:2]).flatten(1, 2)
+        else:
+            tokens = output.last_hidden_state[:, -time * height * width :]
         if self.family.time_last:
             tokens = tokens.unflatten(1, (height * width, time)).transpose(1, 2).flatten(1, 2)
-        return tokens, grid
-
-    def check_size(self, clips: torch.Tensor) -> None:
-        """Checks that clips are (B, T, 3, H, W), with frames of a size that the encoder takes.
-
-        Raises:
-            ValueError: when they are not.
-        """
-        if clips.ndim != 5:
-            raise ValueError(
-                f"pixel_values_videos has shape {tuple(clips.shape)}, but (batch, frames, channels, height, width) is "
-                "needed; give one image as a clip of one frame."
-            )
-        size = as_tuple(getattr(self.config, "image_size", None) or self.config.crop_size, 2)
-        fits = all(side % part == 0 for side, part in zip(clips.shape[3:], self.tubelet[1:], strict=True))
-        if not fits or (not self.family.any_size and clips.shape[3:] != size):
-            wanted = f"multiples of {self.tubelet[1:]}" if self.family.any_size else str(size)
-            raise ValueError(
-                f"{self.config.model_type} takes frames of {wanted} pixels, not {tuple(clips.shape[3:])}; make them "
-                "with its own processor, FgmmProcessor.from_encoders."
-            )
+        return RegionFeatures(tokens, grid, hidden_states=output.hidden_states, attentions=output.attentions)
 
     def repeat_image(self, clips: torch.Tensor) -> torch.Tensor:
         """Repeats the frame of clips of one frame as often as the encoder needs: (B, T, 3, H, W) -> (B, T', 3, H, W).
@@ -184,21 +182,27 @@ class TransformersAudioEncoder(nn.Module):
         self.out_channels = config.output_hidden_size if has_adapter else config.hidden_size
 
     def forward(
-        self, input_features: torch.Tensor, input_features_mask: torch.Tensor
-    ) -> tuple[torch.Tensor, tuple[int, int]]:
+        self,
+        input_features: torch.Tensor,
+        input_features_mask: torch.Tensor,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> RegionFeatures:
         """
         Args:
             input_features: (B, time, mel) log-mel frames, or (B, S) samples for encoders of waveforms.
             input_features_mask: (B, time) or (B, S) bool, False for padding, which is at the end.
+            output_hidden_states, output_attentions: return the encoder's own.
 
         Returns:
-            Features of the regions (B, N, C) with N = frequency·time, and the grid (frequency, time).
+            [`RegionFeatures`] with N = frequency·time and the grid (frequency, time).
 
         Raises:
             ValueError: for a shape that the encoder does not take.
         """
+        encode = partial(self.model, output_hidden_states=output_hidden_states, output_attentions=output_attentions)
         if self.config.model_type in WAVEFORM_FAMILIES:
-            return self.encode_waveforms(input_features, input_features_mask)
+            return self.encode_waveforms(encode, input_features, input_features_mask)
         config = self.config
         frames = 2 * config.max_source_positions if is_whisper(config) else config.max_length
         if input_features.ndim != 3 or input_features.shape[1:] != (frames, config.num_mel_bins):
@@ -210,22 +214,24 @@ class TransformersAudioEncoder(nn.Module):
         if is_whisper(config):
             loudest = input_features.masked_fill(padding, WHISPER_SILENCE).amax((1, 2), keepdim=True).detach()
             silence = (loudest - WHISPER_RANGE).clamp(min=WHISPER_SILENCE)
-            filled = torch.where(padding, silence, input_features)
-            features = self.model(filled.transpose(1, 2)).last_hidden_state
-            return features, (1, features.shape[1])
-        filled = input_features.masked_fill(padding, self.padding_value)
-        grid = self.model.embeddings.get_shape(config)
-        return self.model(filled).last_hidden_state[:, -grid[0] * grid[1] :], grid  # two class tokens go first
+            output = encode(torch.where(padding, silence, input_features).transpose(1, 2))
+            features, grid = output.last_hidden_state, (1, output.last_hidden_state.shape[1])
+        else:
+            output = encode(input_features.masked_fill(padding, self.padding_value))
+            grid = self.model.embeddings.get_shape(config)
+            features = output.last_hidden_state[:, -grid[0] * grid[1] :]  # two class tokens go first
+        return RegionFeatures(features, grid, hidden_states=output.hidden_states, attentions=output.attentions)
 
-    def encode_waveforms(self, waveforms: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int]]:
+    def encode_waveforms(self, encode: Callable, waveforms: torch.Tensor, mask: torch.Tensor) -> RegionFeatures:
         """Encodes sounds of one length together and without padding, for some of these encoders normalise over time.
 
         Args:
+            encode: samples (b, S) to the encoder's output.
             waveforms: (B, S) samples.
             mask: (B, S) bool, False for padding, which is at the end.
 
         Returns:
-            Features (B, N, C), 0 in the padding, and the grid (1, N).
+            [`RegionFeatures`], 0 in the padding, with the grid (1, N).
         """
         if waveforms.ndim != 2:
             raise ValueError(
@@ -234,15 +240,10 @@ class TransformersAudioEncoder(nn.Module):
             )
         lengths = self.sound_lengths(mask)
         waveforms = F.pad(waveforms.masked_fill(~mask, 0.0), (0, max(0, int(lengths.max()) - waveforms.shape[1])))
-        encoded = {}
-        for length in lengths.unique().tolist():
-            rows = (lengths == length).nonzero().squeeze(1)
-            encoded[length] = rows, self.model(waveforms[rows, :length]).last_hidden_state
-        rows, longest = encoded[max(encoded)]
-        features = longest.new_zeros(len(waveforms), *longest.shape[1:])
-        for rows, part in encoded.values():
-            features[rows, : part.shape[1]] = part
-        return features, (1, features.shape[1])
+        rows = [(lengths == length).nonzero().squeeze(1) for length in lengths.unique().tolist()]
+        outputs = [encode(waveforms[own, : int(lengths[own[0]])]) for own in rows]
+        features = join_rows(rows, [output.last_hidden_state for output in outputs])
+        return RegionFeatures(features, (1, features.shape[1]), **join_states(rows, outputs))
 
     def sound_lengths(self, mask: torch.Tensor) -> torch.Tensor:
         """Samples of each sound, at least as many as the first region needs: mask (B, S) -> (B,)."""
@@ -296,30 +297,86 @@ class TransformersTextEncoder(nn.Module):
         attention_mask: torch.Tensor,
         phrase_spans: torch.Tensor,
         caption_lengths: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        **options: bool,
+    ) -> WordFeatures:
         """
         Args:
             input_ids, attention_mask, phrase_spans, caption_lengths: as in `FgmmTextEncoder`.
+            **options: `output_hidden_states`, `output_attentions`: return the encoder's own, with a row for each
+                caption.
 
         Returns:
-            (B, M, C) the maximum over each phrase's words, 0 for padding.
+            [`WordFeatures`] of phrases: (B, M, C) the maximum over each phrase's words, 0 for padding.
 
         Raises:
             ValueError: when a text is longer than the encoder's positions.
         """
-        words = encode_each_caption(self.encode_words, input_ids, attention_mask, caption_lengths)
-        return max_over_spans(words, phrase_spans)
+        encode = partial(self.encode_words, **options)
+        words = encode_each_caption(encode, input_ids, attention_mask, caption_lengths)
+        return replace(words, features=max_over_spans(words.features, phrase_spans))
 
-    def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: bool) -> WordFeatures:
         """Token ids and their mask, 1 for tokens, (B, L) each -> word vectors (B, L, C)."""
-        longest = getattr(self.config, "max_position_embeddings", None)
-        if longest is not None and input_ids.shape[1] > longest:
-            raise ValueError(
-                f"A text has {input_ids.shape[1]} tokens, but max_position_embeddings is {longest}; pass "
-                "truncation=True and max_length to the processor."
-            )
+        check_text_length(input_ids, self.config)
         input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id or 0)
-        return self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **options)
+        return WordFeatures(output.last_hidden_state, hidden_states=output.hidden_states, attentions=output.attentions)
+
+
+def check_frames(
+    clips: torch.Tensor, kind: str, size: tuple[int, int] | None = None, parts: tuple[int, int] = (1, 1)
+) -> None:
+    """Checks that clips are (B, T, 3, H, W), with frames of a size that an encoder takes.
+
+    Args:
+        clips: pixels.
+        kind: model type of the encoder.
+        size: height and width that it takes, pixels; None: any multiples of `parts`.
+        parts: height and width of its patches, pixels.
+
+    Raises:
+        ValueError: when they are not.
+    """
+    if clips.ndim != 5:
+        raise ValueError(
+            f"pixel_values_videos has shape {tuple(clips.shape)}, but (batch, frames, channels, height, width) is "
+            "needed; give one image as a clip of one frame."
+        )
+    given = tuple(clips.shape[3:])
+    if any(side % part for side, part in zip(given, parts, strict=True)) or size not in (None, given):
+        wanted = f"multiples of {parts}" if size is None else str(size)
+        raise ValueError(
+            f"{kind} takes frames of {wanted} pixels, not {given}; make them with its own processor, "
+            "FgmmProcessor.from_encoders."
+        )
+
+
+def join_states(rows: list[torch.Tensor], outputs: list) -> dict[str, tuple[torch.Tensor, ...]]:
+    """The hidden states and attentions of parts of a batch, where they were asked for, as in [`join_rows`].
+
+    Args:
+        rows: (b,) of each part, the places of its rows.
+        outputs: of an encoder of transformers, of each part.
+    """
+    return {
+        name: tuple(join_rows(rows, list(parts)) for parts in zip(*(output[name] for output in outputs), strict=True))
+        for name in ("hidden_states", "attentions")
+        if outputs[0].get(name) is not None
+    }
+
+
+def check_text_length(input_ids: torch.Tensor, config: PreTrainedConfig) -> None:
+    """Checks that texts (B, L) are no longer than an encoder's positions.
+
+    Raises:
+        ValueError: when they are.
+    """
+    longest = getattr(config, "max_position_embeddings", None)
+    if longest is not None and input_ids.shape[1] > longest:
+        raise ValueError(
+            f"A text has {input_ids.shape[1]} tokens, but max_position_embeddings is {longest}; pass "
+            "truncation=True and max_length to the processor."
+        )
 
 
 def find_family(modality: str, config: PreTrainedConfig, families: dict):

@@ -1,8 +1,9 @@
-"""What all models share: the base class with loading, saving and initialisation; masked means; evaluation mode."""
+"""What all models share: the base class with loading, saving and initialisation; what encoders return; masked means."""
 
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -11,14 +12,45 @@ from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_fgmm import FgmmConfig
 
-# The class of each Auto class, which a saved folder names.
-AUTO_MAP = {
-    "AutoConfig": "configuration_fgmm.FgmmConfig",
-    "AutoModel": "modeling_fgmm.FgmmModel",
-    "AutoModelForZeroShotImageClassification": "modeling_fgmm.FgmmModel",
-    "AutoModelForVideoClassification": "modeling_fgmm.FgmmForVideoClassification",
-    "AutoModelForAudioClassification": "modeling_fgmm.FgmmForAudioClassification",
-}
+
+@dataclass
+class RegionFeatures:
+    """What an encoder of videos or sounds returns.
+
+    Args:
+        features: (B, N, C) of the regions.
+        grid: sizes of the feature map, (t, h, w) or (frequency, time); N is their product.
+        mask: (B, N) bool, False for padding within the map; None: there is none beyond that of the inputs.
+        pooled: of an encoder with a pooling of its own, (B, P, C): the item's embedding is the normalised mean of their
+            P normalised projections. None: it is that of the mean over the regions' projections.
+        hidden_states: with `output_hidden_states`, see [`FgmmRegionOutput`].
+        attentions: with `output_attentions`, see [`FgmmRegionOutput`].
+    """
+
+    features: torch.Tensor
+    grid: tuple[int, ...]
+    mask: torch.Tensor | None = None
+    pooled: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+@dataclass
+class WordFeatures:
+    """What a text encoder makes of words, and then of phrases.
+
+    Args:
+        features: (B, L, C) of the words of B texts, or (B, M, C) of the phrases of B items.
+        pooled: of an encoder with a pooling of its own, (B, C) one vector a text, or (B, K, C) one a candidate caption,
+            whose normalised projection is the caption's embedding. None: captions are pooled over their phrases.
+        hidden_states: with `output_hidden_states`, see [`FgmmTextOutput`].
+        attentions: with `output_attentions`, see [`FgmmTextOutput`].
+    """
+
+    features: torch.Tensor
+    pooled: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class FgmmPreTrainedModel(PreTrainedModel):
@@ -29,6 +61,8 @@ class FgmmPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values_videos"
     input_modalities = ("video", "audio", "text")
     supports_gradient_checkpointing = True
+    # The class of each Auto class that a saved folder names; transformers adds the class that was saved.
+    auto_classes = {"AutoConfig": "configuration_fgmm.FgmmConfig"}
     # A device map keeps each of these on one device.
     _no_split_modules = ["Stem", "InceptionBlock", "AudioStage", "TextLayer"]
     # The text encoder's transformer layers support these.
@@ -38,9 +72,16 @@ class FgmmPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
 
     def save_pretrained(self, save_directory, **kwargs):
-        """As in transformers; the Auto classes of classifiers find theirs in the folder of an [`FgmmModel`], too."""
-        self.config.auto_map = dict(AUTO_MAP)
+        """As in transformers, with the names of the classes that the Auto classes load from the folder."""
+        self.config.auto_map = dict(self.auto_classes)
         super().save_pretrained(save_directory, **kwargs)
+
+    def output_options(
+        self, output_hidden_states: bool | None, output_attentions: bool | None = False
+    ) -> dict[str, bool]:
+        """What an encoder is asked to return beside its features; None: as the configuration says."""
+        given = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
+        return {name: getattr(self.config, name) if value is None else value for name, value in given.items()}
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
@@ -73,6 +114,23 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor, dim: int) -> torch.Ten
         dim: the axis, which the result lacks.
     """
     return (values * mask).sum(dim) / mask.sum(dim).clamp(min=1)
+
+
+def join_rows(rows: list[torch.Tensor], parts: list[torch.Tensor]) -> torch.Tensor:
+    """Puts the rows of parts of a batch in their places.
+
+    Args:
+        rows: (b,) of each part, the places of its rows.
+        parts: (b, ...) each, with sizes of their own in the other dimensions.
+
+    Returns:
+        (B, ...) with the largest of these sizes, 0 where a part is smaller.
+    """
+    sizes = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].ndim)]
+    joined = parts[0].new_zeros(sum(map(len, rows)), *sizes)
+    for places, part in zip(rows, parts, strict=True):
+        joined[(places, *(slice(size) for size in part.shape[1:]))] = part
+    return joined
 
 
 @contextmanager

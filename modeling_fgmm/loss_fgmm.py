@@ -12,13 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from .configuration_fgmm import FgmmConfig
+from .configuration_fgmm import MAX_LOGIT_SCALE, FgmmConfig
 from .distributed_fgmm import gather_queries, gather_stacked, mean_over_processes
 from .layers_fgmm import masked_mean
 from .scoring_fgmm import Keys, Queries, attended_similarity, caption_scores, phrase_attention, region_attention
-
-# exp(MAX_LOGIT_SCALE) = 100, the bound of CLIP (Radford et al., 2021, section 2.5).
-MAX_LOGIT_SCALE = 4.6052
 
 # A gate is the product of a phrase's unit vector and a parameter that the optimiser moves by its learning rate a step:
 # without a factor no phrase could be silenced before training ends.
@@ -73,6 +70,14 @@ class PairObjective(nn.Module, ABC):
     def initial_values(self) -> dict[str, float]:
         """The initial value of each parameter and buffer, by its name."""
         return {"logit_scale": self.config.logit_scale_init_value}
+
+    def pooled_scale_and_bias(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """The logarithm of the logit scale of pooled embeddings, and the bias of their logits, None without one."""
+        return self.logit_scale, None
+
+    def scale(self) -> torch.Tensor:
+        """The logit scale, at most 100 (CLIP: Radford et al., 2021, section 2.5)."""
+        return exp_logit_scale(self.logit_scale)
 
     def sharpness(self) -> torch.Tensor | float:
         """γ of the attention over regions in fine scores; `math.inf` is the maximum."""
@@ -147,7 +152,7 @@ class PairObjective(nn.Module, ABC):
     def caption_weights(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """The weight of each caption in the pair's logit, that is its gradient by the scaled score: (Bq, Bk, K)."""
         mask = queries.caption_mask.unsqueeze(1)
-        logits = self.scores(queries, keys) * exp_logit_scale(self.logit_scale)
+        logits = self.scores(queries, keys) * self.scale()
         return logits.masked_fill(~mask, torch.finfo(logits.dtype).min).softmax(-1) * mask
 
     def logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
@@ -158,12 +163,12 @@ class PairObjective(nn.Module, ABC):
     def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """Scores times the logit scale, (Bq, Bk); for several captions the logarithm of the mean exponential."""
         mask = queries.caption_mask.unsqueeze(1)
-        logits = self.scores(queries, keys) * exp_logit_scale(self.logit_scale)
+        logits = self.scores(queries, keys) * self.scale()
         return masked_logsumexp(logits, mask, -1) - mask.sum(-1).clamp(min=1).to(logits.dtype).log()
 
     def min_logit(self) -> torch.Tensor:
         """The logit of a score of -1."""
-        return -exp_logit_scale(self.logit_scale)
+        return -self.scale()
 
     def forward(self, queries: Queries, keys: Keys, output: str = "loss") -> torch.Tensor | Attention:
         """Loss of the B items of this process, contrasted with all items of all processes; or logits, or attention.
@@ -255,6 +260,9 @@ class FineObjective(PairObjective):
             **({} if self.whole_gate is None else {"whole_gate": 0.0}),
         }
 
+    def pooled_scale_and_bias(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.coarse_logit_scale, None
+
     def sharpness(self) -> torch.Tensor:
         return self.log_sharpness.exp()
 
@@ -301,7 +309,7 @@ class FineObjective(PairObjective):
         return self.fine_scores(queries, keys)
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
-        fine = self.fine_scores(queries, keys) * exp_logit_scale(self.logit_scale)
+        fine = self.fine_scores(queries, keys) * self.scale()
         coarse = self.coarse_scores(queries, keys) * exp_logit_scale(self.coarse_logit_scale)
         fine, coarse = (self.contrast(logits, queries, keys, present, offset) for logits in (fine, coarse))
         return fine + self.config.coarse_loss_weight * coarse
@@ -327,7 +335,7 @@ class CoarseObjective(PairObjective):
 
     def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
         scores = masked_mean(self.coarse_scores(queries, keys), queries.caption_mask.unsqueeze(1), -1)
-        return scores * exp_logit_scale(self.logit_scale)
+        return scores * self.scale()
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
         logits = self.pair_logits(queries, keys)
@@ -343,7 +351,7 @@ class MilNceObjective(PairObjective):
     """
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
-        logits = self.coarse_scores(queries, keys) * exp_logit_scale(self.logit_scale)
+        logits = self.coarse_scores(queries, keys) * self.scale()
         bags = masked_logsumexp(logits, queries.caption_mask.unsqueeze(1), -1)
         own, _, lse_over_keys = contrast_terms(bags, queries.present, keys.present, offset)
         lse_over_other_queries = masked_logsumexp(bags, queries.present.unsqueeze(1) & ~own_pairs(bags, offset), 0)
@@ -375,14 +383,14 @@ class FilipObjective(PairObjective):
     def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
         """Those from text to clip, (Bq, Bk); the other direction is in the loss alone."""
         scores = masked_mean(self.phrase_similarity(queries, keys), queries.mask.unsqueeze(1), -1)
-        return scores * exp_logit_scale(self.logit_scale)
+        return scores * self.scale()
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:
         text_logits = self.pair_logits(queries, keys)
         per_region = attended_similarity(
             keys.regions, queries.phrases, keys.mask, queries.mask, math.inf, self.config.scoring_implementation
         )  # (Bk, Bq, N)
-        clip_logits = masked_mean(per_region, keys.mask.unsqueeze(1), -1).T * exp_logit_scale(self.logit_scale)
+        clip_logits = masked_mean(per_region, keys.mask.unsqueeze(1), -1).T * self.scale()
         own_text, _, lse_over_keys = contrast_terms(text_logits, queries.present, keys.present, offset)
         own_clip, lse_over_queries, _ = contrast_terms(clip_logits, queries.present, keys.present, offset)
         terms = self.contrastive_nll(own_text, lse_over_keys) + self.contrastive_nll(own_clip, lse_over_queries)
@@ -402,6 +410,13 @@ class SiglipObjective(CoarseObjective):
     def initial_values(self) -> dict[str, float]:
         """The paper's start: scale 10, bias -10 (section 3.2)."""
         return {"logit_scale": math.log(10.0), "logit_bias": -10.0}
+
+    def pooled_scale_and_bias(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self.logit_scale, self.logit_bias
+
+    def scale(self) -> torch.Tensor:
+        """The logit scale, which the paper does not bound; published weights go beyond 100."""
+        return self.logit_scale.exp()
 
     def pair_logits(self, queries: Queries, keys: Keys) -> torch.Tensor:
         return super().pair_logits(queries, keys) + self.logit_bias

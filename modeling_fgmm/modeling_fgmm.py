@@ -1,30 +1,38 @@
-"""The joint model: encoders, projections into one space, scores and loss; and the classifiers, on one encoder each."""
+"""The joint model: encoders, projections into one space, scores and loss."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig
 from transformers import initialization as init
-from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple
-from transformers.utils.output_capturing import capture_outputs
 
+from .classification_fgmm import FgmmForAudioClassification, FgmmForVideoClassification
 from .configuration_fgmm import FgmmConfig
 from .distributed_fgmm import mean_over_processes
-from .encoders_fgmm import encode_audio, encode_video, is_fgmm_config, load_config, make_encoder, make_joint_config
+from .dual_encoders_fgmm import load_dual_weights
+from .encoders_fgmm import (
+    encode_audio,
+    encode_video,
+    is_fgmm_config,
+    load_config,
+    make_dual_config,
+    make_encoder,
+    make_joint_config,
+    make_projection,
+)
 from .hf_encoders_fgmm import load_encoder
 from .inference_fgmm import FgmmInferenceMixin
-from .layers_fgmm import FgmmPreTrainedModel, masked_mean
+from .layers_fgmm import FgmmPreTrainedModel, RegionFeatures, masked_mean
 from .loss_fgmm import OBJECTIVES, PairObjective
 from .outputs_fgmm import PAIRS, FgmmOutput, FgmmRegionOutput, FgmmTextOutput, iterate_pairs
-from .text_fgmm import TextLayer, complete_phrases, max_over_captions
-from .video_fgmm import VideoStage
+from .text_fgmm import complete_phrases, max_over_captions
 
 # The model inputs of each modality; the first of them is there where the modality is.
 INPUTS = {
-    "video": ("pixel_values_videos", "video_mask"),
+    "video": ("pixel_values_videos", "video_mask", "video_sizes"),
     "audio": ("input_features", "input_features_mask"),
     "text": ("input_ids", "attention_mask", "phrase_spans", "phrase_captions", "phrase_mask", "caption_lengths"),
 }
@@ -34,18 +42,23 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
     """Video, audio and text encoders with one shared space, in which phrases are compared with regions.
 
     Each encoder's features are projected into D dimensions and L2-normalised; [`PairObjective`] scores two modalities.
-    Adapters of PEFT are trained in frozen encoders, too; leave `task_type` out of their configuration, because its
-    wrappers pass arguments that this model does not take.
+    Adapters of PEFT are trained in frozen encoders, too.
     """
 
-    # The text encoder and the audio encoder's backbone record theirs.
-    _can_record_outputs = {"hidden_states": VideoStage, "attentions": TextLayer}
+    # The Auto classes of classifiers find theirs in the folder of a joint model, too: its code travels with this file.
+    auto_classes = {
+        **FgmmPreTrainedModel.auto_classes,
+        "AutoModel": "modeling_fgmm.FgmmModel",
+        "AutoModelForZeroShotImageClassification": "modeling_fgmm.FgmmModel",
+        "AutoModelForVideoClassification": "classification_fgmm.FgmmForVideoClassification",
+        "AutoModelForAudioClassification": "classification_fgmm.FgmmForAudioClassification",
+    }
 
     def __init__(self, config: FgmmConfig):
         super().__init__(config)
         self.encoders = nn.ModuleDict({name: make_encoder(name, config) for name in config.modalities})
         self.projections = nn.ModuleDict(
-            {name: nn.Linear(encoder.out_channels, config.projection_dim) for name, encoder in self.encoders.items()}
+            {name: make_projection(name, config, encoder) for name, encoder in self.encoders.items()}
         )
         objective = OBJECTIVES[config.objective]
         self.objectives = nn.ModuleDict(
@@ -93,19 +106,61 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         given = {name: encoder for name, encoder in given.items() if encoder is not None}
         frozen = [frozen] if isinstance(frozen, str) else list(frozen)
         model = cls(make_joint_config(given, frozen, config_kwargs))
+        model._load_encoders(given)
+        return model.eval()
+
+    @classmethod
+    def from_dual_encoder(
+        cls, dual_encoder, video=None, audio=None, frozen: str | tuple[str, ...] = (), **config_kwargs
+    ) -> "FgmmModel":
+        """A model of a whole dual encoder of transformers, with its projections, pooling, logit scale and bias.
+
+        Its pooled embeddings, and with its default objective its logits, are those of transformers; the embedding of a
+        video is the normalised mean of its frames'. Regions and phrases are its patches and words in the same space,
+        see `dual_encoders_fgmm`, and `objective="fine"` trains them. Of PE-AV the directions of embeddings are taken
+        over, see `dual_pe_fgmm`: its logits are of vectors that are not normalised.
+
+        Args:
+            dual_encoder: a name on the Hub, a folder, or a configuration (for random weights), of CLIP, SigLIP, SigLIP
+                2, CLAP or PE-AV.
+            video, audio: an encoder of the modality that the dual encoder lacks, as in [`~FgmmModel.from_encoders`];
+                its projection is new, and trained onto the dual encoder's space. So CLIP with the sounds of CLAP has
+                CLIP's text encoder alone, for a text has one embedding, which all indexes need.
+            frozen: the encoders that are not trained, one or several of `"video"`, `"audio"`, `"text"`.
+            **config_kwargs: of [`FgmmConfig`]; `objective` is by default the one that the weights were trained with.
+
+        Raises:
+            ValueError: for a model that is no such dual encoder, a modality that it has, or an unknown name in `frozen`
+                or `config_kwargs`.
+            OSError: for a name that cannot be loaded.
+            StrictDataclassError: (of huggingface_hub) for a value that [`FgmmConfig`] refuses.
+        """
+        given = {"video": video, "audio": audio}
+        given = {name: encoder for name, encoder in given.items() if encoder is not None}
+        frozen = [frozen] if isinstance(frozen, str) else list(frozen)
+        model = cls(make_dual_config(dual_encoder, given, frozen, config_kwargs))
+        model._load_encoders(given)
+        if not isinstance(dual_encoder, PreTrainedConfig):
+            load_dual_weights(model, AutoModel.from_pretrained(dual_encoder, dtype=torch.float32))
+        return model.eval()
+
+    def _load_encoders(self, given: dict) -> None:
+        """Loads the weights of single encoders, of those that are given by name or folder."""
         for name, encoder in given.items():
             if isinstance(encoder, PreTrainedConfig):
                 continue
             if is_fgmm_config(load_config(encoder)):
-                loaded = cls.from_pretrained(encoder, dtype=torch.float32).encoders[name]
-                model.encoders[name].load_state_dict(loaded.state_dict())
+                loaded = type(self).from_pretrained(encoder, dtype=torch.float32).encoders[name]
+                self.encoders[name].load_state_dict(loaded.state_dict())
             else:
-                loaded = load_encoder(encoder, getattr(model.config, f"{name}_config"))
-                model.encoders[name].model.load_state_dict(loaded.state_dict())
-        return model.eval()
+                loaded = load_encoder(encoder, getattr(self.config, f"{name}_config"))
+                self.encoders[name].model.load_state_dict(loaded.state_dict())
 
     def freeze(self) -> None:
-        """Turns the gradients of frozen encoders off."""
+        """Turns the gradients of frozen encoders off, and of what no gradient ever reaches."""
+        for encoder in self.encoders.values():
+            for module in getattr(encoder, "constant_modules", list)():
+                module.requires_grad_(False)
         for name in self.config.frozen:
             self.encoders[name].requires_grad_(False)
 
@@ -140,11 +195,12 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             raise ValueError(f"This model does not compare {query} with {key}, only {', '.join(self.objectives)}.")
         return self.objectives[f"{query}_{key}"]
 
-    @capture_outputs(tie_last_hidden_states=False)
+    @can_return_tuple
     def get_video_features(
         self,
         pixel_values_videos: torch.Tensor,
         video_mask: torch.Tensor | None = None,
+        video_sizes: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> FgmmRegionOutput:
@@ -152,8 +208,9 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         Args:
             pixel_values_videos: (B, T, 3, H, W) normalised pixels.
             video_mask: (B,) False for items without video, or None.
-            output_hidden_states: return them, too; None: as the configuration says.
-            output_attentions: has no effect; an encoder of transformers, `encoders["video"].model`, returns its own.
+            video_sizes: (B, 2) height and width of an item's frames without the padding at their right and bottom,
+                pixels, for an encoder of frames of any aspect ratio. None: there is no padding.
+            output_hidden_states, output_attentions: return them, too; None: as the configuration says.
 
         Returns:
             [`FgmmRegionOutput`], whose grid is (t, h, w).
@@ -161,7 +218,10 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         Raises:
             ValueError: for a wrong shape, or when the model has no video encoder.
         """
-        return self._project_regions("video", *encode_video(self._encoder("video"), pixel_values_videos, video_mask))
+        options = self.output_options(output_hidden_states, output_attentions)
+        return self._project_regions(
+            "video", encode_video(self._encoder("video"), pixel_values_videos, video_mask, video_sizes, **options)
+        )
 
     def get_image_features(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> FgmmRegionOutput:
         """
@@ -175,7 +235,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         """
         return self.get_video_features(pixel_values.unsqueeze(1), **kwargs)
 
-    @capture_outputs(tie_last_hidden_states=False)
+    @can_return_tuple
     def get_audio_features(
         self,
         input_features: torch.Tensor,
@@ -196,11 +256,12 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         Raises:
             ValueError: for a wrong shape, or when the model has no audio encoder.
         """
+        options = self.output_options(output_hidden_states, output_attentions)
         return self._project_regions(
-            "audio", *encode_audio(self._encoder("audio"), input_features, input_features_mask)
+            "audio", encode_audio(self._encoder("audio"), input_features, input_features_mask, **options)
         )
 
-    @capture_outputs(tie_last_hidden_states=False)
+    @can_return_tuple
     def get_text_features(
         self,
         input_ids: torch.Tensor,
@@ -215,7 +276,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         """
         Args:
             input_ids: (B, L) token ids; an item's candidate captions end to end.
-            attention_mask: (B, L) 0 for padding. None: what is the padding id.
+            attention_mask: (B, L) 0 for padding. None: what is the padding id; with a dual encoder nothing.
             phrase_spans: (B, M, 2) first token and one past the last of each phrase. None: each item is one phrase.
             phrase_captions: (B, M) index of the candidate caption of a phrase, in 0..K-1. None: one caption an item.
             phrase_mask: (B, M) False for padding. None: empty spans are padding.
@@ -231,38 +292,53 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         """
         encoder = self._encoder("text")
         if attention_mask is None:
-            padding = self.config.text_config.pad_token_id
+            # CLIP's end of a text, whose vector it pools, is its padding, too; dual encoders see all tokens.
+            padding = None if self.config.dual_encoder else self.config.text_config.pad_token_id
             attention_mask = torch.ones_like(input_ids) if padding is None else (input_ids != padding).long()
         phrase_spans, phrase_captions, phrase_mask, num_captions = complete_phrases(
             attention_mask, phrase_spans, phrase_captions, phrase_mask
         )
-        features = encoder(input_ids, attention_mask, phrase_spans, caption_lengths)
-
+        options = self.output_options(output_hidden_states, output_attentions)
+        encoded = encoder(input_ids, attention_mask, phrase_spans, caption_lengths, **options)
+        features = encoded.features
         items, captions, caption_mask = max_over_captions(features, phrase_mask, phrase_captions, num_captions)
         project = self.projections["text"]
+        if encoded.pooled is None:
+            caption_embeds, items = F.normalize(project(captions), dim=-1), project(items)
+        else:
+            caption_embeds = F.normalize(project(encoded.pooled[:, :num_captions]), dim=-1)
+            items = masked_mean(caption_embeds, caption_mask.unsqueeze(-1), 1)
         return FgmmTextOutput(
             last_hidden_state=features,
-            pooler_output=F.normalize(project(items), dim=-1) * caption_mask.any(1, keepdim=True),
+            pooler_output=F.normalize(items, dim=-1) * caption_mask.any(1, keepdim=True),
             phrases=F.normalize(project(features), dim=-1),
             phrase_mask=phrase_mask,
             phrase_captions=phrase_captions,
-            caption_embeds=F.normalize(project(captions), dim=-1),
+            caption_embeds=caption_embeds,
             caption_mask=caption_mask,
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
         )
 
-    def _project_regions(
-        self, modality: str, features: torch.Tensor, mask: torch.Tensor, grid: tuple[int, ...]
-    ) -> FgmmRegionOutput:
-        """Features (B, N, C) and mask (B, N) of regions to an output."""
-        projected = self.projections[modality](features)
+    def _project_regions(self, modality: str, encoded: RegionFeatures) -> FgmmRegionOutput:
+        """What an encoder returned, with the mask of the regions, to an output."""
+        features, mask = encoded.features, encoded.mask
+        project = self.projections[modality]
+        projected = project(features)
+        if encoded.pooled is None:
+            pooled = masked_mean(projected, mask.unsqueeze(-1), 1)
+        else:
+            pooled = F.normalize(project(encoded.pooled), dim=-1).mean(1) * mask.any(1, keepdim=True)
         # One row an item, because transformers' pipelines and Trainer split and concatenate outputs by items.
-        sizes = [mask.new_full(mask.shape[:1], size, dtype=torch.long) for size in grid]
+        sizes = [mask.new_full(mask.shape[:1], size, dtype=torch.long) for size in encoded.grid]
         return FgmmRegionOutput(
             last_hidden_state=features,
-            pooler_output=F.normalize(masked_mean(projected, mask.unsqueeze(-1), 1), dim=-1),
+            pooler_output=F.normalize(pooled, dim=-1),
             regions=F.normalize(projected, dim=-1),
             region_mask=mask,
             region_grid=torch.stack(sizes, dim=1),
+            hidden_states=encoded.hidden_states,
+            attentions=encoded.attentions,
         )
 
     @can_return_tuple
@@ -273,11 +349,13 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         video_mask: torch.Tensor | None = None,
+        video_sizes: torch.Tensor | None = None,
         input_features_mask: torch.Tensor | None = None,
         phrase_spans: torch.Tensor | None = None,
         phrase_captions: torch.Tensor | None = None,
         phrase_mask: torch.Tensor | None = None,
         caption_lengths: torch.Tensor | None = None,
+        inputs_embeds: None = None,
         return_loss: bool = False,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
@@ -286,10 +364,11 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         Scores all given items of one modality with all of another, for each pair of modalities that is given.
 
         Args:
-            pixel_values_videos, video_mask: see [`~FgmmModel.get_video_features`].
+            pixel_values_videos, video_mask, video_sizes: see [`~FgmmModel.get_video_features`].
             input_features, input_features_mask: see [`~FgmmModel.get_audio_features`].
             input_ids, attention_mask, phrase_spans, phrase_captions, phrase_mask, caption_lengths: see
                 [`~FgmmModel.get_text_features`].
+            inputs_embeds: must be None; PEFT's wrapper for feature extraction passes it.
             return_loss: compute the loss in place of the logits; item i of one modality belongs to item i of the
                 others, negatives come from all processes.
             output_hidden_states, output_attentions: return them in `video_output`, `audio_output` and `text_output`;
@@ -299,12 +378,15 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             [`FgmmOutput`].
 
         Raises:
-            ValueError: when nothing is given, a shape is wrong, or for a loss fewer than two modalities or different
-                numbers of items are given.
+            ValueError: when nothing or `inputs_embeds` is given, a shape is wrong, or for a loss fewer than two
+                modalities or different numbers of items are given.
         """
+        if inputs_embeds is not None:
+            raise ValueError("Texts are given as input_ids; inputs_embeds cannot be used.")
         outputs = self.encode_inputs(
             pixel_values_videos=pixel_values_videos,
             video_mask=video_mask,
+            video_sizes=video_sizes,
             input_features=input_features,
             input_features_mask=input_features_mask,
             input_ids=input_ids,
@@ -393,105 +475,6 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             raise ValueError(f"A loss needs at least two modalities of as many items each, but was given {sizes}.")
         number = (mean_over_processes(torch.stack(present)) > 0).sum()
         return torch.stack(losses).sum() / number.clamp(min=1)
-
-
-class RegionClassifier(FgmmPreTrainedModel):
-    """The encoder of one modality, the mean over its regions, dropout and a linear layer.
-
-    Loaded from an [`FgmmModel`] it takes the weights of that encoder; the linear layer is newly initialised.
-    """
-
-    modality: str
-    _can_record_outputs = {"hidden_states": VideoStage}  # the audio encoder's backbone records its own
-
-    def __init__(self, config: FgmmConfig):
-        super().__init__(config)
-        if self.modality not in config.modalities:
-            raise ValueError(f"This model has no {self.modality} encoder, only {', '.join(config.modalities)}.")
-        self.encoders = nn.ModuleDict({self.modality: make_encoder(self.modality, config)})
-        self.dropout = nn.Dropout(config.classifier_dropout)
-        self.classifier = nn.Linear(self.encoders[self.modality].out_channels, config.num_labels)
-        self.post_init()
-
-    def classify(
-        self, features: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor | None
-    ) -> dict[str, torch.Tensor | None]:
-        """
-        Args:
-            features: (B, N, C) of the regions.
-            mask: (B, N) False for padding.
-            labels: (B,) classes, (B, num_labels) 0 or 1 where an item may have several, or None.
-
-        Returns:
-            The fields of the output.
-        """
-        logits = self.classifier(self.dropout(masked_mean(features, mask.unsqueeze(-1), 1)))
-        return {"loss": None if labels is None else self.loss_function(labels, logits, self.config), "logits": logits}
-
-
-class FgmmForVideoClassification(RegionClassifier):
-    """A classifier of videos, and of images as clips of one frame."""
-
-    modality = "video"
-    input_modalities = ("video",)
-    _keys_to_ignore_on_load_unexpected = [r"^encoders\.(audio|text)\.", r"^projections\.", r"^objectives\."]
-
-    @capture_outputs
-    def forward(
-        self,
-        pixel_values_videos: torch.Tensor,
-        video_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> ImageClassifierOutput:
-        """
-        Args:
-            pixel_values_videos: (B, T, 3, H, W) normalised pixels; T = 1 for images.
-            video_mask: (B,) False for items without video, or None.
-            labels: (B,) class indices, or (B, num_labels) floats 0 or 1 where an item may have several classes, as
-                `config.problem_type` says; where it is not set, the first labels set it.
-            output_hidden_states: return them, too, see [`FgmmRegionOutput`]; None: as the configuration says.
-
-        Returns:
-            transformers' `ImageClassifierOutput`: loss (with labels), logits (B, num_labels), hidden_states.
-
-        Raises:
-            ValueError: for a wrong shape.
-        """
-        features, mask, _ = encode_video(self.encoders["video"], pixel_values_videos, video_mask)
-        return ImageClassifierOutput(**self.classify(features, mask, labels))
-
-
-class FgmmForAudioClassification(RegionClassifier):
-    """A classifier of sounds."""
-
-    modality = "audio"
-    main_input_name = "input_features"
-    input_modalities = ("audio",)
-    _keys_to_ignore_on_load_unexpected = [r"^encoders\.(video|text)\.", r"^projections\.", r"^objectives\."]
-
-    @capture_outputs
-    def forward(
-        self,
-        input_features: torch.Tensor,
-        input_features_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        output_hidden_states: bool | None = None,
-    ) -> SequenceClassifierOutput:
-        """
-        Args:
-            input_features: (B, time, mel) log-mel frames.
-            input_features_mask: (B, time) False for padding. None: nothing is padding.
-            labels, output_hidden_states: see [`~FgmmForVideoClassification.forward`].
-
-        Returns:
-            transformers' `SequenceClassifierOutput`: loss (with labels), logits (B, num_labels), hidden_states.
-
-        Raises:
-            ValueError: for a wrong shape.
-        """
-        features, mask, _ = encode_audio(self.encoders["audio"], input_features, input_features_mask)
-        return SequenceClassifierOutput(**self.classify(features, mask, labels))
 
 
 __all__ = ["FgmmForAudioClassification", "FgmmForVideoClassification", "FgmmModel"]

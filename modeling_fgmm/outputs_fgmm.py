@@ -24,9 +24,10 @@ class FgmmRegionOutput(ModelOutput):
         region_mask: (B, N) bool, False for padding.
         region_grid: (B, 3) t, h, w of a video, (B, 2) frequency, time of a sound, the same in every row; N is their
             product. See `grid`.
-        hidden_states: with `output_hidden_states`, the feature maps before the first and after each stage, (B, C, t, h,
-            w) or (B, C, frequency, time), of the items that have the modality. Empty for an encoder of transformers;
-            `encoders[modality].model` returns its own.
+        hidden_states: with `output_hidden_states`, of the items that have the modality: the feature maps before the
+            first and after each stage, (B, C, t, h, w) or (B, C, frequency, time). An encoder of transformers returns
+            its own, one that takes images with a row for each frame.
+        attentions: with `output_attentions` and eager attention, those of an encoder of transformers, likewise.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -35,6 +36,7 @@ class FgmmRegionOutput(ModelOutput):
     region_mask: torch.BoolTensor | None = None
     region_grid: torch.LongTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
 
     @property
     def grid(self) -> tuple[int, ...]:
@@ -55,8 +57,7 @@ class FgmmTextOutput(ModelOutput):
         caption_embeds: (B, K, D) one L2-normalised embedding a candidate caption, pooled over the words of its phrases.
         caption_mask: (B, K) bool, False where an item has no such caption or it has no phrase.
         hidden_states: with `output_hidden_states`, (B, L, C) before the first and after each transformer layer; with
-            `caption_lengths`, a row for each caption. Empty for an encoder of transformers, as are the attentions;
-            `encoders["text"].model` returns its own.
+            `caption_lengths`, a row for each caption. An encoder of transformers returns its own, as of the attentions.
         attentions: with `output_attentions` and eager attention, (B, heads, L, L) weights of each transformer layer.
     """
 

@@ -1,6 +1,8 @@
 """The text encoder: MIL-NCE's text tower applied to each phrase, optionally after transformer layers; word pooling."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_fgmm import FgmmTextConfig
-from .layers_fgmm import FgmmPreTrainedModel
+from .layers_fgmm import FgmmPreTrainedModel, WordFeatures
 
 
 def eager_attention(
@@ -77,7 +79,6 @@ class FgmmTextEncoder(FgmmPreTrainedModel):
     main_input_name = "input_ids"
     input_modalities = ("text",)
     _input_embed_layer = "word_embedding"
-    _can_record_outputs = {"hidden_states": TextLayer, "attentions": TextLayer}
 
     def __init__(self, config: FgmmTextConfig):
         super().__init__(config)
@@ -96,7 +97,9 @@ class FgmmTextEncoder(FgmmPreTrainedModel):
         attention_mask: torch.Tensor,
         phrase_spans: torch.Tensor,
         caption_lengths: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> WordFeatures:
         """
         Args:
             input_ids: (B, L) token ids, all candidate captions of an item end to end.
@@ -105,22 +108,33 @@ class FgmmTextEncoder(FgmmPreTrainedModel):
                 empty span is padding.
             caption_lengths: (B, K) tokens of each candidate caption, 0 for padding; transformer layers attend within a
                 caption. None: an item is one text.
+            output_hidden_states, output_attentions: return those of the transformer layers, see [`FgmmTextOutput`].
 
         Returns:
-            (B, M, C) the maximum over each phrase's words, 0 for padding.
+            [`WordFeatures`] of phrases: (B, M, C) the maximum over each phrase's words, 0 for padding.
 
         Raises:
             ValueError: when a text is longer than the transformer layers' positions.
         """
+        encode = partial(
+            self.encode_words, output_hidden_states=output_hidden_states, output_attentions=output_attentions
+        )
         if self.layers:
-            words = encode_each_caption(self.encode_words, input_ids, attention_mask, caption_lengths)
+            words = encode_each_caption(encode, input_ids, attention_mask, caption_lengths)
         else:
-            words = self.encode_words(input_ids, attention_mask)
-        return max_over_spans(words, phrase_spans)
+            words = encode(input_ids, attention_mask)
+        return replace(words, features=max_over_spans(words.features, phrase_spans))
 
-    def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    def encode_words(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        output_hidden_states: bool = False,
+        output_attentions: bool = False,
+    ) -> WordFeatures:
         """Token ids and their mask, 1 for tokens, (B, L) each -> word vectors (B, L, C)."""
         hidden_states = self.dropout(self.word_embedding(input_ids))
+        states, attentions = [], []
         if self.layers:
             length = input_ids.shape[1]
             if length > self.config.max_position_embeddings:
@@ -130,29 +144,39 @@ class FgmmTextEncoder(FgmmPreTrainedModel):
                 )
             hidden_states = hidden_states + self.position_embedding(torch.arange(length, device=input_ids.device))
             attention_mask = create_bidirectional_mask(self.config, hidden_states, attention_mask)
+            states = [hidden_states]
             for layer in self.layers:
-                hidden_states, _ = layer(hidden_states, attention_mask)
+                hidden_states, weights = layer(hidden_states, attention_mask)
+                states.append(hidden_states)
+                attentions += [] if weights is None else [weights]
             hidden_states = self.norm(hidden_states)
-        return F.relu(self.linear(hidden_states))
+        return WordFeatures(
+            F.relu(self.linear(hidden_states)),
+            hidden_states=tuple(states) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+        )
 
 
 def encode_each_caption(
     encode: Callable, input_ids: torch.Tensor, attention_mask: torch.Tensor, caption_lengths: torch.Tensor | None
-) -> torch.Tensor:
+) -> WordFeatures:
     """Encodes each candidate caption as a text of its own, because an item's captions are alternatives, not one text.
 
     Args:
-        encode: token ids and their mask, 1 for tokens, (captions, l) each, to word vectors (captions, l, C).
+        encode: token ids and their mask, 1 for tokens, (captions, l) each, to [`WordFeatures`] of words (captions, l,
+            C) and, of an encoder with a pooling of its own, one vector a caption (captions, C).
         input_ids: (B, L) token ids, the candidate captions of an item end to end.
         attention_mask: (B, L) 0 for padding.
         caption_lengths: (B, K) tokens of each candidate caption, 0 for padding. None: an item is one text.
 
     Returns:
-        Word vectors (B, L, C).
+        [`WordFeatures`]: word vectors (B, L, C), pooled captions (B, K, C), 0 for padding, or None, and what else
+        `encode` gave, with one row a caption.
     """
     if caption_lengths is None or not bool(caption_lengths.any()):
         # An item without tokens attends to its padding, which is in no phrase: a softmax over nothing would be NaN.
-        return encode(input_ids, attention_mask.masked_fill(~attention_mask.bool().any(1, keepdim=True), 1))
+        texts = encode(input_ids, attention_mask.masked_fill(~attention_mask.bool().any(1, keepdim=True), 1))
+        return texts if texts.pooled is None else replace(texts, pooled=texts.pooled.unsqueeze(1))
     batch, length = input_ids.shape
     item, caption = caption_lengths.nonzero(as_tuple=True)  # (captions,)
     lengths = caption_lengths[item, caption]
@@ -160,10 +184,13 @@ def encode_each_caption(
     offsets = torch.arange(int(lengths.max()), device=input_ids.device)
     inside = offsets < lengths.unsqueeze(1)
     places = (first.unsqueeze(1) + offsets).clamp(max=batch * length - 1)  # (captions, l)
-    words = encode(input_ids.flatten()[places], inside.long())
+    captions = encode(input_ids.flatten()[places], inside.long())
+    words, pooled = captions.features, captions.pooled
     rows = words.new_zeros(batch * length, words.shape[-1])
     rows[places[inside]] = words[inside]
-    return rows.view(batch, length, -1)
+    if pooled is not None:
+        pooled = pooled.new_zeros(*caption_lengths.shape, pooled.shape[-1]).index_put((item, caption), pooled)
+    return replace(captions, features=rows.view(batch, length, -1), pooled=pooled)
 
 
 def max_over_spans(words: torch.Tensor, spans: torch.Tensor) -> torch.Tensor:

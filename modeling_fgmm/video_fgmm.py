@@ -6,6 +6,7 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_fgmm import FgmmVideoConfig
+from .layers_fgmm import RegionFeatures, join_rows
 
 # Channels of the inception blocks at full width: (1x1x1), (reduction, 3x3x3), (reduction, 3x3x3), (pool, 1x1x1).
 INCEPTION_STAGES = (
@@ -210,13 +211,18 @@ class FgmmVideoEncoder(nn.Module):
             self.stages.append(VideoStage(blocks, *pooling))
         self.out_channels = channels
 
-    def forward(self, pixel_values_videos: torch.Tensor) -> tuple[torch.Tensor, tuple[int, int, int]]:
+    def forward(
+        self, pixel_values_videos: torch.Tensor, output_hidden_states: bool = False, output_attentions: bool = False
+    ) -> RegionFeatures:
         """
         Args:
             pixel_values_videos: (B, T, 3, H, W) normalised pixels; an image is a clip of one frame.
+            output_hidden_states: return the feature maps before the first and after each stage, (B, C, t, h, w).
+            output_attentions: has no effect, for there is no attention.
 
         Returns:
-            Features of the regions (B, N, C) with N = t·h·w, and the grid (t, h, w).
+            [`RegionFeatures`] with N = t·h·w and the grid (t, h, w); with a mask where images stand beside clips, whose
+            padding in time is zero, see `encode_stills`.
 
         Raises:
             ValueError: when the shape is not (B, T, 3, H, W), or the sides are odd with `space_to_depth`.
@@ -232,15 +238,53 @@ class FgmmVideoEncoder(nn.Module):
                 "to an even height and width."
             )
         batch, frames = pixel_values_videos.shape[:2]
+        mask = None
         if self.config.frame_by_frame:
-            pixel_values_videos = pixel_values_videos.flatten(0, 1).unsqueeze(1)
-        elif frames == 1 and self.config.temporal_padding == "zeros":
-            # As long as a video, so that an image has the same features alone and in a batch with videos.
-            pixel_values_videos = pixel_values_videos.expand(-1, STILL_FRAMES, -1, -1, -1)
-        hidden_states = self.stem(self.stem.convolve(pixel_values_videos.transpose(1, 2)))
+            maps = self.encode_maps(pixel_values_videos.flatten(0, 1).unsqueeze(1), output_hidden_states)
+            maps = [of_frames.squeeze(2).unflatten(0, (batch, frames)).transpose(1, 2) for of_frames in maps]
+        elif self.config.temporal_padding == "zeros":
+            maps, mask = self.encode_stills(pixel_values_videos, output_hidden_states)
+        else:
+            maps = self.encode_maps(pixel_values_videos, output_hidden_states)
+        grid = tuple(maps[-1].shape[2:])
+        features = maps[-1].flatten(2).transpose(1, 2)
+        return RegionFeatures(features, grid, mask, hidden_states=tuple(maps) if output_hidden_states else None)
+
+    def encode_maps(self, clips: torch.Tensor, keep: bool) -> list[torch.Tensor]:
+        """Clips (B, T, 3, H, W) to the feature maps (B, C, t, h, w) before the first and after each stage; only the
+        last of them without `keep`."""
+        maps = [self.stem(self.stem.convolve(clips.transpose(1, 2)))]
         for stage in self.stages:
-            hidden_states = stage(hidden_states)
-        if self.config.frame_by_frame:
-            hidden_states = hidden_states.squeeze(2).unflatten(0, (batch, frames)).transpose(1, 2)
-        grid = tuple(hidden_states.shape[2:])
-        return hidden_states.flatten(2).transpose(1, 2), grid
+            maps = [*(maps if keep else []), stage(maps[-1])]
+        return maps
+
+    def encode_stills(self, clips: torch.Tensor, keep: bool) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """Encodes clips with zero padding in time, for which images are repeated for `STILL_FRAMES` frames.
+
+        In a batch with videos an image comes repeated for their frames; it is encoded apart, so that it has the
+        features that it has alone.
+
+        Args:
+            clips: (B, T, 3, H, W).
+            keep: see [`encode_maps`].
+
+        Returns:
+            Feature maps as of [`encode_maps`], 0 behind the end of an item in time, and the mask of the regions (B, N),
+            False there; None where all are of one length.
+        """
+        if clips.shape[1] == 1:
+            return self.encode_maps(clips.expand(-1, STILL_FRAMES, -1, -1, -1), keep), None
+        # Shapes in a graph cannot depend on values.
+        if clips.shape[1] == STILL_FRAMES or torch.compiler.is_compiling():
+            return self.encode_maps(clips, keep), None
+        still = (clips == clips[:, :1]).flatten(1).all(1)
+        if not bool(still.any()):
+            return self.encode_maps(clips, keep), None
+        rows = [still.nonzero().squeeze(1), (~still).nonzero().squeeze(1)]
+        parts = [self.encode_maps(clips[rows[0], :1].expand(-1, STILL_FRAMES, -1, -1, -1), keep)]
+        if len(rows[1]) == 0:
+            return parts[0], None
+        parts.append(self.encode_maps(clips[rows[1]], keep))
+        maps = [join_rows(rows, list(of_parts)) for of_parts in zip(*parts, strict=True)]
+        inside = join_rows(rows, [torch.ones_like(part[-1][:, 0]) for part in parts])  # (B, t, h, w)
+        return maps, inside.flatten(1) > 0

@@ -1,17 +1,25 @@
 """Processors of transformers' encoders: their settings and feature extractors in the places of ours."""
 
 import math
+import re
+import string
 
 import torch
+from tokenizers import Regex, normalizers
 from transformers import (
     ASTFeatureExtractor,
     AutoConfig,
     AutoFeatureExtractor,
     AutoTokenizer,
+    ClapFeatureExtractor,
+    PeAudioFeatureExtractor,
     PreTrainedConfig,
+    PreTrainedTokenizerFast,
     Wav2Vec2FeatureExtractor,
     WhisperFeatureExtractor,
 )
+from transformers.image_processing_base import ImageProcessingMixin
+from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from .feature_extraction_fgmm import FgmmFeatureExtractor, WaveformFeatureExtractor
 from .video_processing_fgmm import FgmmVideoProcessor
@@ -22,19 +30,25 @@ MAX_PIXEL = 255
 # Feature extractors of the supported audio encoders, by name.
 FEATURE_EXTRACTORS = {
     extractor.__name__: extractor
-    for extractor in (ASTFeatureExtractor, Wav2Vec2FeatureExtractor, WhisperFeatureExtractor)
+    for extractor in (
+        ASTFeatureExtractor,
+        ClapFeatureExtractor,
+        PeAudioFeatureExtractor,
+        Wav2Vec2FeatureExtractor,
+        WhisperFeatureExtractor,
+    )
 }
 # Window and hop of Kaldi's spectrogram frames, which the Audio Spectrogram Transformer takes, seconds.
 KALDI_WINDOW, KALDI_HOP = 0.025, 0.010
 
 
-def load_encoder_config(encoder: str | PreTrainedConfig, sub_config: str) -> PreTrainedConfig | None:
+def load_encoder_config(encoder: str | PreTrainedConfig, sub_config: str = "") -> PreTrainedConfig | None:
     """Loads the configuration of an encoder.
 
     Args:
         encoder: name on the Hub, folder, or configuration.
         sub_config: attribute that holds it in the configuration of a model of several encoders, for example
-            `"vision_config"`.
+            `"vision_config"`; empty: the whole configuration is meant.
 
     Returns:
         The encoder's configuration; None for the name of an fgmm model, which is saved with a processor of ours.
@@ -44,15 +58,16 @@ def load_encoder_config(encoder: str | PreTrainedConfig, sub_config: str) -> Pre
         if values.get("model_type") == "fgmm":
             return None
         encoder = AutoConfig.from_pretrained(encoder)
-    return getattr(encoder, sub_config, encoder)
+    return getattr(encoder, sub_config, encoder) if sub_config else encoder
 
 
-def make_video_processor(encoder: str | PreTrainedConfig | None) -> FgmmVideoProcessor:
+def make_video_processor(encoder: str | PreTrainedConfig | None, **options) -> FgmmVideoProcessor:
     """Our video processor with the sizes, resampling and normalisation of an encoder's image or video processor.
 
     Args:
         encoder: name on the Hub or folder of the encoder; or its configuration, which gives the size and number of
             frames alone; None: our defaults.
+        **options: of [`FgmmVideoProcessor`], for an encoder of transformers.
 
     Raises:
         ValueError: for a resampling filter other than nearest, bilinear and bicubic.
@@ -64,7 +79,11 @@ def make_video_processor(encoder: str | PreTrainedConfig | None) -> FgmmVideoPro
     if config is None:
         return FgmmVideoProcessor.from_pretrained(encoder)
     num_frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None)
-    options = {"num_frames": num_frames} if num_frames else {}
+    if num_frames:
+        options["num_frames"] = num_frames
+    if isinstance(encoder, PreTrainedConfig) and config.model_type == "siglip2_vision_model":
+        settings = {"max_num_patches": config.num_patches, "patch_size": config.patch_size}
+        return FgmmVideoProcessor(**options, **convert_settings(settings))
     if isinstance(encoder, PreTrainedConfig):
         side = getattr(config, "image_size", None) or getattr(config, "crop_size", None)
         if side is None:  # our video encoder takes any size
@@ -72,8 +91,19 @@ def make_video_processor(encoder: str | PreTrainedConfig | None) -> FgmmVideoPro
         height, width = (side, side) if isinstance(side, int) else side
         crop_size = {"height": height, "width": width}
         return FgmmVideoProcessor(**options, size={"shortest_edge": min(height, width)}, crop_size=crop_size)
-    settings, _ = FgmmVideoProcessor.get_video_processor_dict(encoder)
-    return FgmmVideoProcessor(**options, **convert_settings(settings))
+    return FgmmVideoProcessor(**options, **convert_settings(load_picture_settings(encoder)))
+
+
+def load_picture_settings(name: str) -> dict:
+    """The saved settings of an encoder's video processor, or else of its image processor.
+
+    Raises:
+        OSError: for a name without either.
+    """
+    try:
+        return FgmmVideoProcessor.get_video_processor_dict(name)[0]
+    except OSError:  # it does not look for image processors that are saved as part of a processor
+        return ImageProcessingMixin.get_image_processor_dict(name)[0]
 
 
 def convert_settings(settings: dict) -> dict:
@@ -83,6 +113,11 @@ def convert_settings(settings: dict) -> dict:
         ValueError: for a resampling filter other than nearest, bilinear and bicubic.
     """
     cropped = settings.get("do_center_crop", "crop_size" in settings)
+    any_aspect_ratio = {}
+    if max_num_patches := settings.get("max_num_patches"):
+        any_aspect_ratio = {"max_num_patches": max_num_patches, "patch_size": settings["patch_size"]}
+        # Of a square; it is only the size to which videos are decoded, and of crops in training.
+        settings = {**settings, "size": {"shortest_edge": math.isqrt(max_num_patches) * settings["patch_size"]}}
     size = settings.get("size", {"shortest_edge": 224})
     if isinstance(size, int):  # older versions
         size = {"shortest_edge": size} if cropped else {"height": size, "width": size}
@@ -109,6 +144,7 @@ def convert_settings(settings: dict) -> dict:
         "resample": RESAMPLING[resampling],
         "image_mean": [(value + offset) / (factor * MAX_PIXEL) for value in mean],
         "image_std": [value / (factor * MAX_PIXEL) for value in std],
+        **any_aspect_ratio,
     }
 
 
@@ -150,7 +186,15 @@ class FgmmEncoderFeatureExtractor(WaveformFeatureExtractor):
         if is_kaldi and len(waveform) < window:
             waveform = torch.nn.functional.pad(waveform, (0, window - len(waveform)))
         name = self.wrapped.model_input_names[0]
+        if isinstance(self.wrapped, ClapFeatureExtractor):
+            # Of longer sounds it would take parts at random.
+            surplus = max(0, len(waveform) - self.wrapped.nb_max_samples)
+            waveform = waveform[surplus // 2 : len(waveform) - (surplus - surplus // 2)]
         values = self.wrapped(waveform.numpy(), sampling_rate=rate, return_tensors="pt")[name][0]
+        if isinstance(self.wrapped, PeAudioFeatureExtractor):  # (channels, samples)
+            return values[0], values.shape[1]
+        if isinstance(self.wrapped, ClapFeatureExtractor):  # (spectrograms, frames, mel bands), side by side
+            return values.transpose(0, 1).flatten(1), 1 + len(waveform) // self.wrapped.hop_length
         if is_kaldi:
             return values, 1 + (len(waveform) - window) // hop
         if isinstance(self.wrapped, WhisperFeatureExtractor):  # (mel bands, frames), centred on their first samples
@@ -201,6 +245,14 @@ def make_feature_extractor(encoder: str | PreTrainedConfig | None) -> WaveformFe
     if config.model_type == "audio-spectrogram-transformer":
         sizes = {"num_mel_bins": config.num_mel_bins, "max_length": config.max_length}
         return FgmmEncoderFeatureExtractor("ASTFeatureExtractor", **sizes)
+    if config.model_type == "clap_audio_model":
+        truncation = "fusion" if config.enable_fusion else "rand_trunc"
+        sizes = {"feature_size": config.num_mel_bins, "truncation": truncation}
+        return FgmmEncoderFeatureExtractor("ClapFeatureExtractor", **sizes)
+    if config.model_type.startswith("pe_audio"):
+        config = getattr(config, "audio_config", config)
+        ratios = config.dac_config.downsampling_ratios
+        return FgmmEncoderFeatureExtractor("PeAudioFeatureExtractor", hop_length=math.prod(ratios))
     if config.model_type == "whisper":
         defaults = WhisperFeatureExtractor()
         seconds = 2 * config.max_source_positions * defaults.hop_length // defaults.sampling_rate
@@ -213,6 +265,25 @@ def make_feature_extractor(encoder: str | PreTrainedConfig | None) -> WaveformFe
     raise ValueError(
         f"There is no feature extractor for the configuration of {config.model_type}; give a name instead."
     )
+
+
+def make_dual_processors(
+    dual_encoder: str | PreTrainedConfig, video: str | PreTrainedConfig | None, audio: str | PreTrainedConfig | None
+) -> tuple[FgmmVideoProcessor, WaveformFeatureExtractor]:
+    """The video processor and feature extractor of a model of a dual encoder.
+
+    Args:
+        dual_encoder: name on the Hub, folder or configuration.
+        video, audio: as [`make_video_processor`] and [`make_feature_extractor`] take them, of the modality that the
+            dual encoder lacks.
+    """
+    config = load_encoder_config(dual_encoder)
+    if hasattr(config, "vision_config"):  # with an image processor, which resizes by Pillow
+        video_processor = make_video_processor(dual_encoder, resize_backend="pillow")
+    else:
+        video_processor = make_video_processor(dual_encoder if hasattr(config, "video_config") else video)
+    has_audio = hasattr(config, "audio_config")
+    return video_processor, make_feature_extractor(dual_encoder if has_audio else audio)
 
 
 def load_tokenizer(name: str, **kwargs):
@@ -241,9 +312,37 @@ def make_tokenizer(encoder):
     if not isinstance(encoder, str) and hasattr(encoder, "is_fast"):
         return encoder
     config = load_encoder_config(encoder, "text_config")
-    tokenizer = load_tokenizer(encoder) if config is None else AutoTokenizer.from_pretrained(encoder)
+    if config is None:
+        tokenizer = load_tokenizer(encoder)
+    elif config.model_type == "siglip_text_model" and is_siglip_tokenizer(encoder):
+        tokenizer = load_siglip_tokenizer(encoder)
+    else:
+        tokenizer = AutoTokenizer.from_pretrained(encoder)
     max_length = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     tokenizer.model_max_length = min(tokenizer.model_max_length, max_length)
+    return tokenizer
+
+
+def is_siglip_tokenizer(name: str) -> bool:
+    """Whether a name's tokenizer is that of SigLIP, which transformers has in a slow version only."""
+    return get_tokenizer_config(name).get("tokenizer_class") == "SiglipTokenizer"
+
+
+def load_siglip_tokenizer(name: str) -> PreTrainedTokenizerFast:
+    """The tokenizer of SigLIP as a fast one: lower case, without punctuation, one space between words.
+
+    Raises:
+        OSError: for a name without a tokenizer.json.
+    """
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(name)
+    steps = [
+        normalizers.Lowercase(),
+        normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), ""),
+        normalizers.Replace(Regex(r"\s+"), " "),
+        normalizers.Strip(),
+    ]
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Sequence(steps + ([backend.normalizer] if backend.normalizer else []))
     return tokenizer
 
 
@@ -251,6 +350,7 @@ __all__ = [
     "FgmmEncoderFeatureExtractor",
     "load_feature_extractor",
     "load_tokenizer",
+    "make_dual_processors",
     "make_feature_extractor",
     "make_tokenizer",
     "make_video_processor",

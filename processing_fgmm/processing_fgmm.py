@@ -16,6 +16,7 @@ from .feature_extraction_fgmm import to_waveform
 from .hf_processors_fgmm import (
     load_feature_extractor,
     load_tokenizer,
+    make_dual_processors,
     make_feature_extractor,
     make_tokenizer,
     make_video_processor,
@@ -91,6 +92,27 @@ class FgmmProcessor(ProcessorMixin):
         """
         tokenizer = make_tokenizer(text if tokenizer is None else tokenizer)
         return cls(make_video_processor(video), make_feature_extractor(audio), tokenizer, **kwargs)
+
+    @classmethod
+    def from_dual_encoder(cls, dual_encoder, video=None, audio=None, tokenizer=None, **kwargs) -> "FgmmProcessor":
+        """Builds the processor of a model that [`FgmmModel.from_dual_encoder`] builds from the same encoders.
+
+        Images, sounds and texts become the inputs that the dual encoder's own processor makes. (Images are resized by
+        Pillow for that; of sounds longer than CLAP's ten seconds the middle is taken, where it takes parts at random.)
+
+        Args:
+            dual_encoder: name on the Hub or folder, whose image processor, feature extractor and tokenizer are taken
+                over; or a configuration, which gives sizes alone.
+            video, audio: of the modality that the dual encoder lacks, as in [`~FgmmProcessor.from_encoders`].
+            tokenizer: name, folder or tokenizer, overrides that of the dual encoder.
+            **kwargs: of [`FgmmProcessor`].
+
+        Raises:
+            ValueError, OSError: as [`~FgmmProcessor.from_encoders`].
+        """
+        video_processor, feature_extractor = make_dual_processors(dual_encoder, video, audio)
+        tokenizer = make_tokenizer(dual_encoder if tokenizer is None else tokenizer)
+        return cls(video_processor, feature_extractor, tokenizer, **kwargs)
 
     def __call__(
         self, images=None, text=None, videos=None, audio=None, **kwargs: Unpack[FgmmProcessorKwargs]

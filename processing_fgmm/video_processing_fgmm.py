@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from PIL import Image, ImageOps
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.image_processing_utils import get_size_dict
+from transformers.models.siglip2.image_processing_pil_siglip2 import get_image_size_for_max_num_patches
 from transformers.processing_utils import VideosKwargs
 from transformers.video_processing_utils import VideoProcessorMixin
 
@@ -22,6 +23,9 @@ OVERRIDABLE_KWARGS = (
     "size",
     "crop_size",
     "resample",
+    "resize_backend",
+    "max_num_patches",
+    "patch_size",
     "do_rescale",
     "rescale_factor",
     "do_normalize",
@@ -50,11 +54,15 @@ class FgmmVideoProcessor(VideoProcessorMixin):
             "width": ...}`, which does not.
         crop_size: of the result (H, W), pixels: `{"height": ..., "width": ...}`.
         resample: `"bilinear"`, `"bicubic"` or `"nearest"`.
+        resize_backend: `"torch"`, or `"pillow"`, which is slower and resizes as the image processors of transformers:
+            pixels may differ by one level of 255, and the longer edge by one pixel.
+        max_num_patches: None, or the most patches of a frame (SigLIP 2 NaFlex), which is then resized to as many of
+            them as keep its aspect ratio, and is cropped in training only; files are decoded to `size`.
+        patch_size: side of a patch, pixels; with `max_num_patches`.
         do_rescale, rescale_factor: whether pixels in [0, 255] are multiplied by the factor.
         do_normalize, image_mean, image_std: whether rescaled pixels are normalised, with one value for each channel.
     """
 
-    model_input_names = ["pixel_values_videos", "video_mask"]
     valid_kwargs = FgmmVideoProcessorKwargs
 
     def __init__(
@@ -63,6 +71,9 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         size: dict[str, int] | None = None,
         crop_size: dict[str, int] | None = None,
         resample: str = "bilinear",
+        resize_backend: str = "torch",
+        max_num_patches: int | None = None,
+        patch_size: int = 16,
         do_rescale: bool = True,
         rescale_factor: float = 1 / 255,
         do_normalize: bool = True,
@@ -75,11 +86,18 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         self.size = get_size_dict(size or 224, default_to_square=False)
         self.crop_size = get_size_dict(crop_size or 224, param_name="crop_size")
         self.resample = resample
+        self.resize_backend = resize_backend
+        self.max_num_patches = max_num_patches
+        self.patch_size = patch_size
         self.do_rescale = do_rescale
         self.rescale_factor = rescale_factor
         self.do_normalize = do_normalize
         self.image_mean = list(image_mean)
         self.image_std = list(image_std)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        return ["pixel_values_videos", "video_mask", *(["video_sizes"] if self.max_num_patches else [])]
 
     def __call__(self, videos, **kwargs) -> BatchFeature:
         return self.preprocess(videos, **kwargs)
@@ -103,11 +121,12 @@ class FgmmVideoProcessor(VideoProcessorMixin):
                 batch with videos it is repeated for T frames.
             start, end: the window, seconds; end None: the end of the file. A list has one an item. For files only.
             return_tensors: `"pt"` or `"np"`; None means `"pt"`.
-            **kwargs: the constructor's `size`, `crop_size`, `resample`, `do_rescale`, `rescale_factor`,
-                `do_normalize`, `image_mean` and `image_std`, for this call.
+            **kwargs: the constructor's arguments but `num_frames`, for this call.
 
         Returns:
-            `pixel_values_videos` (B, T, 3, H, W) float32 and `video_mask` (B,) bool, False for None.
+            `pixel_values_videos` (B, T, 3, H, W) float32 and `video_mask` (B,) bool, False for None. With
+            `max_num_patches` also `video_sizes` (B, 2) int64, height and width of each item's frames, which have
+            padding at the right and bottom where others are larger.
 
         Raises:
             MediaError: for a file that cannot be decoded.
@@ -131,13 +150,19 @@ class FgmmVideoProcessor(VideoProcessorMixin):
             for item, window in zip(batch, windows, strict=True)
         ]
         clips = [None if clip is None else self.rescale_and_normalize(self.resize_and_crop(clip)) for clip in clips]
+        crop = (self.crop_size["height"], self.crop_size["width"])
+        sizes = torch.tensor([crop if clip is None else clip.shape[-2:] for clip in clips]).reshape(-1, 2)
         longest = max((len(clip) for clip in clips if clip is not None), default=1)
-        pixels = torch.zeros(len(clips), longest, 3, self.crop_size["height"], self.crop_size["width"])
+        pixels = torch.zeros(len(clips), longest, 3, *(sizes.amax(0).tolist() if clips else crop))
         for row, clip in enumerate(clips):
             if clip is not None:
-                pixels[row] = clip if len(clip) == longest else clip[uniform_indices(len(clip), longest)]
+                clip = clip if len(clip) == longest else clip[uniform_indices(len(clip), longest)]
+                pixels[row, :, :, : clip.shape[2], : clip.shape[3]] = clip
         mask = torch.tensor([clip is not None for clip in clips], dtype=torch.bool)
-        return BatchFeature({"pixel_values_videos": pixels, "video_mask": mask}, tensor_type=return_tensors)
+        data = {"pixel_values_videos": pixels, "video_mask": mask}
+        if self.max_num_patches:
+            data["video_sizes"] = sizes
+        return BatchFeature(data, tensor_type=return_tensors)
 
     def preprocess_images(self, images, **kwargs) -> BatchFeature:
         """Images as clips of one frame, see [`preprocess`].
@@ -148,7 +173,7 @@ class FgmmVideoProcessor(VideoProcessorMixin):
             **kwargs: of [`preprocess`]; `num_frames`, `start` and `end`, which only videos have, are ignored.
 
         Returns:
-            `pixel_values_videos` (B, 1, 3, H, W) float32 and `video_mask` (B,) bool.
+            As [`preprocess`], with T = 1.
         """
         batch = images if isinstance(images, (list, tuple)) else [images]
         batch = [unwrap_file(image) for image in batch]
@@ -194,7 +219,8 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         return self.size.get("shortest_edge") or (self.size["height"], self.size["width"])
 
     def resize_and_crop(self, frames: torch.Tensor) -> torch.Tensor:
-        """Resizes frames to `size` and crops their centre; frames of the crop's size are returned as they are.
+        """Resizes frames to `size` and crops their centre; frames of the crop's size are returned as they are. With
+        `max_num_patches` the size follows from the frames', and nothing is cropped.
 
         Args:
             frames: (T, 3, H, W) uint8.
@@ -202,27 +228,38 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         Returns:
             (T, 3, crop height, crop width) uint8.
         """
-        target, (top, left) = self.scale_and_place(*frames.shape[-2:])
-        height, width = self.crop_size["height"], self.crop_size["width"]
-        return resize(frames, target, self.resample)[..., top : top + height, left : left + width]
+        target, (top, left, bottom, right) = self.scale_and_place(*frames.shape[-2:])
+        return self.resize(frames, target)[..., top:bottom, left:right]
 
-    def scale_and_place(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The (height, width) to which frames of a size are scaled, and the (top, left) of the crop in it; pixels."""
+    def resize(self, frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Resizes frames (T, 3, H, W) uint8 to (T, 3, *size) uint8 by this processor's filter and backend."""
+        if self.resize_backend == "pillow":
+            return resize_by_pillow(frames, size, self.resample)
+        return resize(frames, size, self.resample)
+
+    def scale_and_place(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
+        """The (height, width) to which frames of a size are scaled, and the crop in it, (top, left, bottom, right);
+        pixels."""
+        if self.max_num_patches:
+            target = get_image_size_for_max_num_patches(height, width, self.patch_size, self.max_num_patches)
+            return target, (0, 0, *target)
         crop = (self.crop_size["height"], self.crop_size["width"])
         target = self.decoded_size
         if (height, width) == crop:
             target = crop
+        elif isinstance(target, int) and self.resize_backend == "pillow":
+            target = (int(target * height / min(height, width)), int(target * width / min(height, width)))
         elif isinstance(target, int):
             ratio = target / min(height, width)
             target = (round(height * ratio), round(width * ratio))
         # Not smaller than the crop, even if `size` is.
         target = (max(target[0], crop[0]), max(target[1], crop[1]))
-        return target, ((target[0] - crop[0]) // 2, (target[1] - crop[1]) // 2)
+        top, left = (target[0] - crop[0]) // 2, (target[1] - crop[1]) // 2
+        return target, (top, left, top + crop[0], left + crop[1])
 
     def cropped_area(self, height: int, width: int) -> tuple[float, float, float, float]:
         """What the crop leaves of a frame: (x_min, y_min, x_max, y_max) in shares of its width and height, 0 to 1."""
-        (target_height, target_width), (top, left) = self.scale_and_place(height, width)
-        bottom, right = top + self.crop_size["height"], left + self.crop_size["width"]
+        (target_height, target_width), (top, left, bottom, right) = self.scale_and_place(height, width)
         return left / target_width, top / target_height, right / target_width, bottom / target_height
 
     def random_crop(
@@ -248,7 +285,7 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         top = int(generator.integers(height - crop_height + 1))
         left = int(generator.integers(width - crop_width + 1))
         frames = frames[..., top : top + crop_height, left : left + crop_width]
-        frames = resize(frames, (self.crop_size["height"], self.crop_size["width"]), self.resample)
+        frames = self.resize(frames, (self.crop_size["height"], self.crop_size["width"]))
         return frames.flip(-1) if flip and generator.random() < 0.5 else frames
 
     def rescale_and_normalize(self, frames: torch.Tensor) -> torch.Tensor:
@@ -294,6 +331,16 @@ def resize(frames: torch.Tensor, size: tuple[int, int], resample: str) -> torch.
     if tuple(frames.shape[-2:]) == tuple(size):
         return frames
     return F.interpolate(frames, size=size, mode=resample, antialias=resample != "nearest")
+
+
+def resize_by_pillow(frames: torch.Tensor, size: tuple[int, int], resample: str) -> torch.Tensor:
+    """As [`resize`], by Pillow."""
+    if tuple(frames.shape[-2:]) == tuple(size):
+        return frames
+    resampling = Image.Resampling[resample.upper()]
+    pictures = [Image.fromarray(frame) for frame in frames.permute(0, 2, 3, 1).contiguous().numpy()]
+    resized = np.stack([np.array(picture.resize(size[::-1], resampling)) for picture in pictures])
+    return torch.from_numpy(resized).permute(0, 3, 1, 2)
 
 
 def uniform_indices(length: int, num_samples: int) -> torch.Tensor:

@@ -60,6 +60,7 @@ def train(config: PretrainConfig, corpus, accelerator, run, termination) -> None
         start_trackers,
         suggest_threads,
     )
+    from fgmm_tools.training.parameter_groups import make_parameter_groups, merge_adapters
     from fgmm_tools.training.setup import (
         check_model,
         make_batches,
@@ -78,7 +79,8 @@ def train(config: PretrainConfig, corpus, accelerator, run, termination) -> None
     accelerator.print(describe_sizes(config, model, accelerator))
     if hint := suggest_threads(accelerator):
         accelerator.print(hint)
-    optimizer = make_optimizer(model, config)
+    rates = (config.learning_rate, config.weight_decay, config.encoder_learning_rate, config.layer_decay)
+    optimizer = make_optimizer(make_parameter_groups(model, *rates))
     scheduler = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.max_steps)
     modalities = model.config.modalities
     model, optimizer = accelerator.prepare(model, optimizer)
@@ -146,6 +148,8 @@ def train(config: PretrainConfig, corpus, accelerator, run, termination) -> None
             break
     bar.close()
     if progress.step == config.max_steps:
+        if config.lora_rank:
+            merge_adapters(accelerator.unwrap_model(model))
         save_model(accelerator, model, processor, config, run, progress)
         accelerator.print(f"Saved the model in {run.folder}. {failures.summarize()}")
         if config.eval_steps:

@@ -32,6 +32,7 @@ from helpers import (
 from hub_server import HubServer
 from huggingface_hub import constants
 from PIL import Image
+from tiny_dual_encoders import CONFIGS, save_dual_encoder
 from tiny_encoders import save_encoders, train_word_pieces
 
 from fgmm_tools.corpora.narrated import render_corpus
@@ -149,6 +150,13 @@ def word_tokenizer():
 def encoders_at(word_tokenizer, tmp_path_factory) -> Path:
     """Saved tiny encoders of transformers, by their names."""
     return save_encoders(tmp_path_factory.mktemp("encoders"), word_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def dual_at(word_tokenizer, tmp_path_factory) -> dict[str, Path]:
+    """The folders of saved tiny dual encoders of transformers, by their names."""
+    root = tmp_path_factory.mktemp("dual_encoders")
+    return {name: save_dual_encoder(name, root / name, word_tokenizer) for name in CONFIGS}
 
 
 @pytest.fixture

@@ -22,13 +22,14 @@ def everything(features: torch.Tensor) -> torch.Tensor:
 def test_audio_grid_is_frequency_by_time():
     encoder = audio_encoder()
     sounds = torch.randn(2, 48, 32)
-    features, grid = encoder(sounds, everything(sounds))
-    assert features.shape == (2, grid[0] * grid[1], 16) and grid == (32 // 8, 48 // 8)
+    output = encoder(sounds, everything(sounds))
+    assert output.features.shape == (2, 4 * 6, 16) and output.grid == (32 // 8, 48 // 8)
     # A louder band moves the regions of its own rows only, where fields of view do not reach further.
     quiet, loud = torch.zeros(1, 192, 32), torch.zeros(1, 192, 32)
     loud[:, 160:] = 3.0
     mask = everything(quiet)
-    difference = (encoder(quiet, mask)[0] - encoder(loud, mask)[0]).abs().unflatten(1, (4, 24)).amax((0, 1, 3))
+    difference = (encoder(quiet, mask).features - encoder(loud, mask).features).abs().unflatten(1, (4, 24))
+    difference = difference.amax((0, 1, 3))
     assert (difference[:16] == 0).all() and (difference[21:] > 0).all()
 
 
@@ -49,12 +50,12 @@ def test_a_padded_sound_has_the_features_that_it_has_alone(layer_type, lengths, 
     sounds = torch.full((len(lengths), longest, 32), float("nan"))  # in the padding
     mask = torch.arange(longest) < torch.tensor(lengths)[:, None]
     sounds[mask] = torch.randn(int(mask.sum()), 32)
-    features, grid = encoder(sounds, mask)
-    regions = encoder.region_mask(mask, grid)
+    output = encoder(sounds, mask)
+    features, regions = output.features, encoder.region_mask(mask, output.grid)
     assert (features[~regions] == 0).all()
     for sound, length, of_batch, kept in zip(sounds, lengths, features, regions, strict=True):
         alone = sound[None, :length]
-        of_alone, _ = encoder(alone, everything(alone))
+        of_alone = encoder(alone, everything(alone)).features
         torch.testing.assert_close(of_batch[kept], of_alone[0], rtol=1e-4, atol=1e-4)
 
 

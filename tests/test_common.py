@@ -140,6 +140,7 @@ NO_WORDS = "a classifier has no word embedding"
         "test_get_video_features_attentions": "the video encoder has no attention",
         "test_get_audio_features_attentions": "the audio encoder has no attention",
         "test_model_outputs_equivalence": "the test subtracts outputs, and masks are bool",
+        "test_inputs_embeds": "texts are token ids; inputs_embeds is there for PEFT's wrapper, which passes None",
     }
 )
 class FgmmModelTest(FgmmModelTesterMixin, unittest.TestCase):

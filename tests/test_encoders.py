@@ -5,6 +5,7 @@ from transformers import AutoModel, CLIPModel, SiglipTextConfig, T5Config, Whisp
 
 from modeling_fgmm import FgmmConfig, FgmmModel
 from modeling_fgmm.encoders_fgmm import encode_present
+from modeling_fgmm.layers_fgmm import RegionFeatures
 from processing_fgmm import FgmmProcessor
 
 
@@ -17,7 +18,7 @@ class Recorder(torch.nn.Module):
 
     def forward(self, values):
         self.calls.append((values.tolist(), self.training))
-        return values.unsqueeze(-1) + 1, (2,)
+        return RegionFeatures(values.unsqueeze(-1) + 1, (2,), mask=values > 3, pooled=values.unsqueeze(1))
 
 
 @pytest.mark.parametrize(
@@ -26,10 +27,12 @@ class Recorder(torch.nn.Module):
 )
 def test_only_present_items_are_encoded(present, encoded, training):
     encoder, mask = Recorder(), torch.tensor(present).bool()
-    features, grid = encode_present(encoder, mask, torch.arange(1.0, 7.0).view(3, 2))
-    assert encoder.calls == [(encoded, training)] and encoder.training and grid == (2,)
-    expected = (torch.arange(1.0, 7.0).view(3, 2, 1) + 1) * mask.view(3, 1, 1)
-    assert torch.equal(features, expected)
+    values = torch.arange(1.0, 7.0).view(3, 2)
+    output = encode_present(encoder, mask, values)
+    assert encoder.calls == [(encoded, training)] and encoder.training and output.grid == (2,)
+    assert torch.equal(output.features, (values.unsqueeze(-1) + 1) * mask.view(3, 1, 1))
+    assert torch.equal(output.mask, (values > 3) & mask.view(3, 1))
+    assert torch.equal(output.pooled, values.unsqueeze(1) * mask.view(3, 1, 1))
 
 
 def test_a_batch_in_which_nothing_is_shown_leaves_the_statistics_alone(model):

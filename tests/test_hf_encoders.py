@@ -9,6 +9,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from helpers import run_processes, write_video
+from peft import LoraConfig, PeftModel, get_peft_model
 from tiny_encoders import AUDIO, PER_FRAME, TEXT, VIDEO, make_clips, make_inputs, make_model, make_sounds, make_texts
 from transformers import (
     AutoModel,
@@ -267,7 +268,9 @@ def test_frozen_encoders_stay_as_they_are(tmp_path):
         moved = {".".join(n.split(".")[:2]) for n, value in model.state_dict().items() if not value.equal(before[n])}
         assert {"encoders.audio", "projections.video", "projections.text"} <= moved
         assert not {"encoders.video", "encoders.text"} & moved
-        assert not model.encoders["video"](make_clips()["pixel_values_videos"])[0].requires_grad  # no graph at all
+        assert not model.encoders["video"](
+            make_clips()["pixel_values_videos"]
+        ).features.requires_grad  # no graph at all
     with pytest.raises(Exception, match="frozen"):
         FgmmConfig(modalities=["video", "text"], frozen=["audio"])
 
@@ -362,6 +365,81 @@ def test_pretraining_goes_on_from_given_encoders(narrated, encoders_at, tmp_path
     assert (
         isinstance(saved.feature_extractor.wrapped, WhisperFeatureExtractor) and saved.video_processor.num_frames == 2
     )
+
+
+def eager_model(video, audio, text):
+    """A model whose attention weights can be returned."""
+    model = make_model(video, audio, text)
+    model.set_attn_implementation("eager")
+    return model
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "text"),
+    [("videomae", "ast", "bert"), ("clip", "wav2vec2", "clip"), ("vivit", "whisper", "distilbert")],
+)
+def test_hidden_states_and_attentions_are_the_encoders_own(video, audio, text):
+    model = eager_model(video, audio, text)
+    inputs, asked = make_inputs(model), {"output_hidden_states": True, "output_attentions": True}
+    clips, texts = inputs["pixel_values_videos"][[0, 2]], inputs["input_ids"]
+    if video in PER_FRAME:
+        clips = clips.flatten(0, 1)
+    if audio == "whisper":  # silence is as loud as it allows
+        inputs["input_features_mask"][:] = True
+    with torch.no_grad():
+        outputs = model(**inputs, **asked)
+        own = model.encoders["video"].model(clips, **asked)
+        assert_equal_states(outputs.video_output, own)
+        words = model.encoders["text"].model(texts[1:2, :7], **asked)
+        of_caption = [state[2:3, :7] for state in outputs.text_output.hidden_states]  # rows are the five captions
+        assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(of_caption, words.hidden_states, strict=True))
+        assert outputs.text_output.attentions[0].shape[:2] == (5, 2)
+        sound = inputs["input_features"][:1]
+        own = model.encoders["audio"].model(sound.transpose(1, 2) if audio == "whisper" else sound, **asked)
+        for name in ("hidden_states", "attentions"):
+            for ours, theirs in zip(outputs.audio_output[name], own[name], strict=True):
+                assert torch.allclose(ours[:1], theirs, atol=1e-5)
+        if audio == "wav2vec2":  # the second sound is half as long, and is encoded without its padding
+            assert (outputs.audio_output.hidden_states[-1][1, 100:] == 0).all()
+        assert model(**inputs).video_output.hidden_states is None
+
+
+def assert_equal_states(ours, theirs) -> None:
+    """Checks hidden states and attentions of two outputs, of which there must be some."""
+    for name in ("hidden_states", "attentions"):
+        assert len(ours[name]) >= 2
+        assert all(torch.allclose(*pair, atol=1e-5) for pair in zip(ours[name], theirs[name], strict=True))
+
+
+def test_the_attention_implementation_is_that_of_all_encoders(encoders_at, tmp_path):
+    make_model("videomae", "ast", "bert").save_pretrained(tmp_path)
+    outputs = {}
+    for name in ("eager", "sdpa"):
+        model = AutoModel.from_pretrained(tmp_path, attn_implementation=name)
+        assert {encoder.model.config._attn_implementation for encoder in model.encoders.values()} == {name}
+        with torch.no_grad():
+            outputs[name] = model(**make_inputs(model)).logits_per_text
+    assert torch.allclose(outputs["eager"], outputs["sdpa"], atol=1e-4)
+
+
+def test_adapters_for_feature_extraction_train_and_load(tmp_path):
+    model = make_model("clip", "wav2vec2", "bert", frozen=("video",))
+    inputs = make_inputs(model)
+    targets = ["q_proj", "v_proj", "query", "value"]
+    options = LoraConfig(task_type="FEATURE_EXTRACTION", r=2, target_modules=targets, init_lora_weights=False)
+    adapted = get_peft_model(model, options)
+    adapted(**inputs, return_loss=True).loss.backward()
+    trained = {name for name, parameter in adapted.named_parameters() if parameter.grad is not None}
+    assert trained and all("lora_" in name for name in trained)
+    assert {name.split("encoders.")[1].split(".")[0] for name in trained} == {"video", "audio", "text"}
+    adapted.save_pretrained(tmp_path)
+    again = PeftModel.from_pretrained(make_model("clip", "wav2vec2", "bert"), tmp_path)
+    with torch.no_grad():
+        expected = adapted.eval()(**inputs).logits_per_text
+        assert torch.allclose(again(**inputs).logits_per_text, expected, atol=1e-5)
+        assert not torch.allclose(make_model("clip", "wav2vec2", "bert")(**inputs).logits_per_text, expected, atol=1e-2)
+        with pytest.raises(ValueError, match="input_ids"):
+            adapted(inputs_embeds=torch.zeros(1, 2, 32))
 
 
 # Names and folders

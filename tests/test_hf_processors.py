@@ -113,8 +113,8 @@ def test_the_encoders_own_extractor_is_wrapped_when_it_is_loaded(encoders_at, tm
     loaded = AutoProcessor.from_pretrained(tmp_path)
     sound = np.sin(np.arange(9000) * 0.1)
     assert torch.equal(loaded(audio=sound)["input_features"], processor(audio=sound)["input_features"])
-    with pytest.raises(ValueError, match="ClapFeatureExtractor is none of the feature extractors ASTFeatureExtractor"):
-        FgmmEncoderFeatureExtractor("ClapFeatureExtractor")
+    with pytest.raises(ValueError, match="DacFeatureExtractor is none of the feature extractors ASTFeatureExtractor"):
+        FgmmEncoderFeatureExtractor("DacFeatureExtractor")
 
 
 def test_audio_at_another_rate_is_resampled(encoders_at):

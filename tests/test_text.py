@@ -9,7 +9,7 @@ from modeling_fgmm.text_fgmm import FgmmTextEncoder, complete_phrases, max_over_
 def test_phrase_tower_is_that_of_mil_nce():
     encoder = FgmmTextEncoder(FgmmTextConfig(vocab_size=20, hidden_size=8, intermediate_size=12)).eval()
     words = torch.tensor([[3, 7, 9, 1]])
-    output = encoder(words, torch.ones_like(words), torch.tensor([[[0, 4]]]))
+    output = encoder(words, torch.ones_like(words), torch.tensor([[[0, 4]]])).features
     plain = torch.relu(encoder.word_embedding.weight[words] @ encoder.linear.weight.T + encoder.linear.bias).amax(1)
     assert torch.allclose(output[:, 0], plain, atol=1e-6)
 
@@ -33,9 +33,9 @@ def test_transformer_layers_see_neighbours_but_no_padding():
     encoder = FgmmTextEncoder(config).eval()
     span = torch.tensor([[[0, 1]]])
     mask = torch.tensor([[1, 1, 0]])
-    one = encoder(torch.tensor([[3, 7, 0]]), mask, span)
-    assert not torch.allclose(one, encoder(torch.tensor([[3, 8, 0]]), mask, span))
-    assert torch.allclose(one, encoder(torch.tensor([[3, 7, 9]]), mask, span))
+    one = encoder(torch.tensor([[3, 7, 0]]), mask, span).features
+    assert not torch.allclose(one, encoder(torch.tensor([[3, 8, 0]]), mask, span).features)
+    assert torch.allclose(one, encoder(torch.tensor([[3, 7, 9]]), mask, span).features)
     with pytest.raises(ValueError, match="max_position_embeddings"):
         encoder(torch.ones(1, 7, dtype=torch.long), torch.ones(1, 7), span)
 

@@ -5,6 +5,7 @@ from accelerate import Accelerator
 from helpers import training_arguments, write_corpus
 
 from fgmm_tools.cli import UserError
+from fgmm_tools.training import checks
 from fgmm_tools.training.checks import check_config, settle_config
 from fgmm_tools.training.configuration import parse_config
 
@@ -35,6 +36,14 @@ def test_batch_normalisation_over_processes_is_not_of_chunks(tmp_path):
     fields = {"sync_batch_norm": True, "encoder_chunk_size": 4}
     with pytest.raises(UserError, match="leave out it or encoder_chunk_size"):
         check_config(parse_config(training_arguments("corpus", tmp_path, **fields)))
+
+
+def test_adapters_need_their_extra(tmp_path, monkeypatch):
+    config = parse_config(training_arguments("corpus", tmp_path, lora_rank=2))
+    check_config(config)
+    monkeypatch.setattr(checks, "find_spec", lambda name: None if name == "peft" else True)
+    with pytest.raises(UserError, match="the extra lora"):
+        check_config(config)
 
 
 def settle(folder, **fields):

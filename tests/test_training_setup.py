@@ -15,6 +15,7 @@ from fgmm_tools.training import setup
 from fgmm_tools.training.checkpoints import Progress
 from fgmm_tools.training.checks import check_config, settle_config
 from fgmm_tools.training.configuration import parse_config
+from fgmm_tools.training.parameter_groups import make_parameter_groups
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm.corpora_fgmm import load_corpus
 
@@ -143,7 +144,7 @@ def test_a_model_that_knows_other_words_is_trained_further(small_model, narrated
 def test_weights_of_one_dimension_do_not_decay(model):
     config = parse_config(training_arguments("corpus", "out", weight_decay=0.3))
     model.encoders["text"].requires_grad_(False)
-    decayed, other = setup.make_optimizer(model, config).param_groups
+    decayed, other = setup.make_optimizer(make_parameter_groups(model, 1e-3, config.weight_decay)).param_groups
     assert (decayed["weight_decay"], other["weight_decay"]) == (0.3, 0)
     assert {p.ndim for p in other["params"]} == {0, 1} and 1 not in {p.ndim for p in decayed["params"]}
     trained = {id(p) for p in (*decayed["params"], *other["params"])}

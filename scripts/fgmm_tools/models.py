@@ -4,6 +4,7 @@ from accelerate.utils import set_seed
 from transformers import AutoConfig
 
 from modeling_fgmm import FgmmModel
+from modeling_fgmm.configuration_fgmm import DUAL_ENCODERS
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.sources_fgmm import explain_absence
 
@@ -14,21 +15,28 @@ def load_model(name: str) -> tuple[FgmmModel, FgmmProcessor]:
     """A model in evaluation mode, and its processor.
 
     Args:
-        name: a folder or a model on the Hub.
+        name: a folder or a model on the Hub, of fgmm, or a dual encoder of transformers, which is taken whole.
 
     Raises:
-        UserError: when there is none of that name, it is no fgmm model, or its files are damaged or incomplete.
+        UserError: when there is none of that name, it is of another kind, or its files are damaged or incomplete.
     """
     check_exists(name)
+    report = {"missing_keys": []}
     try:
         kind = AutoConfig.from_pretrained(name).model_type
         if kind == "fgmm":
             model, report = FgmmModel.from_pretrained(name, output_loading_info=True)
-            processor = FgmmProcessor.from_pretrained(name)
+        elif is_dual_encoder(kind):
+            model = FgmmModel.from_dual_encoder(name)
+        if kind == "fgmm" or is_dual_encoder(kind):
+            processor = load_processor(name)
     except Exception as error:  # damaged files make transformers, safetensors and tokenizers raise whatever they meet
         raise UserError(explain_failure(name, error)) from error
-    if kind != "fgmm":
-        raise UserError(f"{name!r} is a model of the kind {kind}, not fgmm; FgmmModel.from_encoders makes one of it.")
+    if kind != "fgmm" and not is_dual_encoder(kind):
+        raise UserError(
+            f"{name!r} is a model of the kind {kind}, not fgmm and none of the dual encoders "
+            f"{', '.join(DUAL_ENCODERS)}; FgmmModel.from_encoders makes one of it."
+        )
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise UserError(
@@ -36,6 +44,17 @@ def load_model(name: str) -> tuple[FgmmModel, FgmmProcessor]:
             "scripts/pretrain.py or FgmmModel.save_pretrained saved whole."
         )
     return model.eval(), processor
+
+
+def is_dual_encoder(kind: str | None) -> bool:
+    """Whether a model type is that of a dual encoder of transformers that can be taken whole."""
+    return kind in DUAL_ENCODERS
+
+
+def load_processor(name: str) -> FgmmProcessor:
+    """The processor of an fgmm model, or of a dual encoder."""
+    kind = AutoConfig.from_pretrained(name).model_type
+    return FgmmProcessor.from_dual_encoder(name) if is_dual_encoder(kind) else FgmmProcessor.from_pretrained(name)
 
 
 def check_exists(name: str) -> None:
@@ -53,6 +72,8 @@ def explain_failure(name: str, error: Exception) -> str:
     """Why a model cannot be loaded, and what to do."""
     if type(error) is ValueError:  # its configuration is refused, by a sentence
         return f"The model {name!r} cannot be loaded: {str(error).splitlines()[0].rstrip('.')}."
+    if isinstance(error, ImportError):
+        return f"The model {name!r} cannot be loaded: {' '.join(str(error).split()).rstrip('.')}."
     cause = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
     return (
         f"The model {name!r} cannot be loaded ({cause}); its files are damaged or incomplete: save or download it once "

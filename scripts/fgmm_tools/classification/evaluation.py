@@ -1,6 +1,7 @@
 """Classification by the protocols that papers report, over a corpus' official splits or folds."""
 
-from collections.abc import Callable, Iterator
+import copy
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -10,7 +11,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs, set_seed
 
-from modeling_fgmm import FgmmConfig, FgmmForAudioClassification, FgmmForVideoClassification, FgmmModel
+from modeling_fgmm import FgmmForAudioClassification, FgmmForVideoClassification, FgmmModel
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import list_configs, load_corpus
 
@@ -29,6 +30,16 @@ LONGEST_FIT = timedelta(hours=6)
 TEMPLATES = {
     "video": ("{}", "a video of {}", "a person is {}", "this is {}"),
     "audio": ("{}", "the sound of {}", "a recording of {}", "you can hear {}"),
+}
+# Of dual encoders: for actions a quarter of CLIP's prompts of UCF101, for images its simplest one, for sounds CLAP's.
+PROMPTS = {
+    "video": tuple(
+        f"a {kind} of a person {doing}{{}}."
+        for doing in ("", "using ", "doing ", "during ", "performing ", "practicing ")
+        for kind in ("photo", "video")
+    ),
+    "image": ("a photo of a {}.",),
+    "audio": ("This is a sound of {}.",),
 }
 
 
@@ -112,14 +123,15 @@ def evaluate_classification(
         SplitEncoder, processor=processor, modality=modality, accelerator=accelerator, settings=settings
     )
     encoder = None
+    templates = settings.templates or choose_templates(model, modality, corpus.column_names)
     if settings.protocol != "finetune":
-        encoder = make_encoder(choose_encode(model, processor, modality, classes, settings))
+        encoder = make_encoder(choose_encode(model, processor, modality, classes, settings, templates))
 
     draws = {}
     confusion = None if classes.multi_label else np.zeros(2 * [len(classes.names)])
     for name, (train, evaluated) in folds.items():
         if settings.protocol == "finetune":
-            classifier = train_classifier(model_name, accelerator, modality, processor, train, classes, settings)
+            classifier = train_classifier(model, accelerator, modality, processor, train, classes, settings)
             encoder = make_encoder(partial(class_probabilities, classifier))
         for scores in score_clips(encoder, train, evaluated, classes, settings):
             draws.setdefault(name, []).append(compute_metrics(scores, evaluated.labels, classes))
@@ -128,7 +140,8 @@ def evaluate_classification(
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return None
-    return ClassificationResults(describe_protocol(settings, modality, processor), classes.names, draws, confusion)
+    protocol = describe_protocol(settings, modality, processor, templates)
+    return ClassificationResults(protocol, classes.names, draws, confusion)
 
 
 def set_windows(processor: FgmmProcessor, settings: ClassificationSettings) -> None:
@@ -168,19 +181,30 @@ def read_clips(
     return read_fold(dataset, config_name, settings.split, classes, settings.seed)
 
 
+def choose_templates(model: FgmmModel, modality: str, columns: list[str]) -> tuple[str, ...]:
+    """The templates of zero-shot classification that are usual for a model, on a corpus with these columns."""
+    if modality not in model.config.dual_modalities:
+        return TEMPLATES[modality]
+    return PROMPTS["image" if modality == "video" and "video" not in columns else modality]
+
+
 def choose_encode(
-    model: FgmmModel, processor: FgmmProcessor, modality: str, classes: Classes, settings: ClassificationSettings
+    model: FgmmModel,
+    processor: FgmmProcessor,
+    modality: str,
+    classes: Classes,
+    settings: ClassificationSettings,
+    templates: Sequence[str],
 ) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:
     """What the protocols on a frozen model make of B windows: (B, classes) scores for zero-shot, else (B, C) features
     or (B, D) embeddings for the probes."""
     if settings.protocol == "zero_shot":
-        templates = settings.templates or TEMPLATES[modality]
         return make_zero_shot(model, processor, modality, classes.names, templates)
     return partial(mean_features if settings.protocol == "linear" and not settings.few_shot else embeddings, model)
 
 
 def train_classifier(
-    model_name: str,
+    model: FgmmModel,
     accelerator: Accelerator,
     modality: str,
     processor: FgmmProcessor,
@@ -190,16 +214,18 @@ def train_classifier(
 ) -> FgmmForVideoClassification | FgmmForAudioClassification:
     """Fine-tunes a classifier that is initialised from the model, or with random weights."""
     set_seed(settings.seed)  # the same weights in every process, and for every fold
-    config = {
+    config = copy.deepcopy(model.config)
+    labels = {
         "id2label": dict(enumerate(classes.names)),
         "label2id": {name: index for index, name in enumerate(classes.names)},
         "problem_type": f"{'multi' if classes.multi_label else 'single'}_label_classification",
     }
+    config.update(labels)
     kind = CLASSIFIERS[modality]
     if settings.random_init:
-        classifier = kind(FgmmConfig.from_pretrained(model_name, **config))
+        classifier = kind(config)
     else:
-        classifier = kind.from_pretrained(model_name, ignore_mismatched_sizes=True, **config)
+        classifier = kind.from_pretrained(None, config=config, state_dict=model.state_dict())
     return finetune(accelerator, classifier, processor, train, classes, settings)
 
 
@@ -274,9 +300,11 @@ def clip_embeddings(windows: Windows) -> np.ndarray:
     return means / np.linalg.norm(means, axis=1, keepdims=True).clip(min=1e-12)
 
 
-def describe_protocol(settings: ClassificationSettings, modality: str, processor: FgmmProcessor) -> str:
+def describe_protocol(
+    settings: ClassificationSettings, modality: str, processor: FgmmProcessor, templates: Sequence[str]
+) -> str:
     """One line for the results file."""
-    templates = ", ".join(map(repr, settings.templates or TEMPLATES[modality]))
+    templates = ", ".join(map(repr, templates))
     details = {
         "linear": f"few-shot logistic regression on {modality} embeddings, {SHOTS} clips a class, {NUM_DRAWS} draws"
         if settings.few_shot

@@ -17,6 +17,7 @@ from processing_fgmm.media_fgmm import MediaError
 from processing_fgmm.streams_fgmm import Batch, NarratedClips
 
 from ..cli import UserError
+from ..training.parameter_groups import make_parameter_groups
 from ..training.setup import make_optimizer
 from .folds import Classes, Split
 from .settings import ClassificationSettings
@@ -156,7 +157,7 @@ def finetune(
         world_size=accelerator.num_processes,
     )
     loader = DataLoader(clips, batch_size=None, num_workers=settings.num_workers, pin_memory=torch.cuda.is_available())
-    optimizer = make_optimizer(classifier, settings)
+    optimizer = make_optimizer(make_parameter_groups(classifier, settings.learning_rate, settings.weight_decay))
     scheduler = get_cosine_schedule_with_warmup(optimizer, round(WARMUP_SHARE * max_steps), max_steps)
     model, optimizer = accelerator.prepare(classifier, optimizer)
     model.train()

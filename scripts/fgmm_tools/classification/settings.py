@@ -29,7 +29,8 @@ class ClassificationSettings:
         classifier: of linear, `"logistic"` (regression) or `"svm"`.
         few_shot: of linear: logistic regression on the embeddings of a few training clips a class, several draws.
         num_neighbours: of knn, training clips that vote.
-        templates: of zero_shot, sentences with {} for the class name; None: `TEMPLATES` of the modality.
+        templates: of zero_shot, sentences with {} for the class name; None: those that are
+            usual for the model.
         epochs: of finetune, passes over the training clips.
         learning_rate: of finetune: AdamW's, after the warm-up, then a cosine down to 0.
         weight_decay: of finetune, of matrices and kernels.

@@ -34,6 +34,8 @@ def check_config(config: PretrainConfig) -> None:
             raise UserError(f"The tracker {name!r} is not installed or unknown; there are {', '.join(available)}.")
     if config.eval_steps and not find_spec("evaluate"):
         raise UserError("Evaluation needs the extra eval (pip install 'fgmm[eval]'); or give --eval_steps 0.")
+    if config.lora_rank and not find_spec("peft"):
+        raise UserError("lora_rank needs the extra lora (pip install 'fgmm[lora]').")
     if config.sync_batch_norm and config.encoder_chunk_size:  # processes may encode different numbers of chunks
         raise UserError("sync_batch_norm has no chunks to work on together; leave out it or encoder_chunk_size.")
 

@@ -37,7 +37,7 @@ BatchSize = restricted_number_type("IntFrom2", int, (">=", 2))  # a contrast nee
 VocabularySize = restricted_number_type("IntFrom3", int, (">=", 3))  # padding, the unknown word, and one more
 AtMost1024 = restricted_number_type("IntFrom0To1024", int, [(">=", 0), ("<=", 1024)])  # processes or threads
 ClipSeconds = restricted_number_type("FloatAbove0To3600", float, [(">", 0), ("<=", 3600)])
-Area = restricted_number_type("FloatAbove0To1", float, [(">", 0), ("<=", 1)])
+Fraction = restricted_number_type("FloatAbove0To1", float, [(">", 0), ("<=", 1)])
 # The largest whole number in any field; NumPy takes no larger seed.
 MAX_INTEGER = 2**32 - 1
 
@@ -60,7 +60,7 @@ class Data:
     """window shown of each item, s; null: that of init_from, or else 10"""
     num_captions: PositiveInt = 4
     """candidate captions nearest to the window (K)"""
-    min_crop_area: Area = 1.0
+    min_crop_area: Fraction = 1.0
     """smallest random crop, share of the frame; 1: no crops"""
     flip: bool = False
     """mirror every second clip; not where captions say left and right"""
@@ -93,7 +93,8 @@ class Model:
     """Model"""
 
     init_from: str = ""
-    """fgmm model that processor, encoders and projections are initialised from; the objective starts anew"""
+    """fgmm model, or dual encoder as openai/clip-vit-base-patch32, that processor, encoders and projections are
+    initialised from; the objective starts anew, but for a dual encoder's logit scale of pooled embeddings"""
     model: dict[str, Any] = field(default_factory=dict)
     """fields of modeling_fgmm's FgmmConfig"""
     video_processor: dict[str, Any] = field(default_factory=dict)
@@ -116,6 +117,13 @@ class Optimisation:
     """optimiser steps; may be changed when a run is resumed, whose learning rate then follows the new schedule"""
     learning_rate: PositiveFloat = 1e-3
     """of AdamW, after warm-up"""
+    encoder_learning_rate: PositiveFloat | None = None
+    """that of encoders, and of the projections of a dual encoder, where it is not learning_rate"""
+    layer_decay: Fraction = 1.0
+    """factor on the rate of each layer of transformers' encoders, from the last one down to the embeddings"""
+    lora_rank: NonNegativeInt = 0
+    """rank of adapters (LoRA) that are trained in place of the weights of transformers' encoders, to which they are
+    added at the end; 0: none"""
     warmup_steps: NonNegativeInt = 100
     """steps of linear warm-up from 0; then a cosine down to 0"""
     weight_decay: NonNegativeFloat = 0.05

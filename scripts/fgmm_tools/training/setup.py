@@ -12,15 +12,18 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from modeling_fgmm import FgmmConfig, FgmmModel
+from modeling_fgmm.dual_encoders_fgmm import set_pooled_scale
+from modeling_fgmm.encoders_fgmm import make_dual_config
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
 from processing_fgmm.processing_fgmm import name_words
 from processing_fgmm.sources_fgmm import explain_absence
 from processing_fgmm.streams_fgmm import NarratedClips
 
 from ..cli import UserError, ignore_termination
-from ..models import check_exists, load_model
+from ..models import check_exists, is_dual_encoder, load_model, load_processor
 from .checkpoints import Progress
 from .configuration import PretrainConfig
+from .parameter_groups import add_adapters
 from .tokenizer import (
     add_words,
     find_unknown,
@@ -37,7 +40,7 @@ MODALITIES = ("video", "audio", "text")
 # What the configuration of a model that is initialised from another takes over from it.
 INIT_FIELDS = (
     *("modalities", "frozen", "projection_dim", "audio_padding_value"),
-    *("video_config", "audio_config", "text_config"),
+    *("video_config", "audio_config", "text_config", "dual_encoder", "text_padding_side"),
 )
 
 
@@ -167,8 +170,8 @@ def describe_unknown(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> st
 
 def frozen_encoders(config: PretrainConfig) -> list[str]:
     """The encoders that the run does not train."""
-    start = FgmmConfig.get_config_dict(config.init_from)[0] if config.init_from else {}
-    return config.model.get("frozen", start.get("frozen", []))
+    start = load_init_config(config.init_from).frozen if config.init_from else []
+    return config.model.get("frozen", start)
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
@@ -203,6 +206,8 @@ def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
     if "video" in model.encoders and model.config.video_config.model_type == "fgmm_video":
         # A third faster convolutions, on CPU and GPU.
         model.encoders["video"].to(memory_format=torch.channels_last_3d)
+    if config.lora_rank:
+        add_adapters(model, config.lora_rank)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable()
     return model
@@ -286,7 +291,7 @@ def load_init_processor(name: str) -> FgmmProcessor:
     """
     load_init_config(name)
     try:
-        return FgmmProcessor.from_pretrained(name)
+        return load_processor(name)
     except (OSError, ValueError) as error:
         raise UserError(f"The processor of {name!r} could not be loaded: {first_line(error)}") from error
 
@@ -302,9 +307,13 @@ def load_init_config(name: str) -> FgmmConfig:
         values, _ = FgmmConfig.get_config_dict(name)
         if values.get("model_type") == FgmmConfig.model_type:
             return FgmmConfig.from_dict(values)
+        if is_dual_encoder(values.get("model_type")):
+            return make_dual_config(name, encoders={}, frozen=[], options={})
     except (OSError, StrictDataclassError, ValueError, TypeError) as error:
         raise UserError(f"The model {name!r} could not be loaded: {first_line(error)}") from error
-    raise UserError(f"The model {name!r} is of type {values.get('model_type')!r}, not fgmm; give one of ours.")
+    raise UserError(
+        f"The model {name!r} is of type {values.get('model_type')!r}, not fgmm; give one of ours, or a dual encoder."
+    )
 
 
 def first_line(error: Exception) -> str:
@@ -313,7 +322,7 @@ def first_line(error: Exception) -> str:
 
 
 def copy_encoders(start: FgmmModel, model: FgmmModel, name: str) -> None:
-    """Copies the encoders and projections that both models have.
+    """Copies the encoders and projections that both models have, and a dual encoder's logit scale and bias.
 
     Args:
         start: model to copy from.
@@ -331,6 +340,9 @@ def copy_encoders(start: FgmmModel, model: FgmmModel, name: str) -> None:
                 f"{tuple(value.shape)}; leave out the fields of `model` in which they differ."
             )
     model.load_state_dict({key: value for key, value in state.items() if key in model.state_dict()}, strict=False)
+    if start.config.dual_encoder:
+        for pair in start.objectives.keys() & model.objectives.keys():
+            set_pooled_scale(model.objectives[pair], *start.objectives[pair].pooled_scale_and_bias())
 
 
 def synchronise_batch_norm(model: FgmmModel, accelerator: Accelerator) -> FgmmModel:
@@ -344,14 +356,9 @@ def synchronise_batch_norm(model: FgmmModel, accelerator: Accelerator) -> FgmmMo
     return torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
 
-def make_optimizer(model: FgmmModel, config: PretrainConfig) -> torch.optim.Optimizer:
-    """AdamW over the parameters that are not frozen; weights of one dimension or none do not decay."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},  # biases, norms, scales, sharpness
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98), fused=True)
+def make_optimizer(groups: list[dict]) -> torch.optim.Optimizer:
+    """AdamW over groups of parameters, see [`make_parameter_groups`]."""
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
 
 def make_batches(

@@ -1,0 +1,447 @@
+"""Dual encoders of transformers taken whole: everything that the published models compute stays as it is."""
+
+import copy
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from helpers import TEXTS
+from huggingface_hub import HfApi
+from peft import LoraConfig, get_peft_model
+from tiny_dual_encoders import (
+    CONFIGS,
+    LOGIT_SCALE,
+    PE_AUDIO,
+    PE_ENCODER,
+    PE_HOP,
+    PE_TEXT,
+    PE_VIDEO,
+    WITH_IMAGES,
+    WITH_SOUNDS,
+    Reference,
+    make_images,
+    make_waves,
+)
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    PeAudioFrameLevelModel,
+    PeAudioVideoConfig,
+    PeAudioVideoEncoderConfig,
+    PeAudioVideoModel,
+)
+
+from fgmm_tools.publishing.origins import list_sources
+from modeling_fgmm import FgmmModel
+from modeling_fgmm.dual_encoders_fgmm import load_dual_weights
+from processing_fgmm import FgmmProcessor
+
+EXACT = {"atol": 1e-5, "rtol": 1e-5}
+CAPTIONS = ["two eggs", TEXTS[0], "a small dog!", TEXTS[1]]
+
+
+@pytest.fixture(scope="module")
+def taken(dual_at):
+    """By their names, the model, its processor, and what transformers makes of the same folder."""
+    return {
+        name: (
+            FgmmModel.from_dual_encoder(folder),
+            FgmmProcessor.from_dual_encoder(folder),
+            Reference(name, folder),
+        )
+        for name, folder in dual_at.items()
+    }
+
+
+def process(processor, name, items, texts):
+    """Inputs of our model."""
+    if name in WITH_SOUNDS:
+        return processor(audio=items, sampling_rate=48000, text=texts)
+    return processor(images=items, text=texts)
+
+
+@torch.no_grad()
+def check_equal(model, processor, reference):
+    """Embeddings, cosines and logits of images or sounds and of texts, together with padding and each alone."""
+    name = reference.name
+    items = make_waves() if name in WITH_SOUNDS else make_images()
+    expected = reference(items, CAPTIONS)
+    inputs = process(processor, name, items, CAPTIONS)
+    output = model(**inputs)
+    key = "audio" if name in WITH_SOUNDS else "video"
+    theirs = expected.audio_embeds if name in WITH_SOUNDS else expected.image_embeds
+    assert theirs.var(0).max() > 1e-4 and expected.text_embeds.var(0).max() > 1e-4  # else equality says nothing
+    torch.testing.assert_close(output[f"{key}_embeds"], theirs, **EXACT)
+    torch.testing.assert_close(output.text_embeds, expected.text_embeds, **EXACT)
+    if name != "pe_audio":  # whose logits are of vectors that are not normalised
+        logits = expected.logits_per_audio if name in WITH_SOUNDS else expected.logits_per_image
+        torch.testing.assert_close(output[f"logits_per_{key}"], logits, **EXACT)
+    for row, item in enumerate(items):
+        alone = model(**process(processor, name, [item], CAPTIONS[row : row + 1]))
+        torch.testing.assert_close(alone[f"{key}_embeds"][0], theirs[row], **EXACT)
+        torch.testing.assert_close(alone.text_embeds[0], expected.text_embeds[row], **EXACT)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_embeddings_and_logits_are_those_of_transformers(taken, name):
+    check_equal(*taken[name])
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip2", "clap_fused", "pe_audio"])
+def test_a_saved_model_is_still_exact(taken, name, tmp_path):
+    model, processor, reference = taken[name]
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    check_equal(AutoModel.from_pretrained(tmp_path), AutoProcessor.from_pretrained(tmp_path), reference)
+
+
+LOAD_FROM_HUB = """
+import sys, torch
+from transformers import (
+    AutoModel,
+    AutoProcessor,
+    PeAudioFrameLevelModel,
+    PeAudioVideoConfig,
+    PeAudioVideoEncoderConfig,
+    PeAudioVideoModel,
+)
+inputs = torch.load("inputs.pt", weights_only=False)
+for name, values in inputs.items():
+    model = AutoModel.from_pretrained(f"org/{name}", trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained(f"org/{name}", trust_remote_code=True)
+    with torch.no_grad():
+        outputs = model(**processor(**values))
+    torch.save({key: value for key, value in outputs.items() if torch.is_tensor(value)}, f"{name}.pt")
+assert "modeling_fgmm" not in sys.modules and "processing_fgmm" not in sys.modules
+"""
+
+
+def test_models_on_the_hub_are_exact_with_their_own_code(taken, hub_server, tmp_path):
+    """In a process outside of the repository, whose packages cannot be imported there."""
+    inputs = {}
+    for name, (model, processor, _) in taken.items():
+        model.save_pretrained(tmp_path / name)
+        processor.save_pretrained(tmp_path / name)
+        HfApi().create_repo(f"org/{name}")
+        HfApi().upload_folder(repo_id=f"org/{name}", folder_path=tmp_path / name)
+        media = {"images": make_images()} if name in WITH_IMAGES else {"audio": make_waves(), "sampling_rate": 48000}
+        inputs[name] = {**media, "text": CAPTIONS}
+    (tmp_path / "there").mkdir()
+    torch.save(inputs, tmp_path / "there" / "inputs.pt")
+    environment = {
+        "HF_ENDPOINT": hub_server.endpoint,
+        "HF_HOME": str(tmp_path / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_TOKEN": "hf_owner",
+        "PATH": "/usr/bin:/bin",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_FROM_HUB], cwd=tmp_path / "there", env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name, (_, _, reference) in taken.items():
+        outputs = torch.load(tmp_path / "there" / f"{name}.pt")
+        key, items = ("audio", make_waves()) if name in WITH_SOUNDS else ("video", make_images())
+        expected = reference(items, CAPTIONS)
+        theirs = expected.audio_embeds if name in WITH_SOUNDS else expected.image_embeds
+        torch.testing.assert_close(outputs[f"{key}_embeds"], theirs, **EXACT)
+        torch.testing.assert_close(outputs["text_embeds"], expected.text_embeds, **EXACT)
+
+
+@pytest.mark.parametrize("name", WITH_IMAGES)
+def test_a_video_is_the_normalised_mean_of_its_frames(taken, name):
+    model, processor, reference = taken[name]
+    frames = [image.resize((48, 32)) for image in make_images()]
+    inputs = processor(videos=[frames, None], num_frames=3)
+    with torch.no_grad():
+        output = model.get_video_features(**inputs)
+        expected = reference(frames, CAPTIONS).image_embeds.mean(0)
+    torch.testing.assert_close(output.pooler_output[0], expected / expected.norm(), **EXACT)
+    assert (output.pooler_output[1] == 0).all() and output.region_mask.any(1).tolist() == [True, False]
+
+
+def test_silent_items_and_candidate_captions_change_nothing_else(taken):
+    model, processor, reference = taken["clap"]
+    waves = make_waves()
+    texts = [[CAPTIONS[0], CAPTIONS[1]], [], [CAPTIONS[2]]]
+    inputs = processor(audio=[waves[0], None, waves[1]], sampling_rate=48000, text=texts)
+    with torch.no_grad():
+        output = model(**inputs)
+        expected = reference(waves[:2], CAPTIONS[:3])
+    torch.testing.assert_close(output.audio_embeds[[0, 2]], expected.audio_embeds, **EXACT)
+    assert (output.audio_embeds[1] == 0).all() and (output.text_embeds[1] == 0).all()
+    captions = output.text_output.caption_embeds[[0, 0, 2], [0, 1, 0]]
+    torch.testing.assert_close(captions, expected.text_embeds, **EXACT)
+
+
+def test_the_origin_of_the_weights_is_saved(taken, dual_at, tmp_path):
+    for name, (model, _, _) in taken.items():
+        model.save_pretrained(tmp_path / name)
+        assert list_sources(tmp_path / name) == [str(dual_at[name])] * len(model.config.modalities)
+
+
+# Regions and phrases are what the published weights make of a single patch or word
+
+
+def test_regions_of_siglip_are_its_head_over_each_patch_alone(taken):
+    for name in ("siglip", "siglip2"):
+        model, processor, reference = taken[name]
+        image = make_images()[0]
+        with torch.no_grad():
+            output = model.get_video_features(**processor(images=[image]))
+            tower = reference.model.vision_model
+            inputs = reference.media([image])
+            patches = tower(**inputs).last_hidden_state[0, : output.region_mask.sum()]
+            expected = torch.nn.functional.normalize(tower.head(patches.unsqueeze(1)), dim=-1)
+        torch.testing.assert_close(output.regions[0, output.region_mask[0]], expected, **EXACT)
+
+
+def test_regions_of_clip_attend_by_queries_in_the_last_layer(taken):
+    """ClearCLIP, equation 4, written out for one head after the other."""
+    model, processor, reference = taken["clip"]
+    with torch.no_grad():
+        output = model.get_video_features(**processor(images=make_images()[:1]))
+        tower = reference.model.vision_model
+        states = tower(**reference.media(make_images()[:1]), output_hidden_states=True).hidden_states[-2]
+        layer = tower.encoder.layers[-1]
+        tokens, attention = layer.layer_norm1(states[0]), layer.self_attn
+        query, value = attention.q_proj(tokens), attention.v_proj(tokens)
+        size = attention.head_dim
+        heads = [
+            (query[:, at : at + size] @ query[:, at : at + size].T / size**0.5).softmax(-1) @ value[:, at : at + size]
+            for at in range(0, len(query[0]), size)
+        ]
+        patches = tower.post_layernorm(attention.out_proj(torch.cat(heads, 1))[1:])
+        expected = torch.nn.functional.normalize(reference.model.visual_projection(patches), dim=-1)
+    torch.testing.assert_close(output.regions[0], expected, **EXACT)
+    assert output.grid == (1, 2, 2)
+
+
+@torch.no_grad()
+def test_phrases_are_means_of_words_in_the_shared_space(taken):
+    for name, (model, processor, reference) in taken.items():
+        inputs = processor(text=["a small dog sits"])
+        (first, last), tower, own = inputs["phrase_spans"][0, 0].tolist(), reference.model.text_model, reference.model
+        texts = reference.texts(["a small dog sits"])
+        words = tower(**texts).last_hidden_state[0]
+        if name == "siglip2":  # its padding goes first
+            words = words[len(words) - inputs["input_ids"].shape[1] :]
+        words = words[first:last]
+        if name.startswith("siglip"):
+            expected = tower.head(words).mean(0)
+        elif name == "pe_audio":
+            expected = own.text_audio_head(words.mean(0))
+        elif name == "clip":
+            expected = own.text_projection(words).mean(0)
+        else:
+            expected = own.text_projection(tower.pooler.activation(tower.pooler.dense(words)).mean(0))
+        expected = torch.nn.functional.normalize(expected, dim=-1)
+        torch.testing.assert_close(model.get_text_features(**inputs).phrases[0, 0], expected, **EXACT)
+
+
+def test_regions_of_clap_average_to_its_pooled_vector(taken):
+    model, processor, _ = taken["clap"]
+    with torch.no_grad():
+        inputs = processor(audio=make_waves(), sampling_rate=48000)
+        encoded = model.encoders["audio"](**inputs)
+        output = model.get_audio_features(**inputs)
+    torch.testing.assert_close(encoded.features.mean(1), encoded.pooled[:, 0], **EXACT)
+    shares = output.region_mask.float().mean(1).tolist()  # the third is as long as the window
+    assert shares[0] == pytest.approx(16000 / 48000, abs=0.15) and shares[2] == 1
+
+
+def test_frames_of_any_aspect_ratio_do_not_depend_on_their_batch(taken):
+    model, processor, _ = taken["siglip2"]
+    images = make_images()
+    together = processor(images=images)
+    assert len({tuple(size) for size in together["video_sizes"].tolist()}) == 3
+    assert together.keys() <= set(processor.model_input_names)
+    with torch.no_grad():
+        output = model.get_video_features(**together)
+        for row, image in enumerate(images):
+            alone = model.get_video_features(**processor(images=[image]))
+            kept = output.region_mask[row]
+            assert kept.sum() == alone.grid[1] * alone.grid[2] <= 16
+            torch.testing.assert_close(output.regions[row, kept], alone.regions[0], **EXACT)
+            in_map = kept.view(*output.grid)[0]
+            height, width = (together["video_sizes"][row] // 8).tolist()
+            assert in_map[:height, :width].all() and in_map.sum() == height * width
+    with pytest.raises(ValueError, match="one size"):
+        taken["clip"][0].get_video_features(torch.zeros(1, 1, 3, 32, 32), video_sizes=torch.tensor([[32, 32]]))
+
+
+@torch.no_grad()
+def test_cosines_of_three_modalities_are_half_of_those_of_pe_av():
+    """Each pair by its own heads; PE-AV's own cosines are those of its vectors, normalised."""
+    torch.manual_seed(0)
+    encoders = PeAudioVideoEncoderConfig(**PE_ENCODER, audio_config=PE_AUDIO, video_config=PE_VIDEO)
+    reference = PeAudioVideoModel(PeAudioVideoConfig(text_config=PE_TEXT, audio_video_config=encoders)).eval()
+    model = FgmmModel.from_dual_encoder(reference.config)
+    load_dual_weights(model, reference)
+    texts = {"input_ids": torch.randint(5, 119, (2, 6)), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
+    texts["attention_mask"][1, 4:] = 0
+    waves, clips = torch.randn(2, 4 * PE_HOP), torch.randn(2, 3, 3, 32, 32)
+    expected = reference(**texts, input_values=waves.unsqueeze(1), pixel_values_videos=clips)
+    output = model(**texts, input_features=waves, pixel_values_videos=clips)
+    ours = {"video": output.video_embeds, "audio": output.audio_embeds, "text": output.text_embeds}
+    for first, second, names in (
+        ("video", "text", ("video_embeds", "text_video_embeds")),
+        ("audio", "text", ("audio_embeds", "text_audio_embeds")),
+        ("audio", "video", ("audio_embeds", "video_embeds")),
+    ):
+        left, right = (torch.nn.functional.normalize(expected[name], dim=-1) for name in names)
+        torch.testing.assert_close(ours[first] @ ours[second].T, left @ right.T / 2, **EXACT)
+    assert output.video_output.grid == (3, 1, 1) and output.audio_output.grid == (1, 4)
+
+
+@torch.no_grad()
+def test_regions_of_pe_audio_are_those_of_its_model_of_frames(taken, dual_at):
+    model, processor, reference = taken["pe_audio"]
+    frames = PeAudioFrameLevelModel.from_pretrained(dual_at["pe_audio"]).eval()
+    waves = make_waves()
+    output = model.get_audio_features(**processor(audio=[*waves, None], sampling_rate=48000))
+    assert output.region_mask.sum(1).tolist() == [17, 49, 50, 0]
+    for row, inputs in enumerate(reference.media(waves)):
+        expected = frames(**reference.texts(CAPTIONS), **inputs).audio_embeds[0]
+        kept = output.region_mask[row]
+        torch.testing.assert_close(output.regions[row, kept], torch.nn.functional.normalize(expected, dim=-1), **EXACT)
+
+
+# Training
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_fine_objective_trains_all_weights_from_the_published_ones(dual_at, name):
+    folder = dual_at[name]
+    model, processor = FgmmModel.from_dual_encoder(folder, objective="fine"), FgmmProcessor.from_dual_encoder(folder)
+    items = make_waves() if name in WITH_SOUNDS else make_images()
+    inputs = process(processor, name, items, CAPTIONS[:3])
+    model.train().gradient_checkpointing_enable()
+    model(**inputs, return_loss=True).loss.backward()
+    without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
+    # Through its codec PE-AV passes no gradients.
+    assert all(name == "pe_audio" and ("dac_encoder" in key or "bottleneck" in key) for key in without)
+    assert all(not parameter.requires_grad for key, parameter in model.named_parameters() if key in without)
+    if name == "pe_audio":
+        return
+    objective = model.objectives["text_audio" if name in WITH_SOUNDS else "text_video"]
+    assert objective.coarse_logit_scale.item() == LOGIT_SCALE
+
+
+@pytest.mark.parametrize("name", ["whisper", "clap"])
+def test_a_modality_is_added_by_an_encoder_of_its_own(dual_at, encoders_at, taken, name):
+    audio = dual_at["clap"] if name == "clap" else encoders_at / "whisper"
+    model = FgmmModel.from_dual_encoder(dual_at["clip"], audio=audio, frozen=("video", "text"), objective="fine")
+    processor = FgmmProcessor.from_dual_encoder(dual_at["clip"], audio=audio)
+    assert model.config.modalities == ["video", "audio", "text"] and len(model.objectives) == 3
+    inputs = processor(images=make_images(), audio=make_waves(), sampling_rate=48000, text=CAPTIONS[:3])
+    if name == "clap":  # the weights of its encoder, whose features are not yet in the space
+        with torch.no_grad():
+            own = taken["clap"][0].encoders["audio"](inputs["input_features"], inputs["input_features_mask"])
+            encoded = model.encoders["audio"](inputs["input_features"], inputs["input_features_mask"])
+        torch.testing.assert_close(encoded.pooled, own.pooled, **EXACT)
+    model.train()(**inputs, return_loss=True).loss.backward()
+    trained = {
+        key.split(".")[1] for key, value in model.named_parameters() if "encoders" in key and value.grad is not None
+    }
+    assert trained == {"audio"}
+    with torch.no_grad():
+        expected = taken["clip"][2](make_images(), CAPTIONS[:3])
+        torch.testing.assert_close(model.eval()(**inputs).video_embeds, expected.image_embeds, **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("name", "kinds"), [("clip", ("eager", "sdpa")), ("siglip2", ("eager", "sdpa")), ("clap", ("eager",))]
+)
+def test_half_precision_and_both_attentions(taken, name, kinds, tmp_path):
+    model, processor, reference = taken[name]
+    items = make_waves() if name in WITH_SOUNDS else make_images()
+    expected = reference(items, CAPTIONS).text_embeds
+    model.save_pretrained(tmp_path)
+    inputs = process(processor, name, items, CAPTIONS)
+    asked = {"output_hidden_states": True, "output_attentions": True}
+    # CLAP of transformers has eager attention alone.
+    for options in ({"dtype": torch.bfloat16}, *({"attn_implementation": kind} for kind in kinds)):
+        again = AutoModel.from_pretrained(tmp_path, **options)
+        given = {key: value.to(again.dtype) if value.is_floating_point() else value for key, value in inputs.items()}
+        with torch.no_grad():
+            output = again(**given, **(asked if options.get("attn_implementation") == "eager" else {}))
+        assert output.text_embeds.dtype == again.dtype
+        assert torch.nn.functional.cosine_similarity(output.text_embeds.float(), expected).min() > 0.99
+        if "eager" in options.values():
+            for part in (output.text_output, output.audio_output if name in WITH_SOUNDS else output.video_output):
+                assert len(part.hidden_states) == 3 and len(part.attentions) == 2
+
+
+def test_adapters_for_feature_extraction_are_trained(taken):
+    model, processor, _ = taken["clip"]
+    options = LoraConfig(task_type="FEATURE_EXTRACTION", r=2, target_modules=["q_proj", "v_proj"])
+    adapted = get_peft_model(copy.deepcopy(model), options)
+    inputs = process(processor, "clip", make_images(), CAPTIONS[:3])
+    adapted(**inputs, return_loss=True).loss.backward()
+    trained = {name for name, value in adapted.named_parameters() if value.grad is not None}
+    assert trained and all("lora_" in name for name in trained)
+
+
+def test_wrong_dual_encoders_are_refused(dual_at, encoders_at):
+    for options, message in (
+        ({"dual_encoder": encoders_at / "bert"}, "bert is none of the dual encoders"),
+        (
+            {"dual_encoder": dual_at["clip"], "video": encoders_at / "videomae"},
+            "clip has a video encoder of its own",
+        ),
+        ({"dual_encoder": dual_at["clip"], "frozen": "audio"}, "none of the given encoders video, text"),
+        ({"dual_encoder": dual_at["clip"], "projection_dim": 8}, "no option 'projection_dim'"),
+        ({"dual_encoder": dual_at["clip"], "objective": "filip"}, "would leave the pooling"),
+    ):
+        with pytest.raises(Exception, match=message):
+            FgmmModel.from_dual_encoder(**options)
+
+
+def test_a_configuration_gives_random_weights_and_a_processor_of_its_sizes(dual_at):
+    for name, config in CONFIGS.items():
+        model = FgmmModel.from_dual_encoder(config)
+        processor = FgmmProcessor.from_dual_encoder(config, tokenizer=dual_at[name])
+        if name in WITH_SOUNDS:
+            processor.feature_extractor = FgmmProcessor.from_dual_encoder(dual_at[name]).feature_extractor
+        items = make_waves() if name in WITH_SOUNDS else make_images()
+        with torch.no_grad():
+            assert torch.isfinite(model(**process(processor, name, items, CAPTIONS)).logits_per_text).all()
+
+
+def test_texts_of_siglip_are_lower_case_without_punctuation(dual_at, tmp_path):
+    shutil.copytree(dual_at["siglip"], tmp_path / "own")
+    path = tmp_path / "own" / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "tokenizer_class": "SiglipTokenizer"}))
+    processor = FgmmProcessor.from_dual_encoder(tmp_path / "own")
+    plain = FgmmProcessor.from_dual_encoder(dual_at["siglip"])
+    inputs = processor(text=["  A small\n\tDOG, two (red) eggs!"])
+    assert torch.equal(inputs["input_ids"], plain(text=["a small dog two red eggs"])["input_ids"])
+    phrases = [
+        processor.tokenizer.decode(inputs["input_ids"][0, first:last]) for first, last in inputs["phrase_spans"][0]
+    ]
+    assert [phrase.replace(" ", "") for phrase in phrases] == ["smalldog", "two", "red", "eggs"]
+    assert FgmmModel.from_dual_encoder(tmp_path / "own").config.text_padding_side == "right"
+
+
+def test_long_sounds_are_their_middle(taken):
+    processor = taken["clap_fused"][1]
+    long = torch.randn(3, 48000).flatten().numpy()
+    middle = processor(audio=[long[48000:96000]], sampling_rate=48000)
+    assert torch.equal(processor(audio=[long], sampling_rate=48000)["input_features"], middle["input_features"])
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip2", "clap"])
+def test_processors_that_transformers_saves_as_one_are_read(dual_at, name, tmp_path):
+    """As its newer versions do: image processor and feature extractor are part of processor_config.json."""
+    AutoModel.from_pretrained(dual_at[name]).save_pretrained(tmp_path)
+    AutoProcessor.from_pretrained(dual_at[name]).save_pretrained(tmp_path)
+    assert not (tmp_path / "preprocessor_config.json").exists()
+    items = make_waves() if name in WITH_SOUNDS else make_images()
+    ours, expected = (
+        process(FgmmProcessor.from_dual_encoder(folder), name, items, CAPTIONS) for folder in (tmp_path, dual_at[name])
+    )
+    assert ours.keys() == expected.keys() and all(torch.equal(value, expected[key]) for key, value in ours.items())
