@@ -4,9 +4,9 @@ import io
 
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from .containers_fgmm import LIMITS, MediaError, MediaLimits, check_pixels, source_name
+from .containers_fgmm import LIMITS, MediaError, MediaLimits, check_pixels, describe_error, source_name
 
 # Pixels whose width is that of their height but for this share are square: encoders that round a size to whole pixels
 # write such values to keep the shape of the whole.
@@ -107,8 +107,10 @@ def read_image(source, name: str | None = None, limits: MediaLimits = LIMITS) ->
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as opened:
             check_pixels(opened.height, opened.width, limits)
             return scale_depth(ImageOps.exif_transpose(opened)).convert("RGB")
+    except UnidentifiedImageError as error:
+        raise MediaError(f"{name} is not an image of a format that Pillow can read.") from error
     except Exception as error:  # Pillow's readers of damaged files raise errors of almost any kind
-        raise MediaError(f"{name} is not an image that can be read: {str(error).rstrip('.')}.") from error
+        raise MediaError(f"{name} is not an image that can be read: {describe_error(error).rstrip('.')}.") from error
 
 
 def scale_depth(image: Image.Image) -> Image.Image:

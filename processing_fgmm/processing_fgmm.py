@@ -21,7 +21,7 @@ from .hf_processors_fgmm import (
     make_tokenizer,
     make_video_processor,
 )
-from .media_fgmm import probe_media, read_waveform, unwrap_file
+from .media_fgmm import Media, read_waveform, unwrap_file
 from .phrases_fgmm import find_content_words, find_phrases, find_unknown_words, to_token_spans
 from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs, is_image, list_windows
 
@@ -215,7 +215,10 @@ class FgmmProcessor(ProcessorMixin):
         item = unwrap_file(item)
         if is_image(item) or not (isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read")):
             return None
-        return start, probe_media(item).duration if end is None else end
+        if end is not None:
+            return start, end
+        with Media(item) as media:
+            return start, media.duration
 
     def _process_audio(self, audio, sampling_rate: int | None, start=0.0, end=None):
         """Items of any kind to the feature extractor's batch; `sampling_rate` in Hz, `start` and `end` in seconds."""

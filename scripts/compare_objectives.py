@@ -2,6 +2,7 @@
 
     python scripts/compare_objectives.py rates noise --sources DATA
     python scripts/compare_objectives.py batch --sources DATA --seeds 0 1 2 --jobs 2
+    python scripts/compare_objectives.py noise --sources DATA --corpora narrated50 slides4_chatter2
 
 A study is a list of runs about one claim: `noise`, `batch`, `compute` and `size` compare losses, `options` the parts of
 the fine objective, and `rates` chooses the learning rate of each loss on the validation split, for all the others.
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from fgmm_tools.cli import at_least, make_parser, run_command
 from fgmm_tools.paths import CARDS
-from fgmm_tools.publishing.studies import SEEDS, STUDIES
+from fgmm_tools.publishing.studies import CORPORA, SEEDS, STUDIES
 from fgmm_tools.publishing.study_results import read_runs
 
 
@@ -33,6 +34,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, default=Path("outputs/comparison"), help="folder for the models")
     parser.add_argument(
         "--seeds", type=int, nargs="+", choices=SEEDS, metavar="N", help="of each run, 0 to 9; none: those of the study"
+    )
+    parser.add_argument(
+        "--corpora", nargs="+", choices=CORPORA, metavar="NAME", help="of the runs; none: all of the study"
     )
     parser.add_argument("--jobs", type=at_least(1), default=1, help="runs at a time; they share the CPU threads")
     parser.add_argument("--keep_models", action="store_true", help="keep the models after they are measured")
@@ -50,7 +54,7 @@ def main(args: argparse.Namespace) -> None:
         study = STUDIES[name]
         for seed in args.seeds or study.seeds:
             # What the runs of a seed found may call for more of it, and settles what the next seed runs.
-            while waiting := study.waiting_runs(seed, read_runs(results)):
+            while waiting := study.waiting_runs(seed, read_runs(results), args.corpora):
                 from fgmm_tools.publishing.study_runs import Folders, run_studies
 
                 folders = Folders(args.sources, args.data, args.output_dir, results)

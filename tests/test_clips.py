@@ -118,7 +118,11 @@ def test_an_image_is_a_clip_of_one_frame(processor):
     ("media", "message"),
     [
         ({"video": {"bytes": b"no video", "path": None}}, "broken cannot be decoded at 0 s to 1 s"),
-        ({"image": {"bytes": b"no image", "path": None}}, "broken is not an image"),
+        (
+            {"image": {"bytes": b"no image", "path": None}},
+            r"^broken is not an image of a format that Pillow can read\.$",
+        ),
+        ({"image": {"bytes": None, "path": "/no/image.png"}}, "broken is not an image that can be read: No such file"),
         ({"audio": {"bytes": b"no audio", "path": None}}, "broken cannot be decoded at 0 s to 1 s"),
         ({"video": None}, "broken has no video, image or audio to decode"),
     ],

@@ -54,6 +54,8 @@ def run_here(runs, folders, jobs, keep_models):
 
 
 def test_a_study_is_run_measured_and_reported_once(tiny_study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(study_runs, "run_studies", None)
+    run_main(monkeypatch, compare_objectives, "tiny", *tiny_study, "--corpora", "grid")  # has no run of this study
     monkeypatch.setattr(study_runs, "run_studies", run_here)
     run_main(monkeypatch, compare_objectives, "tiny", *tiny_study)
     assert "There are 3 results files" in capsys.readouterr().out

@@ -133,7 +133,7 @@ def write_rows(folder, medium: str, rows: list[dict]):
 def test_captions_without_times_are_no_items(narrated_model, tmp_path):
     data = write_video(tmp_path / "a.mp4").read_bytes()
     write_rows(tmp_path, "video", [{"video_id": "a", "video": {"bytes": data, "path": None}}])
-    with pytest.raises(CorpusError, match=r"of a in the corpus .* has no start and end"):
+    with pytest.raises(CorpusError, match="of a has no start and end"):
         evaluate(narrated_model, tmp_path, each_caption=True)
 
 

@@ -82,7 +82,10 @@ def read_classes(corpus: IterableDataset, dataset: str) -> Classes:
     multi_label = not isinstance(feature, ClassLabel)
     feature = getattr(feature, "feature", None) if multi_label else feature
     if not isinstance(feature, ClassLabel):
-        raise UserError(f"{dataset} has no column 'label' of ClassLabel or List(ClassLabel), which classes come from.")
+        raise UserError(
+            f"{dataset} has no column 'label' of ClassLabel or List(ClassLabel), which classes come from; of folders "
+            "of classes, also beside a metadata.csv, scripts/prepare_dataset.py classes makes it."
+        )
     return Classes(list(feature.names), multi_label)
 
 

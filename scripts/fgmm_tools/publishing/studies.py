@@ -4,7 +4,7 @@ Without heavy imports, so that the command's `--help`, which lists the studies, 
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 
 from ..corpora.options import TrainingNoise
@@ -255,9 +255,10 @@ class Study:
         """All runs, ordered by seed, so that every run has its first seed before any has its second."""
         return list(dict.fromkeys(run for seed in seeds for run in self.list_runs(seed, results)))
 
-    def waiting_runs(self, seed: int, results: dict[Run, dict]) -> list[Run]:
-        """The runs of a seed that have no results."""
-        return [run for run in self.runs([seed], results) if run not in results]
+    def waiting_runs(self, seed: int, results: dict[Run, dict], corpora: Collection[str] | None = None) -> list[Run]:
+        """The runs of a seed that have no results, on some corpora or, with None, on all."""
+        runs = [run for run in self.runs([seed], results) if run not in results]
+        return [run for run in runs if corpora is None or run.corpus in corpora]
 
 
 def best_rate(run: Run, results: dict[Run, dict]) -> Run:

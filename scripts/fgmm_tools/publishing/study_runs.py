@@ -6,8 +6,9 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,7 +25,7 @@ from ..corpora.preparation import prepare
 from ..models import load_model
 from ..paths import ROOT
 from ..records import describe_run, read_training_record, write_record
-from ..retrieval.evaluation import evaluate_retrieval
+from ..retrieval.evaluation import encode_items, measure_retrieval
 from ..retrieval.settings import RetrievalSettings
 from ..training.tokenizer import iterate_captions, train_word_tokenizer
 from .studies import CORPORA, Run
@@ -189,19 +190,25 @@ def measure(run: Run, corpus: Path, output: Path) -> dict:
     started = time.monotonic()
     model, processor = load_model(str(output))
 
-    def evaluate(split: str, score: str, join_captions: bool = False) -> dict[str, dict[str, float]]:
-        settings = RetrievalSettings(score, join_captions=join_captions, num_workers=0)
-        return evaluate_retrieval(model, processor, load_corpus(str(corpus), split), settings)
+    def evaluate(split: str, *scores: str, join_captions: bool = False) -> list[dict[str, dict[str, float]]]:
+        """The metrics by each score; the split is encoded once."""
+        settings = RetrievalSettings(join_captions=join_captions, num_workers=0)
+        items = encode_items(model, processor, load_corpus(str(corpus), split), settings)
+        return [measure_retrieval(model, items, replace(settings, score=score), Counter()) for score in scores]
 
-    joined = {"metrics_of_joined_captions": evaluate("test", "trained", True)} if run.trained_on.join_captions else {}
+    metrics, metrics_of_pooled_vectors = evaluate("test", "trained", "coarse")
+    [metrics_on_validation] = evaluate("validation", "trained")
+    joined = {}
+    if run.trained_on.join_captions:
+        [joined["metrics_of_joined_captions"]] = evaluate("test", "trained", join_captions=True)
     return {
         "model": run.name,
         "dataset": run.trained_on.source,
         "split": "test",
         "protocol": f"retrieval, trained score, the middle {processor.clip_seconds:g} s of each item",
-        "metrics": evaluate("test", "trained"),
-        "metrics_of_pooled_vectors": evaluate("test", "coarse"),
-        "metrics_on_validation": evaluate("validation", "trained"),
+        "metrics": metrics,
+        "metrics_of_pooled_vectors": metrics_of_pooled_vectors,
+        "metrics_on_validation": metrics_on_validation,
         **joined,
         "seed": run.seed,
         **describe_run(time.monotonic() - started),
