@@ -4,7 +4,16 @@ import pytest
 import yaml
 from helpers import ROOT
 
-from fgmm_tools.publishing.studies import CORPORA, MAIN_LOSSES, RATES, STUDIES, Run, best_rate, list_rates_of
+from fgmm_tools.publishing.studies import (
+    CORPORA,
+    MAIN_LOSSES,
+    RATES,
+    STUDIES,
+    VARIED_LOSSES,
+    Run,
+    best_rate,
+    list_rates_of,
+)
 from modeling_fgmm import FgmmConfig
 
 RUNS = {run for study in STUDIES.values() for run in study.runs(study.seeds, {})}
@@ -17,11 +26,12 @@ def test_names_tell_every_run_of_every_study_apart():
 
 def test_every_run_is_compared_with_its_baselines():
     """On the same corpus, with the same batch, clips and seed; learning rates are each one's own."""
-    for name in ("noise", "batch", "size"):
+    for name, losses in {"noise": MAIN_LOSSES, "batch": VARIED_LOSSES, "size": VARIED_LOSSES}.items():
         runs = STUDIES[name].runs((0, 1, 2), {})
         settings = {replace(run, loss="fine", rate=1.0) for run in runs}
         for run in settings:
-            assert {other.loss for other in runs if replace(other, loss="fine", rate=1.0) == run} >= set(MAIN_LOSSES)
+            compared = {other.loss for other in runs if replace(other, loss="fine", rate=1.0) == run}
+            assert compared >= set(losses)
 
 
 def test_every_configuration_takes_the_fields_of_its_runs():
@@ -58,6 +68,27 @@ def test_rates_are_chosen_for_each_batch_size_where_they_were_tried():
     results |= {Run("narrated50", "fine", 16, rate=rate): record(-rate) for rate in RATES}
     assert best_rate(Run("narrated50", "fine", 16, seed=1), results).rate == 0.5
     assert best_rate(Run("narrated50", "fine", 32, seed=1), results).rate == 2.0
+
+
+def test_rates_are_chosen_by_the_mean_of_the_seeds_that_tried_all():
+    results = {Run("grid", "fine", rate=rate): grid_record(recall) for rate, recall in ((0.5, 9.0), (1.0, 8.0))}
+    results[Run("grid", "fine", rate=1.0, seed=1)] = grid_record(9.0)
+    assert best_rate(Run("grid", "fine", seed=2), results).rate == 0.5  # seed 1 has not tried all
+    results[Run("grid", "fine", rate=0.5, seed=1)] = grid_record(1.0)
+    assert best_rate(Run("grid", "fine", seed=2), results).rate == 1.0
+
+
+def grid_record(recall):
+    return {"metrics_on_validation": {"text_to_audio": {"R@1": recall}}}
+
+
+def test_other_seeds_try_the_rates_of_the_first():
+    results = {}
+    for _ in range(2):
+        results |= {run: record(-run.rate) for run in STUDIES["rates"].runs([0], results) if run.corpus == "narrated50"}
+    runs = [{run for run in STUDIES["rates"].runs([seed], results) if run.corpus == "narrated50"} for seed in (0, 1)]
+    assert {replace(run, seed=0) for run in runs[1]} == runs[0]
+    assert min(run.rate for run in runs[1]) == 0.125
 
 
 def test_rates_go_on_for_as_long_as_the_best_is_at_an_end():

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ..cli import UserError
 from .results import read_results
-from .studies import BASELINES, BATCH_SIZES, CORPORA, NOISY, SIZES, Run, as_default, model_options
+from .studies import BASELINES, BATCH_SIZES, CORPORA, MAIN_LOSSES, NOISY, SIZES, Run, as_default, model_options
 from .study_results import from_text, read_runs
 from .study_scores import Results, Scores, best_of, find_scores, verdict
 
@@ -68,9 +68,10 @@ def describe_surviving(results: Results, folder: Path) -> list[str]:
     start = from_text(read_results(path)["metrics"])["R@10"]
     lines = []
     for corpus in NOISY_SHOWS:
-        shares = {loss: surviving_share(results, start, corpus, loss) for loss in ("fine", "coarse", "mil_nce")}
-        if all(share is not None for share in shares.values()):
-            best = max(shares["coarse"], shares["mil_nce"])
+        found = {loss: surviving_share(results, start, corpus, loss) for loss in MAIN_LOSSES}
+        shares = {loss: share for loss, share in found.items() if share is not None}
+        if "fine" in shares and len(shares) > 1:
+            best = max(share for loss, share in shares.items() if loss != "fine")
             listed = ", ".join(f"`{loss}` {100 * share:.0f} %" for loss, share in shares.items())
             ratio = f" ({shares['fine'] / best:.1f} times the best baseline's)" if best > 0 else ""
             lines.append(f"- {CORPORA[corpus].title}: {listed}{ratio}")

@@ -8,10 +8,10 @@ from matplotlib.figure import Figure
 
 from ..cli import UserError
 from .claims import NOISE_CORPORA, batches_of, lengths_of, sizes_of
-from .studies import CORPORA, MAIN_LOSSES, NOISY, Run
+from .studies import CORPORA, MAIN_LOSSES, NOISY, VARIED_LOSSES, Run
 from .study_scores import Results, Scores, find_scores
 
-COLORS = {"fine": "#c0392b", "coarse": "#2c7fb8", "mil_nce": "#7f8c8d"}
+COLORS = {"fine": "#c0392b", "coarse": "#2c7fb8", "mil_nce": "#7f8c8d", "filip": "#e69f00"}
 PANEL = (4.6, 3.0)  # inches
 
 Draw = Callable[[Axes], None]
@@ -56,7 +56,7 @@ def noise_panels(results: Results) -> list[Draw]:
     def draw(axis: Axes) -> None:
         for row, scores in enumerate(found.values()):
             for loss, one in scores.items():
-                height = [row + 0.22 * (1 - MAIN_LOSSES.index(loss))] * len(one.values)
+                height = [row + 0.18 * (MAIN_LOSSES.index(loss) - 1.5)] * len(one.values)
                 label = loss if row == 0 else None
                 axis.plot(one.values, height, "o", color=COLORS[loss], markersize=4, label=label)
         axis.set_yticks(range(len(found)), [CORPORA[corpus].title for corpus in found], fontsize=6)
@@ -84,13 +84,13 @@ def curve_panels(
 
         return draw
 
-    found = {corpus: {loss: list_scores(results, corpus, loss) for loss in MAIN_LOSSES} for corpus in NOISY}
+    found = {corpus: {loss: list_scores(results, corpus, loss) for loss in VARIED_LOSSES} for corpus in NOISY}
     return [panel(corpus, lines) for corpus, lines in found.items() if all(len(line) > 1 for line in lines.values())]
 
 
 def size_panels(results: Results) -> list[Draw]:
     """One panel: recall against parameters."""
-    lines = {loss: sizes_of(results, loss) for loss in MAIN_LOSSES}
+    lines = {loss: sizes_of(results, loss) for loss in VARIED_LOSSES}
     if not all(len(line) > 1 for line in lines.values()):
         return []
 

@@ -6,12 +6,15 @@ Without heavy imports, so that the command's `--help`, which lists the studies, 
 import math
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 from ..corpora.options import TrainingNoise
 
 LOSSES = ("fine", "coarse", "mil_nce", "filip", "siglip")
 BASELINES = LOSSES[1:]
-MAIN_LOSSES = LOSSES[:3]
+MAIN_LOSSES = ("fine", "coarse", "mil_nce", "filip")
+# Where runs multiply (batch sizes, lengths, model sizes) `coarse` is left out: it is level with `mil_nce`.
+VARIED_LOSSES = ("fine", "mil_nce", "filip")
 # Seeds that a run may have; tables show those that were run.
 SEEDS = range(10)
 # Training photographs, from the first, that are seen by the model from which runs on slide shows are initialised.
@@ -20,6 +23,9 @@ START_PHOTOS = 2000
 # best is at an end of these.
 RATES = (0.5, 1.0, 2.0)
 LOWEST_RATE, HIGHEST_RATE = 1 / 8, 8.0
+POSSIBLE_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
+# Of the runs by which rates are chosen.
+RATE_SEEDS = (0, 1)
 
 
 CLEAN = TrainingNoise()
@@ -262,18 +268,27 @@ class Study:
 
 
 def best_rate(run: Run, results: dict[Run, dict]) -> Run:
-    """The run with the learning rate that was best on the validation split, with seed 0.
+    """The run with the learning rate that was best on the validation split, on average over the seeds of RATE_SEEDS.
 
     Rates are tried at the run's own corpus and batch size, else at the batch size of the corpus where those of its kind
-    are chosen; 1 where none was tried.
+    are chosen; 1 where none was tried. A seed counts once it has every rate that seed 0 has.
     """
     chosen_on = RATES_CHOSEN_ON.get(run.corpus, run.corpus)
     for like in (replace(run, clips_seen=None, options=(), seed=0, rate=1.0), Run(chosen_on, run.loss)):
-        tried = {other.rate: record for other, record in results.items() if replace(other, rate=1.0) == like}
-        scores = {rate: validation_score(like, tried[rate]) for rate in sorted(tried)}
-        if len(scores) > 1:
-            return replace(run, rate=max(scores, key=scores.get))
+        tried = {rate for rate in POSSIBLE_RATES if replace(like, rate=rate) in results}
+        if len(tried) > 1:
+            seeds = [
+                seed for seed in RATE_SEEDS if all(replace(like, rate=rate, seed=seed) in results for rate in tried)
+            ]
+            return replace(
+                run, rate=max(sorted(tried), key=lambda rate: mean_score(replace(like, rate=rate), seeds, results))
+            )
     return run
+
+
+def mean_score(run: Run, seeds: Iterable[int], results: dict[Run, dict]) -> float:
+    """The result that counts on the validation split, the mean over seeds."""
+    return fmean(validation_score(run, results[replace(run, seed=seed)]) for seed in seeds)
 
 
 def list_rates_of(run: Run, results: dict[Run, dict]) -> list[Run]:
@@ -307,9 +322,11 @@ def test_score(run: Run, record: dict, metrics: str = "metrics") -> float:
 
 
 def list_rates(seed: int, results: dict[Run, dict]) -> list[Run]:
-    """The learning rates of the main losses, with seed 0 alone."""
+    """The learning rates of the main losses; other seeds try those of seed 0."""
     chosen_on = ("narrated50", "slides4_chatter2", "grid", "grid_joined2_chatter1", "exercises", "photographs")
-    return [run for corpus in chosen_on for loss in MAIN_LOSSES for run in list_rates_of(Run(corpus, loss), results)]
+    runs = [Run(corpus, loss) for corpus in chosen_on for loss in MAIN_LOSSES]
+    runs.append(Run("narrated50", "siglip"))
+    return [replace(tried, seed=seed) for run in runs for tried in list_rates_of(run, results)]
 
 
 def list_noise(seed: int, results: dict[Run, dict]) -> list[Run]:
@@ -320,8 +337,7 @@ def list_noise(seed: int, results: dict[Run, dict]) -> list[Run]:
         *("grid", "grid_joined2_chatter1", "exercises", "photographs"),
     )
     runs = [Run(corpus, loss, seed=seed) for corpus in corpora for loss in MAIN_LOSSES]
-    more = ("narrated50", "slides4_chatter2", "grid_joined2_chatter1", "photographs")
-    runs += [Run(corpus, loss, seed=seed) for corpus in more for loss in ("filip", "siglip")]
+    runs.append(Run("narrated50", "siglip", seed=seed))
     return [best_rate(run, results) for run in runs]
 
 
@@ -331,7 +347,7 @@ BATCH_SIZES = (16, 32, 64, 128, 256, 512)
 
 def list_batches(seed: int, results: dict[Run, dict]) -> list[Run]:
     """Batch sizes, with as many clips seen; with seed 0 every learning rate, with others the best."""
-    runs = [Run(corpus, loss, batch, seed=seed) for corpus in NOISY for batch in BATCH_SIZES for loss in MAIN_LOSSES]
+    runs = [Run(corpus, loss, batch, seed=seed) for corpus in NOISY for batch in BATCH_SIZES for loss in VARIED_LOSSES]
     runs = [as_default(run) for run in runs]
     if seed == 0:
         return [tried for run in runs for tried in list_rates_of(run, results)]
@@ -340,11 +356,11 @@ def list_batches(seed: int, results: dict[Run, dict]) -> list[Run]:
 
 def list_lengths(seed: int, results: dict[Run, dict]) -> list[Run]:
     """From an eighth to four times the clips."""
-    factors = {"fine": (1 / 8, 1 / 4, 1 / 2, 1, 2), "coarse": (1 / 2, 1, 2, 4), "mil_nce": (1 / 2, 1, 2, 4)}
+    factors = {"fine": (1 / 8, 1 / 4, 1 / 2, 1, 2), "mil_nce": (1 / 2, 1, 2, 4), "filip": (1 / 2, 1, 2, 4)}
     runs = [
         as_default(Run(corpus, loss, clips_seen=round(CORPORA[corpus].clips_seen * factor), seed=seed))
         for corpus in NOISY
-        for loss in MAIN_LOSSES
+        for loss in VARIED_LOSSES
         for factor in factors[loss]
     ]
     return [best_rate(run, results) for run in runs]
@@ -363,7 +379,7 @@ def list_sizes(seed: int, results: dict[Run, dict]) -> list[Run]:
         model_options(**{"video_config.width_multiplier": width, "video_config.depths": depths})
         for width, depths in SIZES
     ]
-    runs = [Run("narrated50", loss, seed=seed, options=size) for size in sizes for loss in MAIN_LOSSES]
+    runs = [Run("narrated50", loss, seed=seed, options=size) for size in sizes for loss in VARIED_LOSSES]
     return [best_rate(run, results) for run in runs]
 
 
@@ -401,7 +417,7 @@ def model_options(**options) -> tuple[tuple[str, object], ...]:
 
 
 STUDIES = {
-    "rates": Study("Learning rates", list_rates, seeds=(0,)),
+    "rates": Study("Learning rates", list_rates, seeds=RATE_SEEDS),
     "noise": Study("Noise", list_noise),
     "batch": Study("Batch size", list_batches),
     "compute": Study("Compute", list_lengths),
