@@ -4,11 +4,11 @@
     python scripts/compare_objectives.py batch --sources DATA --seeds 0 1 2 --jobs 2
     python scripts/compare_objectives.py noise --sources DATA --corpora narrated50 slides4_chatter2
 
-A study is a list of runs about one claim: `noise`, `batch`, `compute` and `size` compare losses, `options` the parts of
-the fine objective, and `rates` chooses the learning rate of each loss on the validation split, for all the others.
-DATA holds the benchmarks in their publishers' layouts, in folders of their names: flickr8k, grid, exercises. Runs on
-slide shows and exercises are initialised from a model that was trained on photographs with the coarse objective; all
-others start from random weights.
+A study is a list of runs about one claim: `noise`, `batch`, `compute`, `size` and `downstream` compare losses,
+`options` the parts of the fine objective, and `rates` chooses the learning rate of each loss on the validation split,
+for all the others. DATA holds the benchmarks in their publishers' layouts, in folders of their names: flickr8k, grid,
+exercises; for `downstream` also ucf101, esc10, birds and gmdcsa. Runs on slide shows and exercises are initialised
+from a model that was trained on photographs with the coarse objective; all others start from random weights.
 
 A run makes its corpus where it does not exist, pretrains, and is measured on the validation and the test split. Its
 results file in model_cards/results/comparison holds its settings, and a run that has one is not repeated.
@@ -20,7 +20,8 @@ from pathlib import Path
 
 from fgmm_tools.cli import at_least, make_parser, run_command
 from fgmm_tools.paths import CARDS
-from fgmm_tools.publishing.studies import CORPORA, SEEDS, STUDIES
+from fgmm_tools.publishing.studies import SEEDS, STUDIES
+from fgmm_tools.publishing.study_corpora import CORPORA
 from fgmm_tools.publishing.study_results import read_runs
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 from fgmm_tools.cli import UserError
 from fgmm_tools.publishing.claims import CLAIMS, CLEAN_SHOWS, START, describe_claim
 from fgmm_tools.publishing.claims_picture import draw_claims
-from fgmm_tools.publishing.studies import CORPORA, MAIN_LOSSES, RATES, Run, model_options
+from fgmm_tools.publishing.studies import MAIN_LOSSES, RATES, Run, model_options
+from fgmm_tools.publishing.study_corpora import CORPORA, PROBES
 from fgmm_tools.publishing.study_results import read_runs
 
 SMALL = model_options(**{"video_config.width_multiplier": 0.25, "video_config.depths": "[1,1]"})
@@ -84,6 +85,21 @@ def test_the_smallest_model_that_reaches_the_largest(tmp_path):
         write_run(tmp_path, Run("narrated50", "coarse", options=size), coarse, 4e12, parameters=parameters)
     found = describe_claim("size", tmp_path)
     assert "with 2.00 M parameters; `fine` 22.0 with 0.40 M, 0.20 of them and 0.25 of the operations" in found
+
+
+def test_downstream_stands_beside_random_weights(tmp_path):
+    for loss, accuracy in (("fine", 80.0), ("coarse", 70.0)):
+        for seed in (0, 1):
+            run = Run("mixed", loss, seed=seed)
+            write_run(tmp_path, run, 1.0)
+            path = tmp_path / f"{run.name}.json"
+            probes = {name: {"top1": accuracy + 2 * seed} for name in PROBES}
+            random_weights = {name: {"top1": 50.0} for name in PROBES}
+            record = {**json.loads(path.read_text()), "probes": probes, "probes_of_random_weights": random_weights}
+            path.write_text(json.dumps(record))
+    found = describe_claim("downstream", tmp_path).splitlines()
+    assert len(found) == len(PROBES)
+    assert found[0].endswith(": `fine` 81.0 ± 1.0, `coarse` 71.0 ± 1.0, random weights 50.0 ± 0.0")
 
 
 def test_what_falls_short_is_said(tmp_path):

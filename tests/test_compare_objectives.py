@@ -9,7 +9,8 @@ from helpers import run_main, write_flickr8k
 from fgmm_tools.cli import UserError
 from fgmm_tools.corpora.options import TrainingNoise
 from fgmm_tools.publishing import cards, study_runs
-from fgmm_tools.publishing.studies import CORPORA, STUDIES, Run, Study
+from fgmm_tools.publishing.studies import STUDIES, Run, Study
+from fgmm_tools.publishing.study_corpora import CORPORA
 
 
 @pytest.fixture

@@ -1,10 +1,12 @@
 """What the studies found about each claim of the objective, as Markdown, from the results files of runs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from ..cli import UserError
-from .results import read_results
-from .studies import BASELINES, BATCH_SIZES, CORPORA, MAIN_LOSSES, NOISY, SIZES, Run, as_default, model_options
+from .results import mean_and_spread, read_results
+from .studies import BASELINES, BATCH_SIZES, MAIN_LOSSES, NOISY, SIZES, Run, as_default, best_rate, model_options
+from .study_corpora import CORPORA, PROBES
 from .study_results import from_text, read_runs
 from .study_scores import Results, Scores, best_of, find_scores, verdict
 
@@ -189,10 +191,30 @@ def sizes_of(results: Results, loss: str) -> list[Scores]:
     return sorted(found, key=lambda scores: scores.parameters)
 
 
+def describe_downstream(results: Results, folder: Path) -> list[str]:
+    """Linear classifiers on frozen features after each objective, and on those of random weights."""
+    lines = []
+    for name, probe in PROBES.items():
+        found = {f"`{loss}`": probe_accuracies(results, loss, name) for loss in MAIN_LOSSES}
+        found["random weights"] = probe_accuracies(results, "fine", name, "probes_of_random_weights")
+        listed = ", ".join(f"{start} {mean_and_spread(values)}" for start, values in found.items() if values)
+        if found["`fine`"]:
+            lines.append(f"- {probe.title}: {listed}")
+    return lines
+
+
+def probe_accuracies(results: Results, loss: str, probe: str, weights: str = "probes") -> list[float]:
+    """The accuracies of a probe after runs of a loss on all corpora together, a value a seed, percent."""
+    chosen = best_rate(Run("mixed", loss), results)
+    records = [record for other, record in results.items() if replace(other, seed=0) == chosen]
+    return [record[weights][probe]["top1"] for record in records]
+
+
 CLAIMS = {
     "noise": describe_noise,
     "surviving": describe_surviving,
     "batch": describe_batch,
     "compute": describe_compute,
     "size": describe_size,
+    "downstream": describe_downstream,
 }

@@ -8,7 +8,8 @@ from matplotlib.figure import Figure
 
 from ..cli import UserError
 from .claims import NOISE_CORPORA, batches_of, lengths_of, sizes_of
-from .studies import CORPORA, MAIN_LOSSES, NOISY, VARIED_LOSSES, Run
+from .studies import MAIN_LOSSES, NOISY, VARIED_LOSSES, Run
+from .study_corpora import CORPORA
 from .study_scores import Results, Scores, find_scores
 
 COLORS = {"fine": "#c0392b", "coarse": "#2c7fb8", "mil_nce": "#7f8c8d", "filip": "#e69f00"}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from ..corpora.options import TrainingNoise
+from .study_corpora import CORPORA, StudyCorpus
 
 LOSSES = ("fine", "coarse", "mil_nce", "filip", "siglip")
 BASELINES = LOSSES[1:]
@@ -17,8 +17,6 @@ MAIN_LOSSES = ("fine", "coarse", "mil_nce", "filip")
 VARIED_LOSSES = ("fine", "mil_nce", "filip")
 # Seeds that a run may have; tables show those that were run.
 SEEDS = range(10)
-# Training photographs, from the first, that are seen by the model from which runs on slide shows are initialised.
-START_PHOTOS = 2000
 # Learning rates that are tried for every loss, as factors of the corpus' own; and the furthest that are tried where the
 # best is at an end of these.
 RATES = (0.5, 1.0, 2.0)
@@ -26,135 +24,9 @@ LOWEST_RATE, HIGHEST_RATE = 1 / 8, 8.0
 POSSIBLE_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 # Of the runs by which rates are chosen.
 RATE_SEEDS = (0, 1)
-
-
-CLEAN = TrainingNoise()
-
-
-@dataclass(frozen=True)
-class StudyCorpus:
-    """A corpus that runs are trained and measured on, and how.
-
-    Args:
-        title: what it is, for tables and figures.
-        source: `"narrated"` (rendered), or the benchmark that it is prepared from.
-        config: training configuration in scripts/configs.
-        direction, metric: of the result that counts, as in results files.
-        batch_size, clips_seen: of a run, unless a study varies them.
-        learning_rate: at that batch size; at others it grows with the root of the batch.
-        caption_noise: of the narrated corpus, share of the training captions that do not describe their clip.
-        noise: what is done to the training split of a benchmark.
-        skip: rows of the training split that are left out, from the first.
-        limit: rows of the training split at most; None: all.
-        join_captions: measure all captions of an item as one query too.
-        start: the corpus whose coarse model initialises the runs; None: random weights.
-        fields: further fields of the training configuration.
-    """
-
-    title: str
-    source: str
-    config: str
-    direction: str
-    metric: str
-    batch_size: int
-    clips_seen: int
-    learning_rate: float
-    caption_noise: float = 0.0
-    noise: TrainingNoise = CLEAN
-    skip: int = 0
-    limit: int | None = None
-    join_captions: bool = False
-    start: str | None = None
-    fields: tuple[tuple[str, object], ...] = ()
-
-
-def narrated(caption_noise: float) -> StudyCorpus:
-    """Rendered clips with spoken captions."""
-    title = f"rendered clips, {caption_noise:.0%} of the captions of others"
-    return StudyCorpus(
-        title, "narrated", "comparison_narrated", "text_to_video", "R@10", 64, 12_800, 2e-3, caption_noise
-    )
-
-
-def slide_shows(slides: int, chatter: int) -> StudyCorpus:
-    """Slide shows of Flickr8k's photographs with captions of photographs that are not shown."""
-    return StudyCorpus(
-        f"slide shows of {slides}, {chatter} captions of others",
-        "flickr8k",
-        "comparison_slides",
-        "text_to_image",
-        "R@10",
-        batch_size=32,
-        clips_seen=32_000,
-        learning_rate=4e-4,
-        # Slides of 64 pixels: more than the models see, and half of the time that the default takes to decode.
-        noise=TrainingNoise(slides=slides, slide_size=64, chatter=chatter),
-        skip=START_PHOTOS,
-        start="photographs_2000",
-        fields=(("num_captions", chatter + 2), ("video_processor.num_frames", slides)),
-    )
-
-
-def spoken(title: str, noise: TrainingNoise, **fields) -> StudyCorpus:
-    """GRID's spoken sentences, sound and text alone."""
-    return StudyCorpus(
-        title,
-        "grid",
-        "comparison_grid",
-        "text_to_audio",
-        "R@1",
-        batch_size=64,
-        clips_seen=23_040,
-        learning_rate=2e-3,
-        noise=noise,
-        fields=tuple(fields.items()),
-    )
-
-
-PHOTOGRAPHS = StudyCorpus(
-    "photographs with their own captions",
-    "flickr8k",
-    "comparison_plain",
-    "text_to_image",
-    "R@10",
-    batch_size=128,
-    clips_seen=96_000,
-    learning_rate=1.5e-3,
-)
-CORPORA = {
-    "narrated0": narrated(0.0),
-    "narrated50": narrated(0.5),
-    "narrated80": narrated(0.8),
-    "slides1_chatter0": slide_shows(1, 0),
-    "slides4_chatter0": slide_shows(4, 0),
-    "slides4_chatter2": slide_shows(4, 2),
-    "slides4_chatter4": slide_shows(4, 4),
-    "grid": spoken("spoken sentences", CLEAN),
-    "grid_joined2_chatter1": spoken(
-        "two spoken sentences, one of them and one of others transcribed",
-        TrainingNoise(joined=2, chatter=1),
-        clip_seconds=6.0,
-        num_captions=2,
-    ),
-    "exercises": StudyCorpus(
-        "exercises: two photographs, written steps",
-        "exercises",
-        "comparison_exercises",
-        "text_to_video",
-        "R@10",
-        batch_size=32,
-        clips_seen=16_000,
-        learning_rate=4e-4,
-        join_captions=True,
-        start="photographs",
-    ),
-    "photographs": PHOTOGRAPHS,
-    # What the runs on slide shows and on exercises are initialised from.
-    "photographs_2000": replace(PHOTOGRAPHS, limit=START_PHOTOS),
-}
 # Where learning rates are chosen for the other corpora of their kind.
 RATES_CHOSEN_ON = {
-    **dict.fromkeys(("narrated0", "narrated80"), "narrated50"),
+    **dict.fromkeys(("narrated0", "narrated80", "mixed"), "narrated50"),
     **dict.fromkeys(("slides1_chatter0", "slides4_chatter0", "slides4_chatter4"), "slides4_chatter2"),
 }
 
@@ -401,6 +273,11 @@ def list_options(seed: int, results: dict[Run, dict]) -> list[Run]:
     return [best_rate(run, results) for run in runs]
 
 
+def list_downstream(seed: int, results: dict[Run, dict]) -> list[Run]:
+    """All corpora at hand together, for what is measured downstream."""
+    return [best_rate(Run("mixed", loss, seed=seed), results) for loss in MAIN_LOSSES]
+
+
 def as_default(run: Run) -> Run:
     """The same run, named as those that leave its corpus' own batch size and length as they are."""
     corpus = run.trained_on
@@ -422,5 +299,6 @@ STUDIES = {
     "batch": Study("Batch size", list_batches),
     "compute": Study("Compute", list_lengths),
     "size": Study("Model size", list_sizes),
+    "downstream": Study("Downstream", list_downstream),
     "options": Study("Options of the fine objective", list_options),
 }

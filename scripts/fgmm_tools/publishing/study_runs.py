@@ -1,5 +1,6 @@
 """Runs of studies: makes their corpora and what they are initialised from, then trains and measures them."""
 
+import json
 import os
 import shlex
 import shutil
@@ -28,7 +29,9 @@ from ..records import describe_run, read_training_record, write_record
 from ..retrieval.evaluation import encode_items, measure_retrieval
 from ..retrieval.settings import RetrievalSettings
 from ..training.tokenizer import iterate_captions, train_word_tokenizer
-from .studies import CORPORA, Run
+from .studies import Run
+from .study_corpora import CLEAN, CORPORA, Part
+from .study_probes import make_probed_corpora, measure_probes
 
 NUM_PROC = 2  # shards written at a time
 # Clips of the narrated corpus; all noises share validation and test clips.
@@ -106,11 +109,36 @@ def make_corpus(name: str, folders: Folders) -> None:
     corpus, output = CORPORA[name], folders.corpora / name
     if (output / "README.md").exists():
         return
+    if corpus.source == "mixed":
+        for part in corpus.parts:
+            make_part(part, folders)
+        make_probed_corpora(folders.sources, folders.corpora, NUM_PROC)
+        return
     if corpus.source == "narrated":
         render_corpus(output, noise=corpus.caption_noise, num_proc=NUM_PROC, **NARRATED)
         return
     selection = RowSelection(limit=corpus.limit, skip=corpus.skip)
     prepare(corpus.source, folders.sources / corpus.source, output, selection, corpus.noise, NUM_PROC)
+
+
+def make_part(part: Part, folders: Folders) -> None:
+    """Makes one of the corpora that a corpus mixes, unless it exists."""
+    if part.source is None:
+        make_corpus(part.name, folders)
+    else:
+        source = folders.sources / part.name / ("annotations.csv" if part.table else "")
+        prepare(part.source, source, folders.corpora / part.name, RowSelection(), CLEAN, NUM_PROC, part.table)
+
+
+def data_fields(run: Run, folders: Folders) -> dict[str, object]:
+    """The fields of the training configuration that name a run's corpus, or the corpora that it mixes."""
+    if not run.trained_on.parts:
+        return {"dataset": folders.corpora / run.corpus}
+    entries = [
+        {"dataset": str(folders.corpora / part.name), "dataset_config": part.config, "weight": part.weight}
+        for part in run.trained_on.parts
+    ]
+    return {"datasets": json.dumps(entries)}
 
 
 def make_start(corpus: str, folders: Folders) -> None:
@@ -129,16 +157,16 @@ def make_start(corpus: str, folders: Folders) -> None:
     words.save_pretrained(folders.models / "start_words")
     run = Run(corpus, "coarse")
     fields = {**run.training_fields(), "tokenizer": folders.models / "start_words"}
-    train(run, folders.corpora / corpus, output, fields, len(os.sched_getaffinity(0)))
-    write_record(results, measure(run, folders.corpora / corpus, output))
+    train(run, output, {**data_fields(run, folders), **fields}, len(os.sched_getaffinity(0)))
+    write_record(results, measure(run, folders, output))
 
 
-def train(run: Run, corpus: Path, output: Path, fields: dict[str, object], threads: int) -> None:
+def train(run: Run, output: Path, fields: dict[str, object], threads: int) -> None:
     """Pretrains by scripts/pretrain.py; continues from the last checkpoint where training was interrupted.
 
     Args:
         run: what is trained.
-        corpus, output: folders of the corpus and of the model.
+        output: folder of the model.
         fields: of the training configuration.
         threads: of the processor.
 
@@ -147,7 +175,7 @@ def train(run: Run, corpus: Path, output: Path, fields: dict[str, object], threa
     """
     config = ROOT / "scripts" / "configs" / f"{run.trained_on.config}.yaml"
     script, config = (os.path.relpath(path) for path in (ROOT / "scripts" / "pretrain.py", config))
-    fields = {"dataset": corpus, "output_dir": output, **fields}
+    fields = {"output_dir": output, **fields}
     command = [sys.executable, script, "--config", config, "--resume_from", "latest"]
     command += [str(word) for name, value in fields.items() for word in (f"--{name}", value)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -168,27 +196,31 @@ def train_and_measure(run: Run, folders: Folders, threads: int) -> dict:
     Returns:
         its record.
     """
-    corpus, output = folders.corpora / run.corpus, folders.models / run.name
-    fields = run.training_fields()
+    output = folders.models / run.name
+    fields = {**data_fields(run, folders), **run.training_fields()}
     if run.trained_on.start:
         fields["init_from"] = folders.start(run.trained_on.start)
-    train(run, corpus, output, fields, threads)
+    train(run, output, fields, threads)
     torch.set_num_threads(threads)
-    return measure(run, corpus, output)
+    return measure(run, folders, output)
 
 
-def measure(run: Run, corpus: Path, output: Path) -> dict:
-    """The retrieval of a trained model on the validation and the test split, and its pooled vectors' on the latter.
+def measure(run: Run, folders: Folders, output: Path) -> dict:
+    """The retrieval of a trained model on the validation and the test split, and its pooled vectors' on the latter; of
+    one that was trained on several corpora also what its frozen features are worth downstream.
 
     Args:
         run: how it was trained.
-        corpus, output: folders of the corpus and of the model.
+        folders: where its corpus is.
+        output: folder of the model.
 
     Returns:
         its record.
     """
     started = time.monotonic()
     model, processor = load_model(str(output))
+    parts = run.trained_on.parts
+    corpus = folders.corpora / (parts[0].name if parts else run.corpus)
 
     def evaluate(split: str, *scores: str, join_captions: bool = False) -> list[dict[str, dict[str, float]]]:
         """The metrics by each score; the split is encoded once."""
@@ -198,9 +230,13 @@ def measure(run: Run, corpus: Path, output: Path) -> dict:
 
     metrics, metrics_of_pooled_vectors = evaluate("test", "trained", "coarse")
     [metrics_on_validation] = evaluate("validation", "trained")
-    joined = {}
+    more = {}
     if run.trained_on.join_captions:
-        [joined["metrics_of_joined_captions"]] = evaluate("test", "trained", join_captions=True)
+        [more["metrics_of_joined_captions"]] = evaluate("test", "trained", join_captions=True)
+    if parts:
+        more["probes"] = measure_probes(output, folders.corpora, run.seed, random_init=False)
+        if run.loss == "fine":  # all losses train the same encoders
+            more["probes_of_random_weights"] = measure_probes(output, folders.corpora, run.seed, random_init=True)
     return {
         "model": run.name,
         "dataset": run.trained_on.source,
@@ -209,7 +245,7 @@ def measure(run: Run, corpus: Path, output: Path) -> dict:
         "metrics": metrics,
         "metrics_of_pooled_vectors": metrics_of_pooled_vectors,
         "metrics_on_validation": metrics_on_validation,
-        **joined,
+        **more,
         "seed": run.seed,
         **describe_run(time.monotonic() - started),
         "settings": run.settings(),
