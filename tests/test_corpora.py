@@ -22,7 +22,7 @@ from processing_fgmm.corpora_fgmm import (
     usable_captions,
 )
 
-README = ROOT / "README.md"
+GUIDE = ROOT / "model_cards" / "training.md"
 FILE = {"bytes": b"x", "path": "clip.mp4"}
 
 
@@ -124,9 +124,9 @@ def test_texts_of_a_folder_of_media_files_are_captions(tmp_path, media, name, te
     assert row["captions"] == [make_caption("a dog"), make_caption("barks")] and row["label"] == 3
 
 
-def test_the_recipe_of_the_readme_makes_a_corpus(tmp_path, monkeypatch):
+def test_the_recipe_of_the_guide_makes_a_corpus(tmp_path, monkeypatch):
     [recipe] = [
-        block for block in re.findall("```python\n(.*?)```", README.read_text(), re.DOTALL) if "pyarrow" in block
+        block for block in re.findall("```python\n(.*?)```", GUIDE.read_text(), re.DOTALL) if "pyarrow" in block
     ]
     monkeypatch.chdir(tmp_path)
     write_sound(Path("kitchen-01.m4a"))
