@@ -65,5 +65,6 @@ def measure_probes(model: Path, corpora: Path, seed: int, random_init: bool) -> 
         )
         configs = list(probe.configs) if probe.configs else None
         results = evaluate_classification(str(model), str(corpora / probe.corpus), settings, configs)
-        measured[name] = results.summarize()[0]
+        means, _ = results.summarize()
+        measured[name] = {metric: value for metric, value in means.items() if not isinstance(value, dict)}
     return measured
