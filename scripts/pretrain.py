@@ -177,6 +177,9 @@ def train(config: PretrainConfig, corpora, accelerator, run, termination) -> Non
         if config.eval_steps:
             evaluate(accelerator, model, processor, config, run, progress, termination)
     stopped = termination.requested(accelerator)
+    # The wrapped model goes before the process group: as the group's last owner it waits for gloo's threads while it
+    # holds the interpreter's lock, which one of them may need to end.
+    model, optimizer = accelerator.free_memory(model, optimizer)
     accelerator.end_training()
     if stopped:
         raise Terminated(
