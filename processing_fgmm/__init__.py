@@ -13,6 +13,7 @@ Modules, each of which imports only those above it:
     hf_processors_fgmm       the processors of transformers' encoders in the places of ours
     processing_fgmm          all modalities in one call
     sources_fgmm             names of models and corpora: folders, or repositories on the Hub
+    stores_fgmm              files here and in remote stores, asked for again where a store does not answer
     corpora_fgmm             what a corpus is: schema, opening, checking
     rowgroups_fgmm           the row groups of a corpus: their sizes, and reading any of them
     orders_fgmm              the order of training clips, a function of row groups, seed and place
@@ -20,7 +21,7 @@ Modules, each of which imports only those above it:
     streams_fgmm             the clips of training, shared out to processes and workers, and of evaluation
     loaders_fgmm             the parts of a batch from all workers, joined
 
-All but the last six are saved with every processor, as its code; only those need `datasets`.
+All but the last seven are saved with every processor, as its code; only those need `datasets`.
 
 Letters of shapes in docstrings, the same as in modeling_fgmm:
 

@@ -3,14 +3,15 @@
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
-import fsspec
 import numpy as np
 import torch
 
 from .corpora_fgmm import MEDIA_COLUMNS
 from .media_fgmm import Media, MediaError, read_image, unwrap_file
 from .processing_fgmm import FgmmProcessor
+from .stores_fgmm import read_file, with_retries
 from .video_processing_fgmm import image_to_frame
 
 
@@ -65,9 +66,8 @@ def fetch_media(row: dict) -> dict:
         source = unwrap_file(row.get(column))
         if isinstance(source, str) and "://" in source:
             try:
-                with fsspec.open(source) as file:
-                    fetched[column] = {"bytes": file.read(), "path": None}
-            except (OSError, LookupError, ValueError) as error:
+                fetched[column] = {"bytes": with_retries(partial(read_file, source), source), "path": None}
+            except Exception as error:  # the libraries of stores have errors of their own
                 raise MediaError(f"{row['video_id']} cannot be read from {source}: {error}") from error
     return {**row, **fetched}
 

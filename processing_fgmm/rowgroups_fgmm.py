@@ -6,19 +6,14 @@ The sizes of Parquet files' row groups are read from the files' footers alone, a
 
 import hashlib
 import io
-import logging
 import os
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import takewhile
 from pathlib import Path
-from typing import BinaryIO, TypeVar
 
-import aiohttp
-import fsspec
 import numpy as np
 import pyarrow
 import pyarrow.parquet as parquet
@@ -35,9 +30,7 @@ from .corpora_fgmm import (
     load_corpus,
     load_rows,
 )
-
-logger = logging.getLogger(__name__)
-Result = TypeVar("Result")
+from .stores_fgmm import open_file, with_retries
 
 # Rows that are read together of a corpus that is not Parquet.
 TABLE_GROUP_ROWS = 64
@@ -45,11 +38,6 @@ TABLE_GROUP_ROWS = 64
 FOOTER_THREADS = 16
 # Bytes from the end of a file that are read in one request, for most footers are shorter.
 TAIL_BYTES = 65536
-# A store that does not answer is asked again, after 1, 2, 4 and 8 s.
-RETRY_SECONDS = (1, 2, 4, 8)
-# What stores raise; of what they lack, or do not give, there is no use in asking again.
-STORE_ERRORS = (OSError, aiohttp.ClientError)
-FINAL_ERRORS = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 # Files that a message about a changed corpus names.
 MAX_FILES_NAMED = 3
 
@@ -174,7 +162,7 @@ class ParquetRows(RowGroups):
         place = f"Row group {group} of {self.short_name(path)}"
         try:
             return with_retries(read_group, place)
-        except (*STORE_ERRORS, pyarrow.ArrowException) as error:
+        except Exception as error:  # the libraries of stores have errors of their own
             raise RowGroupError(place, path, f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
@@ -265,7 +253,7 @@ def load_footers(name: str, files: list[str], versions: list) -> dict[str, np.nd
     Raises:
         CorpusError: naming a file that cannot be read, or has no footer.
     """
-    local = [os.stat(file) if os.path.exists(file) else None for file in files]
+    local = [os.stat(file) if "://" not in file and os.path.exists(file) else None for file in files]
     stamps = [
         (stat.st_size, stat.st_mtime_ns) if stat else version for stat, version in zip(local, versions, strict=True)
     ]
@@ -290,7 +278,7 @@ def read_footers(name: str, files: list[str]) -> dict[str, np.ndarray]:
         try:
             size, footer = with_retries(lambda: read_tail(file), file)
             metadata = parquet.read_metadata(io.BytesIO(footer))
-        except (*STORE_ERRORS, pyarrow.ArrowException) as error:
+        except Exception as error:  # the libraries of stores have errors of their own
             raise CorpusError(
                 f"The file {file!r} of the corpus {name!r} cannot be read ({type(error).__name__}: "
                 f"{' '.join(str(error).split())}); restore it, or delete it to go on without it."
@@ -335,25 +323,6 @@ def read_metadata(file: str, file_bytes: int, footer_bytes: int) -> parquet.File
     with open_file(file) as stream:
         stream.seek(file_bytes - footer_bytes)
         return parquet.read_metadata(io.BytesIO(stream.read(footer_bytes)))
-
-
-def open_file(file: str) -> BinaryIO:
-    """Opens a path or an address; remote files are read as asked for, without a block of what follows."""
-    filesystem, path = fsspec.url_to_fs(file)
-    return filesystem.open(path, "rb", cache_type="none")
-
-
-def with_retries(function: Callable[[], Result], place: str) -> Result:
-    """What a function returns that reads `place`; after an error of the store it is called again, up to four times."""
-    for seconds in RETRY_SECONDS:
-        try:
-            return function()
-        except FINAL_ERRORS:
-            raise
-        except STORE_ERRORS as error:
-            logger.warning("%s cannot be read (%s); trying again in %d s.", place, error, seconds)
-            time.sleep(seconds)
-    return function()
 
 
 def common_folder(files: list[str]) -> str:

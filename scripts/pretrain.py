@@ -44,144 +44,64 @@ def main(config: PretrainConfig) -> None:
 
 def train(config: PretrainConfig, corpora, accelerator, run, termination) -> None:
     """Trains from the run's checkpoint or from the start, and saves the model."""
-    import time
+    from fgmm_tools.training.checkpoints import save_checkpoint
+    from fgmm_tools.training.monitoring import evaluate
+    from fgmm_tools.training.steps import prepare_training, take_step
+    from fgmm_tools.training.training_log import TrainingLog
 
-    import torch
-    from accelerate.utils import set_seed
-    from tqdm import tqdm
-    from transformers import get_cosine_schedule_with_warmup
-
-    from fgmm_tools.training.checkpoints import Progress, load_checkpoint, read_progress, save_checkpoint, save_model
-    from fgmm_tools.training.corpora import CorpusLog
-    from fgmm_tools.training.cost import core_seconds, counting_operations
-    from fgmm_tools.training.gradient_cache import cached_backward, split_batch
-    from fgmm_tools.training.monitoring import (
-        FailedClips,
-        SkippedSteps,
-        describe_resumption,
-        describe_sizes,
-        evaluate,
-        start_trackers,
-        suggest_threads,
-        suggest_workers,
-    )
-    from fgmm_tools.training.parameter_groups import make_parameter_groups, merge_adapters
-    from fgmm_tools.training.setup import (
-        check_model,
-        make_batches,
-        make_model,
-        make_optimizer,
-        make_processor,
-        synchronise_batch_norm,
-    )
-
-    set_seed(config.seed)  # the same initial weights in every process
-    processor = make_processor(config, [corpus.stream for corpus in corpora])
-    model = make_model(config, processor)
-    check_model(model, processor)
-    if config.sync_batch_norm:
-        model = synchronise_batch_norm(model, accelerator)
-    accelerator.print(describe_sizes(config, model))
-    if hint := suggest_threads(accelerator):
-        accelerator.print(hint)
-    rates = (config.learning_rate, config.weight_decay, config.encoder_learning_rate, config.layer_decay)
-    optimizer = make_optimizer(make_parameter_groups(model, *rates))
-    scheduler = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.max_steps)
-    modalities = model.config.modalities
-    model, optimizer = accelerator.prepare(model, optimizer)
-    start_trackers(accelerator, config)
-
-    progress = read_progress(run.checkpoint) if run.checkpoint else Progress()
-    rows = [corpus.rows for corpus in corpora]
-    loader = iter(make_batches(config, rows, processor, modalities, accelerator, progress))
-    if run.checkpoint:  # last of all, as what is above draws random numbers
-        load_checkpoint(run.checkpoint, accelerator, optimizer, scheduler, config.seed)
-        accelerator.print(describe_resumption(run, progress))
-    failures = FailedClips(run.folder / "failed_clips.jsonl", config.max_failed_share)
-    skipped = SkippedSteps(run.folder / "skipped_steps.jsonl", config.max_skipped_steps, progress.step)
-    corpus_log = CorpusLog(config.corpus_names)
-    bar = tqdm(total=config.max_steps, initial=progress.step, unit="step", disable=not accelerator.is_main_process)
-    losses, clips_seen, waited, started, is_hinted = [], 0, 0.0, time.monotonic(), False
-    begun, begun_on_cores = started - progress.seconds, core_seconds() - progress.core_seconds
-    model.train()
+    training = prepare_training(config, corpora, accelerator, run)
+    progress, log = training.progress, TrainingLog(training, run)
     termination.defer()  # from here on SIGTERM lets a step end
     while progress.step < config.max_steps:
-        asked = time.monotonic()
-        batches = [next(loader) for _ in range(config.gradient_accumulation_steps)]
-        waited += time.monotonic() - asked
-        for batch in batches:
-            failures.add(batch)
-            corpus_log.add(batch)
-        chunks = [chunk for batch in batches for chunk in split_batch(batch.inputs, config.encoder_chunk_size)]
-        buffers = [buffer.clone() for buffer in model.buffers()]
-        with counting_operations(progress):
-            if config.encoder_chunk_size or config.gradient_accumulation_steps > 1:
-                loss, encoded = cached_backward(accelerator, model, chunks)
-            else:
-                with accelerator.autocast():
-                    outputs = model(**chunks[0], return_loss=True)
-                loss, encoded = outputs.loss, {name: outputs[f"{name}_output"] for name in modalities}
-                accelerator.backward(loss)
-        progress.step += 1
-        if skipped.is_finite(accelerator, progress.step, loss, batches):
-            accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
-            optimizer.step()
-            losses.append(loss.detach())
-        else:  # batch normalisation's statistics may be no numbers either
-            for buffer, before in zip(model.buffers(), buffers, strict=True):
-                buffer.copy_(before)
-        scheduler.step()
-        optimizer.zero_grad()
-        clips_seen += batch.state.number - (progress.stream.number if progress.stream else 0)
-        progress.stream = batch.state
-        progress.seconds, progress.core_seconds = time.monotonic() - begun, core_seconds() - begun_on_cores
-        bar.update()
+        with log.waiting():
+            batches = [next(training.batches) for _ in range(config.gradient_accumulation_steps)]
+        log.add_batches(batches)
+        loss, outputs = take_step(training, batches, log.skipped)
+        log.add_step(loss)
         is_last = progress.step == config.max_steps
-        is_saved = is_last or (config.save_steps and progress.step % config.save_steps == 0)
-
-        if progress.step % config.log_steps == 0 or is_last:
-            failed = failures.report(accelerator)
-            mean_loss = accelerator.reduce(torch.stack(losses).mean(), "mean").item() if losses else float("nan")
-            seconds = time.monotonic() - started
-            rate = clips_seen / seconds
-            bar.set_postfix(loss=f"{mean_loss:.3f}", clips_per_s=f"{rate:.0f}", failed=failed)
-            values = {"loss": mean_loss, "clips_per_s": rate, "learning_rate": scheduler.get_last_lr()[0]}
-            counts = {
-                "failed_clips": failed,
-                "damaged_clips": len(failures.damaged),
-                "skipped_steps": len(skipped.known),
-            }
-            owners = [corpus for batch in batches for corpus in batch.corpora or [-1]]
-            if not is_hinted and (hint := suggest_workers(config, waited / seconds)):
-                accelerator.print(hint)
-                is_hinted = True
-            of_corpora = corpus_log.report(accelerator, accelerator.unwrap_model(model), encoded, owners)
-            accelerator.log({**values, "data_wait": waited / seconds, **counts, **of_corpora}, step=progress.step)
-            losses, clips_seen, waited, started = [], 0, 0.0, time.monotonic()
+        is_saved = is_last or is_due(progress.step, config.save_steps)
+        if is_last or is_due(progress.step, config.log_steps):
+            log.write_entry(batches, outputs)
         if is_saved:
             save_checkpoint(accelerator, config, run, progress)
-        if config.eval_steps and progress.step % config.eval_steps == 0 and not is_last:
-            evaluate(accelerator, model, processor, config, run, progress, termination)
-            started = time.monotonic()
+        if is_due(progress.step, config.eval_steps) and not is_last:
+            with log.pausing():
+                evaluate(accelerator, training.model, training.processor, config, run, progress, termination)
         if termination.requested(accelerator):
             if not is_saved:
                 save_checkpoint(accelerator, config, run, progress)
-            failures.report(accelerator)
+            log.failures.report(accelerator)
             break
-    bar.close()
+    log.close()
     if progress.step == config.max_steps:
-        if config.lora_rank:
-            merge_adapters(accelerator.unwrap_model(model))
-        save_model(accelerator, model, processor, config, run, progress)
-        accelerator.print(f"Saved the model in {run.folder}. {failures.summarize()}")
-        if config.eval_steps:
-            evaluate(accelerator, model, processor, config, run, progress, termination)
+        finish(training, run, log, termination)
     stopped = termination.requested(accelerator)
+    training.release()
     accelerator.end_training()
     if stopped:
         raise Terminated(
             f"Stopped by SIGTERM at step {progress.step}, which is saved; continue by --resume_from latest."
         )
+
+
+def is_due(step: int, interval: int) -> bool:
+    """Whether something is done after a step that is done every `interval` steps; 0: never."""
+    return interval > 0 and step % interval == 0
+
+
+def finish(training, run, log, termination) -> None:
+    """Saves the model of a run that has taken all its steps, and evaluates it if the run does so."""
+    from fgmm_tools.training.checkpoints import save_model
+    from fgmm_tools.training.monitoring import evaluate
+    from fgmm_tools.training.parameter_groups import merge_adapters
+
+    config, accelerator = training.config, training.accelerator
+    if config.lora_rank:
+        merge_adapters(training.module)
+    save_model(accelerator, training.model, training.processor, config, run, training.progress)
+    accelerator.print(f"Saved the model in {run.folder}. {log.failures.summarize()}")
+    if config.eval_steps:
+        evaluate(accelerator, training.model, training.processor, config, run, training.progress, termination)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 import io
 import logging
 import shutil
+import time
+import tracemalloc
 
 import fsspec
 import numpy as np
@@ -11,9 +13,9 @@ from fsspec.implementations.memory import MemoryFileSystem
 from helpers import write_shards, write_sound
 
 from fgmm_tools.corpora.parquet_shards import corpus_features
-from processing_fgmm import rowgroups_fgmm
+from processing_fgmm import rowgroups_fgmm, stores_fgmm
 from processing_fgmm.corpora_fgmm import CorpusError
-from processing_fgmm.orders_fgmm import ClipOrder
+from processing_fgmm.orders_fgmm import ClipOrder, StreamState
 from processing_fgmm.rowgroups_fgmm import (
     ParquetRows,
     RowGroupError,
@@ -31,7 +33,7 @@ NUM_ROWS = 61
 def cache(tmp_path, monkeypatch):
     """An empty cache of `datasets`, and stores that are asked again at once."""
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(rowgroups_fgmm, "RETRY_SECONDS", (0, 0))
+    monkeypatch.setattr(stores_fgmm, "RETRY_SECONDS", (0, 0))
     rowgroups_fgmm.read_metadata.cache_clear()
     return tmp_path / "cache" / "fgmm_footers"
 
@@ -150,7 +152,7 @@ def remote(folder):
 
 def test_a_store_that_fails_is_asked_again(remote, caplog):
     Store.failures = 2
-    with caplog.at_level(logging.WARNING, "processing_fgmm.rowgroups_fgmm"):
+    with caplog.at_level(logging.WARNING, "processing_fgmm.stores_fgmm"):
         assert remote.read(0)(0)["video_id"] == "0"
     assert "Row group 0 of train-00000-of-00003.parquet cannot be read (503 Service Unavailable)" in caplog.text
     Store.failures = 100
@@ -159,11 +161,11 @@ def test_a_store_that_fails_is_asked_again(remote, caplog):
     Store.failures = 0
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 3, 4])
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 3, 4])
 def test_each_byte_is_read_once_by_one_worker(remote, num_workers):
     """At most 1.1 times the bytes of the files, though each worker reads the footers."""
     needed, seen = int(remote.file_bytes.sum()), []
-    Store.num_bytes = 0
+    Store.num_bytes, num_workers = 0, max(1, num_workers)  # without workers the process reads all
     for worker in range(num_workers):
         rowgroups_fgmm.read_metadata.cache_clear()  # as in a process of its own
         clips, reader = NarratedClips([remote], None, batch_size=8), WindowReader(remote)
@@ -183,6 +185,69 @@ def test_to_go_on_reads_less_than_two_row_groups(remote, position):
     draws, _ = order.next_batch(type(order.start())(position, ((0, position),)), 1)
     WindowReader(remote).read(draws[0])
     assert Store.num_bytes < 2 * remote.group_bytes
+
+
+SHARD_ROWS = 240
+
+
+@pytest.fixture
+def endless(tmp_path, cache, monkeypatch):
+    """A function that makes the plan of any number of shards, each a name of one of SHARD_ROWS rows in a store."""
+    fsspec.register_implementation("store", Store, clobber=True)
+    folder = write_shards(tmp_path / "one", (make_rows() * 4)[:SHARD_ROWS], 1, group_rows=16)
+    [path] = (folder / "data").iterdir()
+    monkeypatch.setattr(Store, "_open", lambda *arguments, **options: CountingFile(path.read_bytes()))
+    footers = rowgroups_fgmm.read_footers("one", [str(path)])
+    num_groups = len(footers["sizes"])
+
+    def repeat(name: str, files: list[str]) -> dict:
+        many = {key: np.repeat(footers[key], len(files)) for key in ("file_bytes", "footer_bytes", "digests")}
+        sizes = np.tile(footers["sizes"], len(files))
+        return {**many, "first_groups": num_groups * np.arange(len(files)), "sizes": sizes}
+
+    monkeypatch.setattr(rowgroups_fgmm, "read_footers", repeat)
+
+    def make(num_shards: int) -> ParquetRows:
+        files = [f"store://bucket/train-{shard:07d}.parquet" for shard in range(num_shards)]
+        return ParquetRows("endless", files, [None] * num_shards, corpus_features("image"))
+
+    return make
+
+
+@pytest.mark.parametrize("place", [10, 10_000_000])
+def test_to_go_on_in_a_plan_of_millions_of_rows_takes_seconds_and_one_row_group(endless, cache, monkeypatch, place):
+    """From nothing but the footers in the cache."""
+    assert endless(42_000).num_rows == 42_000 * SHARD_ROWS and len(list(cache.iterdir())) == 1
+    monkeypatch.setattr(rowgroups_fgmm, "read_footers", None)
+    Store.num_bytes, started = 0, time.process_time()
+    rows = endless(42_000)
+    clips = NarratedClips([rows], None, batch_size=1, state=StreamState(place, ((0, place),)))
+    [draw], _ = clips.order.next_batch(clips.state, 1)
+    assert WindowReader(rows).read(draw)["image"]["bytes"]
+    assert time.process_time() - started < 5 and rows.group_bytes / 2 < Store.num_bytes < 2 * rows.group_bytes
+
+
+def test_a_plan_of_a_hundred_million_rows_takes_seconds_and_megabytes(endless, monkeypatch):
+    """Shards of half a gigabyte in row groups of 64; of the processor, as tests share machines."""
+    sizes = np.full(100_000_000 // 64, 64, np.int32)
+    shards = len(sizes) // 32
+
+    def make_footers(name, files):
+        values = {"file_bytes": (500_000_000, np.int64), "footer_bytes": (20_000, np.int32), "digests": (7, np.uint64)}
+        several = {key: np.full(len(files), value, dtype) for key, (value, dtype) in values.items()}
+        return {**several, "first_groups": 32 * np.arange(len(files)), "sizes": sizes[: 32 * len(files)]}
+
+    monkeypatch.setattr(rowgroups_fgmm, "read_footers", make_footers)
+    tracemalloc.start()
+    started = time.process_time()
+    endless(shards)
+    monkeypatch.setattr(rowgroups_fgmm, "read_footers", None)
+    rows = endless(shards)
+    order = ClipOrder([rows], [1.0], 0, 1024)
+    order.next_batch(order.start(), 256)
+    seconds, (_, peak) = time.process_time() - started, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert rows.num_rows > 99_990_000 and seconds < 10 and peak < 100e6
 
 
 def test_large_footers_are_read_whole(tmp_path, monkeypatch):

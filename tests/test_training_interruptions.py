@@ -3,6 +3,7 @@
 FGMM_KILLS is how often, 2 unless it is set.
 """
 
+import gc
 import json
 import os
 import random
@@ -16,6 +17,7 @@ import torch.multiprocessing as multiprocessing
 from accelerate import Accelerator
 from helpers import training_arguments
 from safetensors.torch import load_file
+from torch.nn.parallel import DistributedDataParallel
 
 from fgmm_tools.corpora.narrated import render_corpus
 from fgmm_tools.training import monitoring
@@ -26,7 +28,7 @@ MAX_STEPS = 8 + 6 * KILLS  # more than are taken between so many kills
 
 
 def train(rank: int, world: int, port: int, arguments: list[str], record: str) -> None:
-    """One process of a run; losses and clips of its steps are added to files."""
+    """One process of a run; losses and clips of its steps, and the wrapped models at its end, are added to files."""
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port), RANK=str(rank), LOCAL_RANK=str(rank))
     os.environ.update(WORLD_SIZE=str(world), LOCAL_WORLD_SIZE=str(world), ACCELERATE_USE_CPU="true")
     multiprocessing.set_start_method("fork", force=True)  # of workers, as in a process that a launcher starts
@@ -46,7 +48,12 @@ def train(rank: int, world: int, port: int, arguments: list[str], record: str) -
         write("clips", {"state": batch.state.number, "clips": clips})
         add(self, batch)
 
+    def count_and_destroy(group=None):
+        write("wrapped", {"models": sum(isinstance(thing, DistributedDataParallel) for thing in gc.get_objects())})
+        destroy(group)
+
     Accelerator.log, monitoring.FailedClips.add = log_and_write, add_and_write
+    destroy, torch.distributed.destroy_process_group = torch.distributed.destroy_process_group, count_and_destroy
     pretrain.main(parse_config(arguments))
 
 
@@ -124,6 +131,12 @@ def undisturbed(options, tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
     finish(start(2, options(folder / "out"), folder / "record"))
     return folder / "out", folder / "record"
+
+
+def test_the_wrapped_model_is_gone_before_the_process_group(undisturbed):
+    """Else its destructor may hang, see scripts/pretrain.py."""
+    for rank in (0, 1):
+        assert json.loads((undisturbed[1] / f"wrapped-{rank}.jsonl").read_text()) == {"models": 0}
 
 
 def test_a_run_that_is_killed_again_and_again_ends_as_if_nothing_had_been(options, undisturbed, tmp_path):
