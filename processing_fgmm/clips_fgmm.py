@@ -117,6 +117,14 @@ def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | No
     return Clip(name, frames, waveform, is_image=video is None and image is not None, damage=damage)
 
 
+def read_cropped_clip(row: dict, processor: FgmmProcessor, start: float, end: float | None, with_audio: bool) -> Clip:
+    """As [`read_clip`], with the frames cropped to their centre."""
+    clip = read_clip(row, processor, start, end, with_audio)
+    if clip.frames is not None:
+        clip.frames = processor.video_processor.resize_and_crop(clip.frames)
+    return clip
+
+
 def describe_damage(media: list[Media]) -> str | None:
     """A sentence about the damage found in media files since the last call; None without."""
     problems = [problem for file in media for problem in file.problems]
@@ -209,5 +217,6 @@ __all__ = [
     "open_row",
     "random_window",
     "read_clip",
+    "read_cropped_clip",
     "row_duration",
 ]

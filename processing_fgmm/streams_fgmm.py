@@ -24,6 +24,7 @@ from .clips_fgmm import (
     open_row,
     random_window,
     read_clip,
+    read_cropped_clip,
     row_duration,
 )
 from .corpora_fgmm import MEDIA_COLUMNS, check_captions, usable_captions
@@ -353,10 +354,7 @@ class EvaluationClips(TorchIterableDataset):
 
     def decode_window(self, row: dict, start: float, end: float | None) -> Clip:
         """One window of a row, cropped to the centre and without captions; times in seconds."""
-        clip = read_clip(row, self.processor, start, end, self.with_audio)
-        if clip.frames is not None:
-            clip.frames = self.processor.video_processor.resize_and_crop(clip.frames)
-        return clip
+        return read_cropped_clip(row, self.processor, start, end, self.with_audio)
 
 
 def in_order(loader: DataLoader) -> Iterator[tuple[int, list[EvaluationItem | str]]]:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
-from fgmm_tools.embedding import encode_texts
+from fgmm_tools.embedding.encoding import encode_texts
 from fgmm_tools.retrieval import evaluation, scores
 from fgmm_tools.retrieval.settings import RetrievalSettings
 from modeling_fgmm import FgmmModel

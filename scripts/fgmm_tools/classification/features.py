@@ -14,7 +14,7 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.streams_fgmm import EvaluationClips
 
 from ..cli import UserError
-from ..embedding import EncodedCorpus
+from ..embedding.encoding import EncodedCorpus
 from .folds import Split
 from .settings import ClassificationSettings
 

@@ -16,7 +16,7 @@ from processing_fgmm.corpora_fgmm import check_times
 from processing_fgmm.streams_fgmm import EvaluationClips
 
 from ..cli import UserError
-from ..embedding import EncodedCorpus, encode_keys, encode_texts
+from ..embedding.encoding import EncodedCorpus, encode_keys, encode_texts
 from .scores import clock, score_pairs
 from .settings import RetrievalSettings
 

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import IterableDataset
 
-from fgmm_tools import embedding
-from fgmm_tools.embedding import EncodedCorpus, EncodedItem, encode_keys, encode_texts
+from fgmm_tools.embedding import encoding
+from fgmm_tools.embedding.encoding import EncodedCorpus, EncodedItem, encode_keys, encode_texts
 from modeling_fgmm.outputs_fgmm import as_keys, as_queries
 from modeling_fgmm.scoring_fgmm import Keys
 from processing_fgmm.clips_fgmm import Clip
@@ -164,7 +164,7 @@ def test_one_modality(narrated_model, kitchen, modality):
 def test_texts_are_encoded_as_alone(narrated_model, monkeypatch, caplog):
     _, model, processor = narrated_model
     texts = ["a small red star", "a sound", "a large blue circle moves over a black background", "", "a star"] * 2
-    monkeypatch.setattr(embedding, "TEXT_BATCH_SIZE", 3)
+    monkeypatch.setattr(encoding, "TEXT_BATCH_SIZE", 3)
     queries = encode_texts(model, processor, texts)
     assert len(caplog.messages) == 1 and "'sound'." in caplog.text  # of all batches
     assert queries.embeds.shape == (10, 1, 16) and queries.present.tolist() == [True, True, True, False, True] * 2

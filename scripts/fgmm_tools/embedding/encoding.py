@@ -20,8 +20,8 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.clips_fgmm import Clip, collate
 from processing_fgmm.streams_fgmm import EvaluationClips, in_order
 
-from .caption_problems import CaptionProblems
-from .cli import ignore_termination
+from ..caption_problems import CaptionProblems
+from ..cli import ignore_termination
 
 # Texts that are encoded at once.
 TEXT_BATCH_SIZE = 128
