@@ -24,7 +24,7 @@ class Clip:
     captions: candidate captions, at most K.
     is_image: the frame is an image's, not a video's.
     damage: a sentence about the damaged packets that were left out; None without.
-    problems: a sentence for each caption of the row that was left out or repaired.
+    caption_problems: a sentence for each caption of the row that was left out or repaired.
     """
 
     video_id: str
@@ -33,7 +33,7 @@ class Clip:
     captions: list[str] = field(default_factory=list)
     is_image: bool = False
     damage: str | None = None
-    problems: list[str] = field(default_factory=list)
+    caption_problems: list[str] = field(default_factory=list)
 
 
 @contextmanager

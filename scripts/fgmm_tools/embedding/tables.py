@@ -109,18 +109,19 @@ def read_arrays(table: pyarrow.Table, name: str) -> list[np.ndarray | None]:
     return [None if value is None else value.to_numpy(zero_copy_only=False) for value in values]
 
 
-def window_keys(window: Window) -> dict[str, Keys]:
-    """A window as what scoring takes, as of [`encode_keys`]: regions (1, n, D), none where they are not kept, and
-    embeds (1, D) by "video" and "audio"; only the modalities that it has."""
+def window_keys(window: Window, modalities: list[str]) -> dict[str, Keys]:
+    """A window as what scoring takes, as of [`encode_keys`]: by "video" and "audio" regions (1, n, D), of which the
+    pooled embedding is the only one where none are kept, and embeds (1, D); of a modality that it lacks a masked one.
+
+    Args:
+        modalities: "video", "audio" or both: of the model.
+    """
     keys = {}
-    for name in MODALITIES:
+    dimension = next(len(kept.embeds) for kept in (window.video, window.audio) if kept)
+    for name in modalities:
         kept = getattr(window, name)
-        if kept is None:
-            continue
-        regions = torch.zeros(0, len(kept.embeds))
-        if kept.regions is not None:
-            regions = decompress(kept.regions, kept.scale)
-        keys[name] = Keys(
-            regions[None], torch.ones(1, len(regions), dtype=torch.bool), torch.from_numpy(kept.embeds.copy())[None]
-        )
+        embeds = torch.zeros(1, dimension) if kept is None else torch.tensor(kept.embeds)[None]
+        regions = embeds[None] if kept is None or kept.regions is None else decompress(kept.regions, kept.scale)[None]
+        mask = torch.full(regions.shape[:2], kept is not None)
+        keys[name] = Keys(regions, mask, embeds)
     return keys

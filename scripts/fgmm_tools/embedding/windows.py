@@ -75,6 +75,17 @@ class Window:
     label: int | list[int] | None = None
     group: str | None = None
 
+    @property
+    def is_decoded(self) -> bool:
+        """False for what stands in a table for an item of which nothing could be decoded."""
+        return bool(self.media)
+
+    @property
+    def media(self) -> set[str]:
+        """What is embedded of it: "video" or "image", and "audio"."""
+        picture = {"image" if self.is_image else "video"} if self.video else set()
+        return picture | ({"audio"} if self.audio else set())
+
 
 class WindowEncoder:
     """Cuts media into windows of the model's clip length and embeds them.
