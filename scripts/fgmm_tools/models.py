@@ -14,15 +14,9 @@ from processing_fgmm.sources_fgmm import explain_absence
 
 from .cli import UserError
 
-# Settings of a configuration or processor that do not change what a model computes.
-NAMES_OF_ORIGIN = {
-    "_name_or_path",
-    "name_or_path",
-    "transformers_version",
-    "architectures",
-    "auto_map",
-    "processor_class",
-}
+# Settings of a configuration or processor that do not change what a model computes; weights have their dtypes.
+NAMES_OF_ORIGIN = {"_name_or_path", "name_or_path", "transformers_version", "architectures", "auto_map"}
+NAMES_OF_ORIGIN |= {"processor_class", "dtype"}
 
 
 def load_model(name: str) -> tuple[FgmmModel, FgmmProcessor]:

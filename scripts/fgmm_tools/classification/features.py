@@ -115,6 +115,7 @@ class StoredSplits:
         self.modality = modality
         self.accelerator = accelerator
 
+    @torch.no_grad()
     def encode_split(self, split: Split, description: str) -> Windows:
         """The values of all clips of a split that have any, in the order of `split.labels`.
 

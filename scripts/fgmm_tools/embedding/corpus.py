@@ -70,7 +70,7 @@ def plan_shards(dataset: str, config_name: str | None, split: str | None) -> Cor
     Raises:
         CorpusError: when the corpus, the configuration or the split does not exist.
     """
-    shards: dict[str, Shard] = {}
+    dataset, shards = absolute(dataset), {}
     configs, fingerprints, extra = {}, {}, Features()
     for config in [config_name] if config_name else list_configs(dataset):
         for name in [split] if split else list_splits(dataset, config):
@@ -119,7 +119,7 @@ def embed_corpus(
     engine: str = "processes",
 ) -> dict:
     """Embeds a corpus into a folder; goes on where an earlier run was stopped. The files are the same, byte for byte,
-    for all numbers of processes, engines and interruptions.
+    for all numbers of processes, engines and interruptions. This process, which is forked, must not have used a GPU.
 
     Args:
         model_name: folder or name on the Hub.
@@ -137,7 +137,8 @@ def embed_corpus(
         UserError: when the model cannot be loaded or is damaged, the folder holds something else, or workers are
             killed again and again.
     """
-    plan = plan_shards(absolute(dataset), config_name, split)
+    plan = plan_shards(dataset, config_name, split)
+    load_once.cache_clear()  # the folder may hold another model by now
     model, processor = load_once(absolute(model_name))
     fingerprint = fingerprint_weights(model, processor)
     features = window_features(model.config.modalities, model.config.projection_dim, settings, **plan.extra)
