@@ -12,6 +12,7 @@ from transformers import AutoProcessor
 from .grounding_fgmm import Grounding, find_words, ground_phrases
 from .layers_fgmm import FgmmPreTrainedModel, evaluation_mode
 from .outputs_fgmm import as_keys, as_queries
+from .scoring_fgmm import Keys
 
 logger = logging.getLogger(__name__)
 
@@ -354,7 +355,7 @@ def as_clips(processor, videos: Sequence) -> list:
 @torch.no_grad()
 def make_zero_shot(
     model: FgmmPreTrainedModel, processor, modality: str, labels: list[str], templates: list[str]
-) -> Callable[[dict], torch.Tensor]:
+) -> Callable[[dict | Keys], torch.Tensor]:
     """Encodes labels once, for the zero-shot classification of many clips.
 
     Args:
@@ -364,7 +365,8 @@ def make_zero_shot(
         templates: sentences with {} for the label.
 
     Returns:
-        A function of the model inputs of B clips that gives (B, labels) logits, the mean over the templates.
+        A function of the model inputs of B clips, or of their [`Keys`], that gives (B, labels) logits, the mean over
+        the templates.
 
     Raises:
         ValueError: for labels that are not a list of strings, one of which the tokenizer knows no word, a template
@@ -381,8 +383,9 @@ def make_zero_shot(
     queries = as_queries(model.get_text_features(**texts.to(model.device)))
     encode = model.get_video_features if modality == "video" else model.get_audio_features
 
-    def score(inputs: dict) -> torch.Tensor:
-        logits = objective(queries, as_keys(encode(**inputs)), output="logits")
+    def score(inputs: dict | Keys) -> torch.Tensor:
+        keys = inputs if isinstance(inputs, Keys) else as_keys(encode(**inputs))
+        logits = objective(queries, keys, output="logits")
         return logits.T.unflatten(1, (len(templates), len(labels))).mean(1)
 
     return score

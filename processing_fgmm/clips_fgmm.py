@@ -25,7 +25,7 @@ class Clip:
     captions: candidate captions, at most K.
     is_image: the frame is an image's, not a video's.
     damage: a sentence about the damaged packets that were left out; None without.
-    problems: a sentence for each caption of the row that was left out or repaired.
+    caption_problems: a sentence for each caption of the row that was left out or repaired.
     """
 
     video_id: str
@@ -34,7 +34,7 @@ class Clip:
     captions: list[str] = field(default_factory=list)
     is_image: bool = False
     damage: str | None = None
-    problems: list[str] = field(default_factory=list)
+    caption_problems: list[str] = field(default_factory=list)
 
 
 @contextmanager
@@ -115,6 +115,14 @@ def read_clip(row: dict, processor: FgmmProcessor, start: float, end: float | No
         wanted = "video, image or audio" if with_audio else "video or image"
         raise MediaError(f"{name} has no {wanted} to decode.")
     return Clip(name, frames, waveform, is_image=video is None and image is not None, damage=damage)
+
+
+def read_cropped_clip(row: dict, processor: FgmmProcessor, start: float, end: float | None, with_audio: bool) -> Clip:
+    """As [`read_clip`], with the frames cropped to their centre."""
+    clip = read_clip(row, processor, start, end, with_audio)
+    if clip.frames is not None:
+        clip.frames = processor.video_processor.resize_and_crop(clip.frames)
+    return clip
 
 
 def describe_damage(media: list[Media]) -> str | None:
@@ -209,5 +217,6 @@ __all__ = [
     "open_row",
     "random_window",
     "read_clip",
+    "read_cropped_clip",
     "row_duration",
 ]

@@ -42,7 +42,7 @@ MEDIA_FEATURES = {"video": Video(decode=False), "image": Image(decode=False), "a
 MEDIA_COLUMNS = tuple(MEDIA_FEATURES)
 CAPTION_FIELDS = ("text", "start", "end")
 # What is read of a row.
-CORPUS_COLUMNS = ("video_id", *MEDIA_COLUMNS, "captions", "label")
+CORPUS_COLUMNS = ("video_id", *MEDIA_COLUMNS, "captions", "label", "group")
 # Endings of the files that a local corpus consists of: shards, or media files.
 CORPUS_SUFFIXES = {".parquet", *ImageFolder.EXTENSIONS, *AudioFolder.EXTENSIONS, *VideoFolder.EXTENSIONS}
 # Columns of a folder's metadata.csv that hold captions of whole items.
@@ -255,6 +255,8 @@ def check_schema(corpus: IterableDataset, name: str) -> None:
     columns = ", ".join(features) or "unknown"
     if "video_id" not in features:
         raise CorpusError(f"{name} has no column 'video_id'; its columns are {columns}.")
+    if {"video_embeds", "audio_embeds"} & set(features):
+        raise CorpusError(f"{name} holds the embeddings of a corpus and no media; give the corpus itself.")
     if not any(column in features for column in MEDIA_COLUMNS):
         raise CorpusError(f"{name} has none of the columns 'video', 'image', 'audio'; its columns are {columns}.")
     if "captions" in features:

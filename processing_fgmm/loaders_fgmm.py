@@ -126,7 +126,7 @@ class ClipLoader:
             video_ids=in_order("video_ids"),
             failures=[failure for part in parts for failure in part.failures],
             damaged={name: message for part in parts for name, message in part.damaged.items()},
-            problems=[problem for part in parts for problem in part.problems],
+            caption_problems=[problem for part in parts for problem in part.caption_problems],
         )
 
 

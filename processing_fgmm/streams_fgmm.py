@@ -24,10 +24,11 @@ from .clips_fgmm import (
     open_row,
     random_window,
     read_clip,
+    read_cropped_clip,
     row_duration,
 )
 from .corpora_fgmm import MEDIA_COLUMNS, check_captions, usable_captions
-from .media_fgmm import MediaError
+from .media_fgmm import MediaError, unwrap_file
 from .orders_fgmm import CLIP, ClipOrder, Draw, StreamState
 from .processing_fgmm import FgmmProcessor
 from .rowgroups_fgmm import RowGroupError, RowGroups
@@ -56,7 +57,7 @@ class Batch:
     video_ids: (B,) its row.
     failures: the clips that could not be decoded.
     damaged: a message for each clip in which damaged packets were left out, by its id.
-    problems: one message for each caption of the other clips that was left out or repaired.
+    caption_problems: one message for each caption of the other clips that was left out or repaired.
     """
 
     inputs: dict[str, torch.Tensor]
@@ -66,7 +67,7 @@ class Batch:
     video_ids: list[str] = field(default_factory=list)
     failures: list[FailedClip] = field(default_factory=list)
     damaged: dict[str, str] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
+    caption_problems: list[str] = field(default_factory=list)
 
     @property
     def num_clips(self) -> int:
@@ -205,7 +206,7 @@ class NarratedClips(TorchIterableDataset):
             batch.numbers.append(draw.number)
             batch.corpora.append(draw.corpus)
             batch.video_ids.append(clip.video_id)
-            batch.problems += clip.problems
+            batch.caption_problems += clip.caption_problems
             if clip.damage:
                 batch.damaged[clip.video_id] = clip.damage
         if clips:
@@ -232,7 +233,7 @@ class NarratedClips(TorchIterableDataset):
             clip.frames = self.processor.video_processor.random_crop(
                 clip.frames, generator, self.min_crop_area, self.flip
             )
-        captions = usable_captions(row, duration or math.inf, clip.problems)  # an image has no duration
+        captions = usable_captions(row, duration or math.inf, clip.caption_problems)  # an image has none
         clip.captions = candidate_captions(captions, start, end, self.num_captions, generator)
         return clip
 
@@ -248,33 +249,42 @@ def iterate_rows(corpus: IterableDataset) -> Iterator[dict]:
             yield {name: values[index] for name, values in columns.items()}
 
 
+# In place of the items of a row without media.
+NO_MEDIA = (
+    "The rows of this corpus hold no media, as where it is published as ids; make it from the publishers' files with "
+    "scripts/prepare_dataset.py."
+)
+
+
 @dataclass
 class EvaluationItem:
     """One item of an evaluation: a row, or one of its captions with the part of the row that it covers.
 
-    windows: decoded windows of the item.
+    windows: decoded windows of the item; none for a caption that is left out, which is no item.
     captions: all captions of the item.
     label: class, or list of classes, of the row; None without.
-    problems: a sentence for each caption of the row that was left out or repaired.
+    caption_problems: a sentence for each caption of the row that was left out or repaired.
     """
 
     windows: list[Clip]
     captions: list[str]
     label: int | list[int] | None = None
-    problems: list[str] = field(default_factory=list)
+    caption_problems: list[str] = field(default_factory=list)
 
 
 class EvaluationClips(TorchIterableDataset):
     """The items of a corpus in its own order, for a DataLoader with `batch_size=None`.
 
     Yields (position of a row, its items); an item that cannot be decoded is a message in place of an EvaluationItem.
-    Each process takes every n-th row, and each of its workers every n-th of these; see [`in_order`].
+    Processes take turns in blocks of neighbouring rows, which are the same for all numbers of processes; the workers of
+    a process take turns in its rows, see [`in_order`].
 
     Args:
         corpus, processor, with_video, with_audio: see [`NarratedClips`].
         num_windows: windows of `clip_seconds` of an item, see [`evenly_spaced_windows`].
         each_caption: each caption is an item, with the part of the row from its start to its end (YouCook2's clip
             retrieval; see [`check_times`]); else each row is an item, with all its captions.
+        block_rows: rows of a block.
         rank, world_size: index of this process, and number of processes.
     """
 
@@ -287,6 +297,7 @@ class EvaluationClips(TorchIterableDataset):
         with_audio: bool = True,
         num_windows: int = 1,
         each_caption: bool = False,
+        block_rows: int = 1,
         rank: int = 0,
         world_size: int = 1,
     ):
@@ -296,18 +307,28 @@ class EvaluationClips(TorchIterableDataset):
         self.with_audio = with_audio
         self.num_windows = num_windows
         self.each_caption = each_caption
+        self.block_rows = block_rows
         self.rank = rank
         self.world_size = world_size
 
     def __iter__(self) -> Iterator[tuple[int, list[EvaluationItem | str]]]:
         worker_id, num_workers = worker_share()
         for position, row in enumerate(iterate_rows(self.corpus)):
-            place, rank = divmod(position, self.world_size)
+            rank, place = self.place_of(position)
             if rank == self.rank and place % num_workers == worker_id:
                 yield position, self.decode_row(row)
 
+    def place_of(self, position: int) -> tuple[int, int]:
+        """The process that a row belongs to, by its position in the corpus, and the row's place in its share."""
+        block, row = divmod(position, self.block_rows)
+        turn, rank = divmod(block, self.world_size)
+        return rank, turn * self.block_rows + row
+
     def decode_row(self, row: dict) -> list[EvaluationItem | str]:
-        """The items of a row; a message for each that cannot be decoded, or is a caption that is left out."""
+        """The items of a row; a message for each that cannot be decoded, NO_MEDIA for a row without media, and an item
+        without windows for a caption that is left out."""
+        if not any(unwrap_file(row.get(column)) for column in MEDIA_COLUMNS):
+            return [NO_MEDIA]
         if not self.with_video:
             row = drop_video(row)
         try:
@@ -324,22 +345,21 @@ class EvaluationClips(TorchIterableDataset):
                 captions = usable_captions(row, duration or math.inf, problems)
                 return [self.decode_item(row, 0.0, duration, [caption["text"] for caption in captions], problems)]
             return [
-                self.decode_caption(row, duration, caption, f"{row['video_id']} {problem}." if problem else "")
+                self.decode_caption(row, duration, caption, [f"{row['video_id']} {problem}."] if problem else [])
                 for caption, problem in check_captions(row.get("captions"), duration or math.inf)
             ]
 
     def decode_caption(
-        self, row: dict, duration: float | None, caption: dict | None, problem: str
+        self, row: dict, duration: float | None, caption: dict | None, caption_problems: list[str]
     ) -> EvaluationItem | str:
-        """The part of a row that a caption covers; `caption` and `problem`, with the row's id, as of
-        [`check_captions`]."""
+        """The part of a row that a caption covers; `caption` and what is wrong with it as of [`check_captions`]."""
         if caption is None:
-            return problem
+            return EvaluationItem([], [], caption_problems=caption_problems)
         end = duration if caption["end"] in (None, math.inf) else caption["end"]
-        return self.decode_item(row, caption["start"] or 0.0, end, [caption["text"]], [problem] if problem else [])
+        return self.decode_item(row, caption["start"] or 0.0, end, [caption["text"]], caption_problems)
 
     def decode_item(
-        self, row: dict, start: float, end: float | None, captions: list[str], problems: list[str]
+        self, row: dict, start: float, end: float | None, captions: list[str], caption_problems: list[str]
     ) -> EvaluationItem | str:
         """The item between two times of a row, seconds (`end` None: its end); a message if it cannot be decoded."""
         windows = [(start, end)]
@@ -349,14 +369,11 @@ class EvaluationClips(TorchIterableDataset):
             clips = [self.decode_window(row, *window) for window in windows]
         except MediaError as error:
             return str(error)
-        return EvaluationItem(clips, captions, row.get("label"), problems)
+        return EvaluationItem(clips, captions, row.get("label"), caption_problems)
 
     def decode_window(self, row: dict, start: float, end: float | None) -> Clip:
         """One window of a row, cropped to the centre and without captions; times in seconds."""
-        clip = read_clip(row, self.processor, start, end, self.with_audio)
-        if clip.frames is not None:
-            clip.frames = self.processor.video_processor.resize_and_crop(clip.frames)
-        return clip
+        return read_cropped_clip(row, self.processor, start, end, self.with_audio)
 
 
 def in_order(loader: DataLoader) -> Iterator[tuple[int, list[EvaluationItem | str]]]:
@@ -364,12 +381,12 @@ def in_order(loader: DataLoader) -> Iterator[tuple[int, list[EvaluationItem | st
 
     Workers take turns, but where they run out of rows at different times the last items come out of order.
     """
-    waiting, expected = {}, loader.dataset.rank
+    waiting, expected = {}, 0
     for position, items in loader:
-        waiting[position] = items
+        waiting[loader.dataset.place_of(position)[1]] = position, items
         while expected in waiting:
-            yield expected, waiting.pop(expected)
-            expected += loader.dataset.world_size
+            yield waiting.pop(expected)
+            expected += 1
 
 
-__all__ = ["Batch", "EvaluationClips", "EvaluationItem", "FailedClip", "NarratedClips", "in_order"]
+__all__ = ["NO_MEDIA", "Batch", "EvaluationClips", "EvaluationItem", "FailedClip", "NarratedClips", "in_order"]

@@ -4,6 +4,9 @@ r"""Classification of the videos, images or sounds of a prepared corpus, by the 
         --protocol linear --output results.json
     python scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset data/ucf101 \
         --dataset_config split1 --protocol finetune --epochs 20
+    accelerate launch --multi_gpu scripts/evaluate_classification.py --model outputs/fgmm-small --dataset data/k400 \
+        --protocol linear
+    python scripts/evaluate_classification.py --model outputs/fgmm-tiny --dataset embeddings/esc10 --protocol knn
 
 The official splits or folds are the corpus' configurations. All of them are run, and their mean and spread reported,
 unless --dataset_config names some.
@@ -17,7 +20,9 @@ finetune   the whole encoder and a linear layer are trained
 
 A clip's score is the mean over its windows. An evaluated clip that is undecodable (damaged, or silent where sound is
 classified) counts as an error; a training clip is left out. --random_init gives the floor of each protocol, and with
-finetune supervised training from scratch.
+finetune supervised training from scratch. All processes that accelerate launch starts encode, and for protocols on a
+frozen model the figures are the same for any number of them. --dataset may be a folder of scripts/embed_corpus.py,
+but for finetune.
 """
 
 import argparse
@@ -40,7 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--modality", choices=MODALITIES, help="where video (or images) is not what is meant")
     parser.add_argument("--random_init", action="store_true", help="the model's architecture with random weights")
-    parser.add_argument("--num_windows", type=at_least(1), help="windows of each clip")
+    parser.add_argument("--num_windows", type=at_least(1), help="windows of each clip; none: 4, or all embedded ones")
     parser.add_argument("--clip_seconds", type=float, help="length of a window in s, where not the model's own")
     parser.add_argument("--num_frames", type=at_least(1), help="frames of a window, where not the model's own")
     parser.add_argument("--classifier", choices=CLASSIFIERS, help="of linear")

@@ -4,6 +4,11 @@ r"""Retrieval between texts, videos (or images) and sounds of a prepared corpus.
     python scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/narrated \
         --score coarse_then_fine --num_windows 4 --output results.json
     python scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset data/youcook2 --each_caption
+    accelerate launch --multi_gpu scripts/evaluate_retrieval.py --model outputs/fgmm-small --dataset data/msrvtt
+    python scripts/evaluate_retrieval.py --model outputs/fgmm-tiny --dataset embeddings/narrated
+
+All processes that accelerate launch starts encode, and the figures are the same for any number of them. --dataset may
+be a folder of scripts/embed_corpus.py in place of the media.
 
 Each caption of an item is a query of its own, or with --join_captions all of them are one. The scores are what the
 model's objective trains (trained), of regions with phrases (fine), of one vector each (coarse), or coarse for all and
@@ -29,7 +34,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rerank_k", type=at_least(1), help="how many coarse_then_fine scores finely")
     parser.add_argument("--random_init", action="store_true", help="the model's architecture with random weights")
     parser.add_argument("--seed", type=seed, default=0, help="of random weights")
-    parser.add_argument("--num_windows", type=at_least(1), help="windows encoded of each item; 1: the middle")
+    parser.add_argument(
+        "--num_windows", type=at_least(1), help="windows of each item; none: the middle one, or all that are embedded"
+    )
     parser.add_argument("--each_caption", action="store_true", help="each timed caption is an item, not each row")
     parser.add_argument("--join_captions", action="store_true", help="an item's captions are one query, not each")
     parser.add_argument("--skip_silent", action="store_true", help="clips without sound are left out, not errors")
@@ -51,20 +58,26 @@ def main(args: argparse.Namespace) -> None:
 
     from accelerate import PartialState
 
+    from fgmm_tools.embedding.stored import open_embeddings
     from fgmm_tools.models import load_model, with_random_weights
     from fgmm_tools.retrieval.evaluation import describe_protocol, evaluate_retrieval, format_table
+    from fgmm_tools.retrieval.settings import LONGEST_WAIT
     from processing_fgmm.corpora_fgmm import load_corpus
 
-    state = PartialState()
-    if not state.is_main_process:
-        return  # the whole evaluation is one process' work, and longer than others may wait for it
+    state = PartialState(timeout=LONGEST_WAIT)
     started, seconds = time.monotonic(), Counter(encoding=0.0, coarse_scoring=0.0, fine_scoring=0.0)
     settings = RetrievalSettings(**{field.name: getattr(args, field.name) for field in fields(RetrievalSettings)})
-    corpus = load_corpus(args.dataset, args.split, args.dataset_config)
+    stored = open_embeddings(args.dataset, args.split, args.dataset_config)
+    corpus = stored or load_corpus(args.dataset, args.split, args.dataset_config)
     model, processor = load_model(args.model)
     if args.random_init:
         model = with_random_weights(model, args.seed)
-    results = evaluate_retrieval(model.to(state.device), processor, corpus, settings, seconds)
+    if stored:
+        stored.check_model(model, processor)
+    share = {"rank": state.process_index, "world_size": state.num_processes}
+    results = evaluate_retrieval(model.to(state.device), processor, corpus, settings, seconds, **share)
+    if results is None:
+        return  # the first process measures and reports
     print(format_table(results))
     if args.output:
         training = None if args.random_init else read_training_record(args.model)
@@ -74,7 +87,7 @@ def main(args: argparse.Namespace) -> None:
             "dataset": args.dataset,
             "dataset_config": args.dataset_config,
             "split": args.split,
-            "protocol": describe_protocol(settings, processor.clip_seconds, with_sound, args.random_init),
+            "protocol": describe_protocol(settings, processor.clip_seconds, with_sound, args.random_init, stored),
             "metrics": results,
             "seed": args.seed if args.random_init else training and training["seed"],
             **describe_run(time.monotonic() - started),

@@ -20,6 +20,9 @@ part. What cannot be used is left out, and stands in OUTPUT/problems.jsonl with 
 Official splits and folds of benchmarks are configurations of the corpus, which share its rows: `load_dataset(FOLDER,
 "split1")`. The same command continues a run that was stopped.
 
+The files of the corpus are the same for any --num_proc, and with --engine ray (the extra `ray`): on this machine, or on
+the cluster that RAY_ADDRESS names, whose machines must see --source and --output under the same absolute paths.
+
 With --slides, photographs of the training split become slide shows whose captions describe one or two of the
 photographs shown, and --chatter further ones. With --joined, the sound of neighbouring training clips is joined, with
 the caption of one of them and --chatter further ones. With --swapped, a share of the training items get each other's
@@ -72,6 +75,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--skip", type=at_least(0), default=0, help="leave out the first rows of the training split")
     parser.add_argument("--num_proc", type=at_least(1), default=2, help="worker processes")
     parser.add_argument(
+        "--engine", choices=("processes", "ray"), default="processes", help="what schedules them, see above"
+    )
+    parser.add_argument(
         "--captions",
         choices=("required", "optional"),
         help="of your own files, whether those without are left out; none: of folder they are, of classes not",
@@ -123,7 +129,7 @@ def main(args: argparse.Namespace) -> None:
     own_files = OwnFiles(**{field.name: getattr(args, field.name) for field in fields(OwnFiles)})
     own_files = replace(own_files, columns=dict(args.columns))
     try:
-        prepare(args.name, args.source, args.output, selection, noise, args.num_proc, own_files)
+        prepare(args.name, args.source, args.output, selection, noise, args.num_proc, own_files, args.engine)
     except OSError as error:
         raise UserError(f"Stopped by an error of the file system: {error}; the same command continues.") from error
 

@@ -156,4 +156,4 @@ def test_commands_need_no_more_than_the_extras():
     assert {"scikit-learn", "matplotlib", "ijson"} <= found  # of the extras
     # Measured where they are installed.
     optional = {"late-interaction-kernels", "flash-maxsim"}
-    assert found - required("data", "eval", "hub", "lora") - CARRIED - optional == set()
+    assert found - required("data", "eval", "hub", "lora", "ray") - CARRIED - optional == set()

@@ -250,7 +250,7 @@ def run_process(rank: int, world: int, port: int, bounds: list[int], folder: str
     os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
     os.environ.update(LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
     torch.set_num_threads(1)
-    results = evaluate(f"{folder}/model", f"{folder}/sounds", "knn", num_windows=2)
+    results = evaluate(f"{folder}/model", f"{folder}/sounds", "knn", num_windows=2, batch_size=5)
     torch.save(results and json.dumps(results.draws), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -258,6 +258,7 @@ def run_process(rank: int, world: int, port: int, bounds: list[int], folder: str
 def test_several_processes_equal_one(small_model, sounds, tmp_path):
     (tmp_path / "model").symlink_to(small_model)
     (tmp_path / "sounds").symlink_to(sounds)
-    main, other = run_processes(run_process, [0, 1, 2], tmp_path)
-    assert other is None
-    assert json.loads(main) == evaluate(small_model, sounds, "knn", num_windows=2).draws
+    alone = evaluate(small_model, sounds, "knn", num_windows=2, batch_size=5).draws
+    for world in (2, 3):
+        main, *others = run_processes(run_process, list(range(world + 1)), tmp_path)
+        assert others == [None] * (world - 1) and json.loads(main) == alone

@@ -3,7 +3,6 @@ import shutil
 import subprocess
 import sys
 
-import accelerate
 import evaluate_retrieval as command
 import pytest
 from helpers import ROOT, run_main
@@ -98,11 +97,3 @@ def test_results_that_cannot_be_written_are_named_before_the_work(narrated_model
     for output, message in ((tmp_path, "is a folder"), (tmp_path / "file" / "deep" / "a.json", "cannot be made")):
         with pytest.raises(UserError, match=message):
             run_main(monkeypatch, command, *words, output)
-
-
-def test_other_processes_do_not_wait(monkeypatch):
-    class Other:
-        is_main_process = False
-
-    monkeypatch.setattr(accelerate, "PartialState", Other)
-    run_main(monkeypatch, command, "--model", "nowhere", "--dataset", "nowhere")

@@ -4,12 +4,14 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import prepare_dataset
 import pytest
 from helpers import ROOT, run_main, write_flickr8k, write_video
 
 from fgmm_tools.cli import UserError
+from fgmm_tools.corpora import parquet_shards
 from processing_fgmm.corpora_fgmm import load_corpus
 
 
@@ -62,6 +64,27 @@ def test_a_killed_run_goes_on_where_it_was(prepare, tmp_path, capsys):
     assert "300 train, 1 validation, 1 test" in capsys.readouterr().out
     assert first.stat().st_mtime_ns == before
     assert [row["video_id"] + ".jpg" for row in load_corpus(str(tmp_path / "out"), "train")] == names
+
+
+@pytest.mark.parametrize("name", ["folder", "howto100m"])
+def test_the_number_of_processes_changes_no_byte(prepare, put, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(parquet_shards, "ROWS_PER_SHARD", 2)
+    if name == "folder":
+        source = make_videos(tmp_path / "videos", "a", 5)
+        (source / "a2.mp4").write_bytes(b"damaged")
+    else:
+        source = tmp_path / "source"
+        texts = {"start": [0.0], "end": [0.3], "text": ["hi there"]}
+        put("caption.json", {f"v{index}": texts for index in range(6)})
+        for index in range(5):
+            put(f"videos/v{index}.mp4")
+    corpora = []
+    for num_proc in (1, 3):
+        output = tmp_path / f"out{num_proc}" / "corpus"
+        prepare(name, "--source", source, "--output", output, "--num_proc", num_proc)
+        corpora.append({path.relative_to(output): path.read_bytes() for path in output.rglob("*") if path.is_file()})
+    assert corpora[0] == corpora[1]
+    assert sum(path.suffix == ".parquet" for path in corpora[0]) > 1 and corpora[0][Path("problems.jsonl")]
 
 
 def test_a_corpus_of_another_source_is_left_alone(prepare, tmp_path):

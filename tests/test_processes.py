@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from fgmm_tools.cli import UserError
-from fgmm_tools.corpora.processes import run_jobs
+from fgmm_tools.corpora.processes import MAX_RESTARTS, run_jobs
 
 WAIT = """
 import os, sys, time
@@ -34,9 +34,24 @@ def test_results_come_in_the_order_of_the_jobs():
     assert list(run_jobs(double, [], [], 2, "Doubling", "number")) == []
 
 
-def test_a_killed_worker_is_explained():
-    with pytest.raises(UserError, match=r"Ending: a worker process was killed, .*lower --num_proc"):
+def test_a_worker_that_is_killed_again_and_again_is_explained(capsys):
+    with pytest.raises(UserError, match=r"Ending: a worker process was killed, .*lower the number of processes"):
         list(run_jobs(os._exit, [(9,)], [1], 1, "Ending", "job"))
+    assert capsys.readouterr().err.count("it is started again") == MAX_RESTARTS
+
+
+def die_once(folder, number):
+    """Kills its process where no job of this number has begun before."""
+    path = Path(folder, str(number))
+    if number % 3 == 0 and not path.exists():
+        path.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def test_what_a_killed_worker_did_is_done_again(tmp_path):
+    jobs = [(tmp_path, number) for number in range(4)]  # two of them kill
+    assert list(run_jobs(die_once, jobs, [1] * 4, 2, "Ending", "job")) == [0, 1, 2, 3]
 
 
 def test_workers_end_with_a_killed_parent(tmp_path):

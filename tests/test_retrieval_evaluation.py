@@ -1,13 +1,17 @@
+import json
+import os
 from collections import Counter
+from pathlib import Path
 
+import evaluate_retrieval as command
 import pytest
 import torch
-from helpers import TEXTS, write_video
+from helpers import TEXTS, run_main, run_processes, write_video
 from PIL import Image
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
-from fgmm_tools.embedding import encode_texts
+from fgmm_tools.embedding.encoding import encode_texts
 from fgmm_tools.retrieval import evaluation, scores
 from fgmm_tools.retrieval.settings import RetrievalSettings
 from modeling_fgmm import FgmmModel
@@ -62,6 +66,32 @@ def test_block_and_batch_sizes_change_nothing(narrated_model, narrated, monkeypa
     assert set(first) == set(second) == DIRECTIONS
     for direction in first:
         assert first[direction]["MnR"] == pytest.approx(second[direction]["MnR"], abs=0.1)
+
+
+def run_process(rank: int, world: int, port: int, bounds: list[int], folder: str) -> None:
+    """One of several processes."""
+    os.environ.update(MASTER_ADDR="localhost", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE=str(world))
+    os.environ.update(LOCAL_RANK=str(rank), ACCELERATE_USE_CPU="true")
+    torch.set_num_threads(1)
+    output = Path(folder, f"results-{world}.json")
+    words = ["--model", f"{folder}/model", "--dataset", f"{folder}/corpus", "--batch_size", 3, "--num_workers", 0]
+    with pytest.MonkeyPatch.context() as patch:
+        run_main(patch, command, *words, "--score", "fine", "--output", output)
+    torch.save(output.read_text() if rank == 0 else None, f"{folder}/{rank}.pt")
+    if world > 1:
+        torch.distributed.destroy_process_group()
+
+
+def test_figures_are_the_same_for_all_numbers_of_processes(narrated_model, narrated, tmp_path):
+    """To the last digit."""
+    (tmp_path / "model").symlink_to(narrated_model[0])
+    (tmp_path / "corpus").symlink_to(narrated)
+    metrics = []
+    for world in (1, 2, 3):
+        main, *others = run_processes(run_process, list(range(world + 1)), tmp_path)
+        assert others == [None] * (world - 1)
+        metrics.append(json.loads(main)["metrics"])
+    assert metrics[0] == metrics[1] == metrics[2] and set(metrics[0]) == DIRECTIONS
 
 
 @pytest.mark.parametrize("name", ["video", "audio"])
@@ -149,9 +179,32 @@ def test_images_are_called_so(narrated_model, tmp_path):
 
 def test_a_corpus_that_cannot_be_decoded_is_an_error(narrated_model, tmp_path, capsys):
     rows = [{"video_id": f"v{number}", "video": {"bytes": b"nothing", "path": None}} for number in range(2)]
-    with pytest.raises(UserError, match=r"No clip of the corpus could be decoded \(2 failed\)"):
+    with pytest.raises(
+        UserError, match=r"No clip of the corpus could be decoded \(2 failed\); the first: v0 cannot be"
+    ):
         evaluate(narrated_model, write_rows(tmp_path, "video", rows))
-    assert "v0" in capsys.readouterr().err
+    assert "2 clips could not be decoded, named above." in capsys.readouterr().err
+
+
+def test_a_corpus_published_as_ids_is_told_so_once(narrated_model, tmp_path, capsys):
+    rows = [{"video_id": f"v{number}", "video": None} for number in range(9)]
+    with pytest.raises(
+        UserError, match=r"\(9 failed\); the first: The rows of this corpus hold no media, .*prepare_data"
+    ):
+        evaluate(narrated_model, write_rows(tmp_path, "video", rows))
+    assert capsys.readouterr().err.count("hold no media") == 1
+
+
+def test_captions_that_are_left_out_are_not_undecodable(narrated_model, kitchen, tmp_path, capsys):
+    rows = list(load_corpus(str(kitchen), "test"))[:2]
+    late = [{"text": f"late {number}", "start": 90.0 + number, "end": 91.0 + number} for number in range(9)]
+    rows[0]["captions"] = rows[0]["captions"] + late
+    results = evaluate(narrated_model, write_rows(tmp_path, "video", rows), each_caption=True)
+    assert {values["num_queries"] for values in results.values()} == {3}
+    assert all("num_undecodable" not in values for values in results.values())
+    printed = capsys.readouterr().err
+    assert printed.count("begins after the clip") == 5
+    assert "9 captions were left out or repaired, the first 5 of which are named above." in printed
 
 
 def test_one_modality_alone_cannot_be_compared(narrated_model):

@@ -16,7 +16,7 @@ from processing_fgmm.corpora_fgmm import load_corpus
 from processing_fgmm.loaders_fgmm import ClipLoader
 from processing_fgmm.orders_fgmm import StreamState
 from processing_fgmm.rowgroups_fgmm import RowGroupError, open_row_groups
-from processing_fgmm.streams_fgmm import EvaluationClips, FailedClip, NarratedClips, WindowReader, in_order
+from processing_fgmm.streams_fgmm import NO_MEDIA, EvaluationClips, FailedClip, NarratedClips, WindowReader, in_order
 
 
 @pytest.fixture(scope="module")
@@ -289,6 +289,22 @@ def test_processes_share_the_evaluation_items_and_keep_their_order(corpus, proce
         assert [position for position, _ in answers] == list(range(rank, 14, 3))
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_processes_share_the_evaluation_items_in_blocks(corpus, processor, num_workers):
+    """Blocks are those of any number of processes."""
+    shares = []
+    for rank in range(3):
+        clips = EvaluationClips(corpus, processor, block_rows=4, rank=rank, world_size=3)
+        answers = in_order(DataLoader(clips, batch_size=None, num_workers=num_workers))
+        shares.append([position for position, _ in answers])
+    assert shares == [[0, 1, 2, 3, 12, 13], [4, 5, 6, 7], [8, 9, 10, 11]]
+
+
+def test_rows_without_media_are_told_from_damaged_ones(row, processor):
+    for without in ({"video": None}, {"video": {"bytes": None, "path": None}}):
+        assert EvaluationClips([], processor).decode_row({**row, **without}) == [NO_MEDIA]
+
+
 def test_order_does_not_wait_for_the_end():
     """What has come in order is yielded at once: else a share of the corpus would be held decoded in memory."""
     taken = []
@@ -327,10 +343,15 @@ def test_each_caption_is_an_item_between_its_times(row, processor):
     assert (whole.captions, end.captions) == (["all"], ["end"])
     assert window_times(whole) == pytest.approx([1.5], abs=0.1)  # its middle two seconds
     assert window_times(end) == pytest.approx([2.5], abs=0.1) and end.windows[0].waveform.shape == (16000,)
-    assert late == "clip-0 has the caption 'late' from 4.0 to 5.0 s, which begins after the clip of 3 s: left out."
-    assert "clip-0 has the caption 'no' from 2.0 to 1.0 s, which does not end after its start" in backwards
-    [cut] = end.problems
-    assert "clip-0 has the caption 'end' from 2.0 to 9.0 s, which outlasts the clip" in cut and not whole.problems
+    assert not late.windows and not backwards.windows  # left out, and not undecodable
+    assert late.caption_problems == [
+        "clip-0 has the caption 'late' from 4.0 to 5.0 s, which begins after the clip of 3 s: left out."
+    ]
+    assert "'no' from 2.0 to 1.0 s, which does not end after its start" in backwards.caption_problems[0]
+    [cut] = end.caption_problems
+    assert (
+        "clip-0 has the caption 'end' from 2.0 to 9.0 s, which outlasts the clip" in cut and not whole.caption_problems
+    )
     whole, *_ = EvaluationClips([], processor, each_caption=True, num_windows=2).decode_row(row)
     assert window_times(whole) == pytest.approx([1.0, 2.0], abs=0.1)
 
@@ -341,7 +362,7 @@ def test_a_clip_of_unknown_duration_is_decoded_to_its_end(row, processor, monkey
     assert [window.waveform.shape for window in item.windows] == [(48000,)]
     row["captions"] = [make_caption("at once", 0.0, 0.0), make_caption("end", 2.0, 3.0)]
     at_once, end = EvaluationClips([], processor, each_caption=True).decode_row(row)
-    assert "does not end after its start" in at_once and end.windows[0].waveform.shape == (16000,)
+    assert "does not end after its start" in at_once.caption_problems[0] and end.windows[0].waveform.shape == (16000,)
     row["captions"] = [make_caption("to its end", 2.0)]
     [rest] = EvaluationClips([], processor, each_caption=True).decode_row(row)
     assert rest.windows[0].waveform.shape == (16000,)
@@ -355,9 +376,9 @@ def test_bad_captions_are_left_out_of_batches_and_items_alike_and_named(row, pro
         "clip-0 has the caption 'late' from 9.0 to 10.0 s, which begins after the clip of 3 s: left out.",
     ]
     [batch] = take(stream(Row(row), processor), 1)
-    assert batch.problems == named and batch.inputs["caption_lengths"].shape == (1, 1)
+    assert batch.caption_problems == named and batch.inputs["caption_lengths"].shape == (1, 1)
     [item] = EvaluationClips([], processor).decode_row(row)
-    assert item.captions == ["stir"] and item.problems == named
+    assert item.captions == ["stir"] and item.caption_problems == named
     [item] = EvaluationClips([], processor).decode_row({**row, "video": None, "image": photograph()})
     assert item.captions == ["stir", "late"]  # an image is the same at all times
 

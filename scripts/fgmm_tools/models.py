@@ -1,5 +1,9 @@
 """Models that commands are given by name."""
 
+import hashlib
+import json
+
+import torch
 from accelerate.utils import set_seed
 from transformers import AutoConfig
 
@@ -9,6 +13,10 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.sources_fgmm import explain_absence
 
 from .cli import UserError
+
+# Settings of a configuration or processor that do not change what a model computes; weights have their dtypes.
+NAMES_OF_ORIGIN = {"_name_or_path", "name_or_path", "transformers_version", "architectures", "auto_map"}
+NAMES_OF_ORIGIN |= {"processor_class", "dtype"}
 
 
 def load_model(name: str) -> tuple[FgmmModel, FgmmProcessor]:
@@ -79,6 +87,24 @@ def explain_failure(name: str, error: Exception) -> str:
         f"The model {name!r} cannot be loaded ({cause}); its files are damaged or incomplete: save or download it once "
         "more."
     )
+
+
+def fingerprint_weights(model: FgmmModel, processor: FgmmProcessor) -> str:
+    """A hash of what embeddings depend on, weights and settings; the same wherever the model is stored."""
+    digest = hashlib.sha256()
+    for settings in (model.config.to_dict(), processor.to_dict()):
+        digest.update(json.dumps(without_origin(settings), sort_keys=True, default=str).encode())
+    for name, values in sorted(model.state_dict().items()):
+        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        digest.update(values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def without_origin(settings):
+    """Settings without the entries that say where they were loaded from and by which version."""
+    if isinstance(settings, dict):
+        return {name: without_origin(value) for name, value in settings.items() if name not in NAMES_OF_ORIGIN}
+    return [without_origin(value) for value in settings] if isinstance(settings, (list, tuple)) else settings
 
 
 def with_random_weights(model: FgmmModel, seed: int) -> FgmmModel:

@@ -16,13 +16,24 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.corpora_fgmm import list_configs, load_corpus
 
 from ..cli import UserError
+from ..embedding.stored import StoredEmbeddings, open_embeddings
 from ..models import load_model, with_random_weights
-from .features import SplitEncoder, Windows, class_probabilities, embeddings, make_zero_shot, mean_features
+from .features import (
+    SplitEncoder,
+    StoredSplits,
+    Windows,
+    class_probabilities,
+    embeddings,
+    make_zero_shot,
+    mean_features,
+    stored_scores,
+    stored_values,
+)
 from .finetuning import finetune
 from .folds import Classes, Split, read_classes, read_fold, read_split
 from .metrics import compute_metrics, count_confusions, summarize_runs
 from .probes import NUM_DRAWS, SHOTS, class_scores, few_shot_scores, fit_linear, neighbour_scores
-from .settings import HELD_OUT, ClassificationSettings
+from .settings import HELD_OUT, NUM_WINDOWS, ClassificationSettings
 
 CLASSIFIERS = {"video": FgmmForVideoClassification, "audio": FgmmForAudioClassification}
 # The other processes wait while the main one fits the probes.
@@ -95,7 +106,7 @@ def evaluate_classification(
 
     Args:
         model_name: a folder or a model on the Hub.
-        dataset: a folder of Parquet shards or a dataset on the Hub.
+        dataset: a folder of Parquet shards, a dataset on the Hub, or a folder of embeddings.
         config_names: the official splits or folds; None: all of them.
 
     Returns:
@@ -103,16 +114,23 @@ def evaluate_classification(
 
     Raises:
         CorpusError: when the corpus or a split of it does not exist.
-        UserError: when the model cannot be loaded or classify these clips, a split cannot be used, or training fails.
+        UserError: when the model cannot be loaded or classify these clips, a split cannot be used, training fails, or
+            stored embeddings do not fit the model and settings.
     """
     config_names = config_names or list_configs(dataset)
-    corpus = load_corpus(dataset, "train" if settings.split == HELD_OUT else settings.split, config_names[0])
+    source = (dataset, "train" if settings.split == HELD_OUT else settings.split, config_names[0])
+    stored = open_embeddings(*source)
+    corpus = stored.open_rows() if stored else load_corpus(*source)
     classes = read_classes(corpus, dataset)
     if settings.few_shot and classes.multi_label:
         raise UserError(f"few_shot draws clips of one class, but those of {dataset} may be of several.")
     model, processor = load_model(model_name)
+    if stored:
+        check_stored(stored, settings)
+        stored.check_model(model, processor)
     set_windows(processor, settings)
-    modality = choose_modality(settings.modality, model.config.modalities, corpus.column_names, dataset)
+    columns = stored.manifest["media"] if stored else corpus.column_names
+    modality = choose_modality(settings.modality, model.config.modalities, columns, dataset)
     folds = {name: read_clips(dataset, name, classes, settings) for name in config_names}
 
     accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_FIT)])
@@ -123,8 +141,10 @@ def evaluate_classification(
         SplitEncoder, processor=processor, modality=modality, accelerator=accelerator, settings=settings
     )
     encoder = None
-    templates = settings.templates or choose_templates(model, modality, corpus.column_names)
-    if settings.protocol != "finetune":
+    templates = settings.templates or choose_templates(model, modality, columns)
+    if stored:
+        encoder = read_stored(model, processor, modality, classes, settings, templates, accelerator)
+    elif settings.protocol != "finetune":
         encoder = make_encoder(choose_encode(model, processor, modality, classes, settings, templates))
 
     draws = {}
@@ -140,8 +160,39 @@ def evaluate_classification(
     accelerator.wait_for_everyone()
     if not accelerator.is_main_process:
         return None
-    protocol = describe_protocol(settings, modality, processor, templates)
+    protocol = describe_protocol(settings, modality, processor, templates, stored)
     return ClassificationResults(protocol, classes.names, draws, confusion)
+
+
+def check_stored(stored: StoredEmbeddings, settings: ClassificationSettings) -> None:
+    """Raises a UserError where stored embeddings cannot be classified by the settings."""
+    if settings.protocol == "finetune":
+        raise UserError(f"{stored.folder} has no media, which finetune trains on; give the corpus, not embeddings.")
+    if settings.protocol == "linear" and not settings.few_shot and not stored.settings.with_features:
+        raise UserError(
+            f"{stored.folder} has no features, which linear takes; give another protocol, or embed the corpus with "
+            "--with_features."
+        )
+    if settings.clip_seconds or settings.num_frames:
+        raise UserError(f"{stored.folder} has windows of the model's own; leave out --clip_seconds and --num_frames.")
+    stored.check_num_windows(settings.num_windows)
+
+
+def read_stored(
+    model: FgmmModel,
+    processor: FgmmProcessor,
+    modality: str,
+    classes: Classes,
+    settings: ClassificationSettings,
+    templates: Sequence[str],
+    accelerator: Accelerator,
+) -> StoredSplits:
+    """What gives the protocols their values from stored embeddings; see [`choose_encode`]."""
+    if settings.protocol == "zero_shot":
+        score = make_zero_shot(model, processor, modality, classes.names, templates)
+        return StoredSplits(stored_scores(score, modality, model.device), modality, accelerator)
+    part = "features" if settings.protocol == "linear" and not settings.few_shot else "embeds"
+    return StoredSplits(stored_values(modality, part), modality, accelerator)
 
 
 def set_windows(processor: FgmmProcessor, settings: ClassificationSettings) -> None:
@@ -230,7 +281,11 @@ def train_classifier(
 
 
 def score_clips(
-    encoder: SplitEncoder, train: Split | None, evaluated: Split, classes: Classes, settings: ClassificationSettings
+    encoder: SplitEncoder | StoredSplits,
+    train: Split | None,
+    evaluated: Split,
+    classes: Classes,
+    settings: ClassificationSettings,
 ) -> Iterator[Windows]:
     """(windows, classes) scores of each evaluated clip, on the main process alone; with few_shot of every draw.
 
@@ -301,7 +356,11 @@ def clip_embeddings(windows: Windows) -> np.ndarray:
 
 
 def describe_protocol(
-    settings: ClassificationSettings, modality: str, processor: FgmmProcessor, templates: Sequence[str]
+    settings: ClassificationSettings,
+    modality: str,
+    processor: FgmmProcessor,
+    templates: Sequence[str],
+    stored: StoredEmbeddings | None,
 ) -> str:
     """One line for the results file."""
     templates = ", ".join(map(repr, templates))
@@ -316,4 +375,6 @@ def describe_protocol(
     }[settings.protocol]
     start = "random weights, " if settings.random_init else ""
     frames = f" in {settings.num_frames} frames" if settings.num_frames else ""
-    return f"{start}{details}; mean over {settings.num_windows} windows of {processor.clip_seconds:g} s{frames}"
+    number = (stored.settings.num_windows or "all") if stored else settings.num_windows or NUM_WINDOWS
+    windows = f"{number} windows of {processor.clip_seconds:g} s{frames}"
+    return f"{start}{details}; mean over {windows}{f', {stored.describe()}' if stored else ''}"

@@ -1,5 +1,6 @@
 """What clips are classified by: features, embeddings or scores of classes of each of their windows."""
 
+import math
 import re
 from collections.abc import Callable
 
@@ -10,13 +11,17 @@ from accelerate.utils import gather_object
 
 from modeling_fgmm import FgmmModel, FgmmRegionOutput, inference_fgmm
 from modeling_fgmm.layers_fgmm import masked_mean
+from modeling_fgmm.scoring_fgmm import Keys
 from processing_fgmm import FgmmProcessor
 from processing_fgmm.streams_fgmm import EvaluationClips
 
 from ..cli import UserError
-from ..embedding import EncodedCorpus
+from ..embedding.encoding import EncodedCorpus
+from ..embedding.stored import StoredEmbeddings
+from ..embedding.tables import window_keys
+from ..embedding.windows import Window
 from .folds import Split
-from .settings import ClassificationSettings
+from .settings import NUM_WINDOWS, ClassificationSettings
 
 # The values of each clip's windows, (windows, values), by its video_id.
 Windows = dict[str, np.ndarray]
@@ -65,12 +70,14 @@ class SplitEncoder:
 
     def encode_share(self, corpus, description: str) -> Windows:
         """The values of this process' share of a corpus."""
+        num_windows = self.settings.num_windows or NUM_WINDOWS
         clips = EvaluationClips(
             corpus,
             self.processor,
             with_video=self.modality == "video",
             with_audio=self.modality == "audio",
-            num_windows=self.settings.num_windows,
+            num_windows=num_windows,
+            block_rows=math.ceil(self.settings.batch_size / num_windows),
             rank=self.accelerator.process_index,
             world_size=self.accelerator.num_processes,
         )
@@ -90,7 +97,36 @@ class SplitEncoder:
                     f"The model's output for {item.video_id!r} is not a number (NaN): its weights are damaged; give an "
                     "earlier checkpoint or train it again."
                 )
+        encoded.report()
         return values
+
+
+class StoredSplits:
+    """The values of clips from stored embeddings, in place of a [`SplitEncoder`].
+
+    Args:
+        read: a window that has the modality, to (values,) float32.
+        modality: "video" or "audio"; a clip without it in any window counts as one that cannot be decoded.
+        accelerator: this process.
+    """
+
+    def __init__(self, read: Callable[[Window], np.ndarray], modality: str, accelerator: Accelerator):
+        self.read = read
+        self.modality = modality
+        self.accelerator = accelerator
+
+    @torch.no_grad()
+    def encode_split(self, split: Split, description: str) -> Windows:
+        """The values of all clips of a split that have any, in the order of `split.labels`.
+
+        Args:
+            description: not needed.
+        """
+        values: dict[str, list[np.ndarray]] = {}
+        for window in StoredEmbeddings(*split.source).read_windows():
+            if window.video_id in split.labels and getattr(window, self.modality) is not None:
+                values.setdefault(window.video_id, []).append(self.read(window))
+        return {name: np.stack(values[name]) for name in split.labels if name in values}
 
 
 def encode_regions(model: FgmmModel, inputs: dict[str, torch.Tensor]) -> FgmmRegionOutput:
@@ -115,6 +151,16 @@ def class_probabilities(classifier, inputs: dict[str, torch.Tensor]) -> torch.Te
     return logits.sigmoid() if classifier.config.problem_type == "multi_label_classification" else logits.softmax(-1)
 
 
+def stored_values(modality: str, part: str) -> Callable[[Window], np.ndarray]:
+    """The function of [`StoredSplits`] that takes `"embeds"` or `"features"` of the windows."""
+    return lambda window: getattr(getattr(window, modality), part)
+
+
+def stored_scores(score: Callable[[Keys], torch.Tensor], modality: str, device: torch.device):
+    """The function of [`StoredSplits`] that compares windows with class names, by what [`make_zero_shot`] made."""
+    return lambda window: score(window_keys(window, [modality])[modality].to(device))[0].float().cpu().numpy()
+
+
 def make_zero_shot(
     model: FgmmModel, processor: FgmmProcessor, modality: str, names: list[str], templates: list[str]
 ) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:
@@ -126,7 +172,7 @@ def make_zero_shot(
         templates: sentences with {} for the name.
 
     Returns:
-        model inputs of B windows to (B, classes) logits, the mean over the templates.
+        model inputs of B windows, or their [`Keys`], to (B, classes) logits, the mean over the templates.
 
     Raises:
         UserError: when the model does not compare text with this modality, or its tokenizer knows no word of a name.

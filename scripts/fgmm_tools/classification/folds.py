@@ -13,6 +13,7 @@ from processing_fgmm.corpora_fgmm import load_corpus
 from processing_fgmm.rowgroups_fgmm import RowGroups, SelectedRows, open_row_groups
 
 from ..cli import UserError
+from ..embedding.stored import open_embeddings
 from .settings import HELD_OUT
 
 # Parts of the training split, in cross-validation and to hold one out.
@@ -90,15 +91,18 @@ def read_classes(corpus: IterableDataset, dataset: str) -> Classes:
 
 
 def read_split(dataset: str, split: str, config_name: str) -> Split:
-    """A split's rows, and their labels.
+    """A split's rows, and their labels; of stored embeddings the rows are windows, several of a clip.
 
     Raises:
         CorpusError: when the split does not exist.
         UserError: naming a clip that is in it twice or has no label.
     """
-    corpus, labels, groups = load_corpus(dataset, split, config_name), {}, {}
+    stored = open_embeddings(dataset, split, config_name)
+    corpus, labels, groups = stored.open_rows() if stored else load_corpus(dataset, split, config_name), {}, {}
     for row in corpus.select_columns([name for name in ("video_id", "label", "group") if name in corpus.column_names]):
         name, label = row["video_id"], row["label"]
+        if name in labels and stored:
+            continue
         if name in labels:
             raise UserError(f"{dataset}, {config_name}, has {name!r} twice in its split {split!r}.")
         if label is None or label == -1:

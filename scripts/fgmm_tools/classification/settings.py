@@ -9,6 +9,7 @@ from ..cli import UserError
 PROTOCOLS = ("linear", "knn", "zero_shot", "finetune")
 MODALITIES = ("video", "audio")
 CLASSIFIERS = ("logistic", "svm")
+NUM_WINDOWS = 4
 # In place of a split's name: a fifth of the training split, which is then not trained on.
 HELD_OUT = "held_out"
 
@@ -23,7 +24,7 @@ class ClassificationSettings:
         split: that is evaluated, or `HELD_OUT`.
         modality: `"video"` (or images) or `"audio"`; None: video where the corpus and the model have it.
         random_init: the model's architecture with random weights.
-        num_windows: windows of each clip.
+        num_windows: windows of each clip; None: NUM_WINDOWS, or all that stored embeddings have.
         clip_seconds: length of a window, s; None: the model's own.
         num_frames: frames of a window; None: the model's own.
         classifier: of linear, `"logistic"` (regression) or `"svm"`.
@@ -46,7 +47,7 @@ class ClassificationSettings:
     split: str = "test"
     modality: str | None = None
     random_init: bool = False
-    num_windows: int = 4
+    num_windows: int | None = None
     clip_seconds: float | None = None
     num_frames: int | None = None
     classifier: str = "logistic"

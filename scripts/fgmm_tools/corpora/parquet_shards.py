@@ -97,6 +97,7 @@ def make_shards(
     features: Features,
     num_proc: int,
     sizes: list[int] | None = None,
+    engine: str = "processes",
 ) -> None:
     """Writes the shards of a group of rows that do not exist yet, several at a time, with a progress bar.
 
@@ -108,6 +109,7 @@ def make_shards(
         features: the schema.
         num_proc: worker processes.
         sizes: bytes of each item's media; None: small.
+        engine: that schedules the processes, see [`run_jobs`].
 
     Raises:
         UserError: when the existing shards were split otherwise, because the media had other sizes.
@@ -123,7 +125,8 @@ def make_shards(
         )
     missing = [(path, part) for path, part in zip(paths, parts, strict=True) if not path.exists()]
     jobs = [(path, part, make_rows, features) for path, part in missing]
-    for _ in run_jobs(make_shard, jobs, [len(part) for _, part in missing], num_proc, f"Writing {group}", "clip"):
+    rows = [len(part) for _, part in missing]
+    for _ in run_jobs(make_shard, jobs, rows, num_proc, f"Writing {group}", "clip", engine):
         pass
 
 

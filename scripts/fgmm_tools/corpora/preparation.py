@@ -35,6 +35,7 @@ def prepare(
     noise: TrainingNoise,
     num_proc: int,
     own_files: OwnFiles | None = None,
+    engine: str = "processes",
 ) -> None:
     """Reads a benchmark, or one's own files, and writes its corpus; continues where an earlier run was stopped.
 
@@ -46,6 +47,7 @@ def prepare(
         noise: what is done to the training split.
         num_proc: shards written, or files decoded, at a time.
         own_files: how one's own files are read; None: the defaults.
+        engine: that schedules the shards and files, see [`run_jobs`]; the corpus is the same.
 
     Raises:
         UserError: when the source has another layout, nothing in it can be used, or it cannot be made into what the
@@ -73,11 +75,11 @@ def prepare(
         if (output / "README.md").exists():  # else all files would be decoded again
             print(f"{output} is complete: {describe_sizes(output, used_configs(reading.configs, groups))}.")
             return
-        groups = check_own_files(groups, source, own_files, num_proc, problems)
+        groups = check_own_files(groups, source, own_files, num_proc, problems, engine)
     problems.write(output)
     if not any(groups.values()):
         raise UserError(f"Nothing in {source} can be used.\n{problems.summarize(output)}")
-    write_corpus(output, benchmark, reading, groups, options, noise, num_proc)
+    write_corpus(output, benchmark, reading, groups, options, noise, num_proc, engine)
     print(problems.summarize(output))
     print(f"Wrote {output}: {describe_sizes(output, used_configs(reading.configs, groups))}.")
 
@@ -114,12 +116,14 @@ def check_options(benchmark: Benchmark, reading: Reading, selection: RowSelectio
         raise UserError(f"{benchmark.title} has no training split of its own; leave out --skip and --swapped.")
 
 
-def check_own_files(groups: Groups, source: Path, own_files: OwnFiles, num_proc: int, problems: Problems) -> Groups:
+def check_own_files(
+    groups: Groups, source: Path, own_files: OwnFiles, num_proc: int, problems: Problems, engine: str
+) -> Groups:
     """The items of each group with files that can be decoded, and captions that can be used."""
     from .own_files.checking import check_items  # imports torch, which benchmarks need not wait for
 
     required = own_files.captions == "required"
-    return check_items(groups, source if source.is_dir() else source.parent, required, num_proc, problems)
+    return check_items(groups, source if source.is_dir() else source.parent, required, num_proc, problems, engine)
 
 
 def remove_unusable(items: list[Item], problems: Problems) -> list[Item]:
@@ -162,6 +166,7 @@ def write_corpus(
     options: dict[str, object],
     noise: TrainingNoise,
     num_proc: int,
+    engine: str,
 ) -> None:
     """Writes the shards that do not exist yet, and the card.
 
@@ -177,7 +182,8 @@ def write_corpus(
     features = corpus_features(*columns, **extra)
     make_rows = RowMaker(columns, benchmark.medium, noise.slide_size or SLIDE_SIZE, joins=bool(noise.joined))
     for group, items in groups.items():
-        make_shards(output, group, items, make_rows, features, num_proc, [item.num_bytes() for item in items])
+        sizes = [item.num_bytes() for item in items]
+        make_shards(output, group, items, make_rows, features, num_proc, sizes, engine)
     words = [
         word
         for name, value in options.items()

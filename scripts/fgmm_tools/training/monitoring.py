@@ -132,7 +132,7 @@ class FailedClips:
             if video_id not in self.damaged:
                 self.damaged.add(video_id)
                 tqdm.write(f"Used without its damaged part: {message}")
-        self.captions.add(batch.problems)
+        self.captions.add(batch.caption_problems)
         if self.seen and self.failed == self.seen:
             self.write(self.new)
             raise UserError(

@@ -36,7 +36,12 @@ class MediaFacts:
 
 
 def check_items(
-    groups: dict[str, list[Item]], source: Path, captions_required: bool, num_proc: int, problems: Problems
+    groups: dict[str, list[Item]],
+    source: Path,
+    captions_required: bool,
+    num_proc: int,
+    problems: Problems,
+    engine: str = "processes",
 ) -> dict[str, list[Item]]:
     """The items of each group without files that cannot be decoded, in the columns of what they hold, with the captions
     that can be used.
@@ -46,9 +51,10 @@ def check_items(
         source: folder that paths in problems are relative to.
         captions_required: leave out items without captions.
         num_proc: worker processes.
+        engine: that schedules them, see [`run_jobs`].
     """
     paths = dict.fromkeys(path for items in groups.values() for item in items for path in item.paths())
-    facts = check_files(list(paths), num_proc)
+    facts = check_files(list(paths), num_proc, engine)
     checked = {}
     for group, items in groups.items():
         decoded = (keep_decodable(item, facts, source, problems) for item in items)
@@ -60,10 +66,11 @@ def check_items(
     return checked
 
 
-def check_files(paths: list[Path], num_proc: int) -> dict[Path, MediaFacts | str]:
+def check_files(paths: list[Path], num_proc: int, engine: str = "processes") -> dict[Path, MediaFacts | str]:
     """What decoding tells of each file, or why it cannot be decoded, with a progress bar."""
     jobs = [paths[first : first + FILES_PER_JOB] for first in range(0, len(paths), FILES_PER_JOB)]
-    answers = run_jobs(check_some, [(job,) for job in jobs], [len(job) for job in jobs], num_proc, "Checking", "file")
+    sizes = [len(job) for job in jobs]
+    answers = run_jobs(check_some, [(job,) for job in jobs], sizes, num_proc, "Checking", "file", engine)
     return dict(pair for answer in answers for pair in answer)
 
 

@@ -6,13 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import IterableDataset
 
-from fgmm_tools import embedding
-from fgmm_tools.embedding import EncodedCorpus, EncodedItem, encode_keys, encode_texts
+from fgmm_tools.embedding import encoding
+from fgmm_tools.embedding.encoding import EncodedCorpus, EncodedItem, encode_keys, encode_texts
 from modeling_fgmm.outputs_fgmm import as_keys, as_queries
 from modeling_fgmm.scoring_fgmm import Keys
 from processing_fgmm.clips_fgmm import Clip
 from processing_fgmm.corpora_fgmm import load_corpus
-from processing_fgmm.streams_fgmm import EvaluationClips, EvaluationItem
+from processing_fgmm.streams_fgmm import NO_MEDIA, EvaluationClips, EvaluationItem
 
 CPU = torch.device("cpu")
 
@@ -26,9 +26,12 @@ class NumberedClips(IterableDataset):
 
     with_video, with_audio, rank, world_size = False, True, 0, 1
 
-    def __init__(self, rows: list[list[int]]):
+    def __init__(self, rows: list[list[int]], block_rows: int = 1000):
         self.rows = rows
+        self.block_rows = block_rows
         self.decoded = 0
+
+    place_of = EvaluationClips.place_of
 
     @staticmethod
     def processor(audio, **others):
@@ -47,10 +50,15 @@ class NumberedClips(IterableDataset):
             yield position, items
 
 
+def batch_sizes(number, batch_size) -> list[int]:
+    """Of the batches of a block of rows with a number of windows."""
+    return [min(batch_size, number - first) for first in range(0, number, batch_size)]
+
+
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 7), max_size=3), max_size=6), st.integers(1, 9))
-def test_each_item_has_the_results_of_its_own_windows(rows, batch_size):
-    clips, batches, expected, number = NumberedClips(rows), [], [], 0
+@given(st.lists(st.lists(st.integers(0, 7), max_size=3), max_size=6), st.integers(1, 9), st.integers(1, 7))
+def test_each_item_has_the_results_of_its_own_windows(rows, batch_size, block_rows):
+    clips, batches, expected, number = NumberedClips(rows, block_rows), [], [], 0
 
     def encode(inputs):
         assert not torch.is_grad_enabled()
@@ -66,7 +74,11 @@ def test_each_item_has_the_results_of_its_own_windows(rows, batch_size):
     corpus = EncodedCorpus(clips, encode, device=CPU, batch_size=batch_size, num_workers=0)
     assert list(corpus) == expected
     assert [value for batch in batches for value in batch] == list(range(number))
-    assert all(len(batch) == batch_size for batch in batches[:-1]) and all(len(b) <= batch_size for b in batches[-1:])
+    assert [len(batch) for batch in batches] == [
+        size
+        for first in range(0, len(rows), block_rows)
+        for size in batch_sizes(sum(map(sum, rows[first : first + block_rows])), batch_size)
+    ]
     assert not corpus.damaged
     assert corpus.failures == [f"damaged {place}" for sizes in rows for place, size in enumerate(sizes) if not size]
 
@@ -114,6 +126,25 @@ def test_real_clips_are_encoded_as_alone(narrated_model, kitchen, capsys):
             assert keys["audio"].present.tolist() == [item.video_id != "video-1"]
     list(corpus)
     assert len(corpus.failures) == 1  # of the last pass
+
+
+def test_the_first_that_cannot_be_used_are_named_and_all_counted(capsys):
+    rows = [[0], [1], [0]]
+
+    class WithoutMedia(NumberedClips):
+        def __iter__(self):
+            for position, items in super().__iter__():
+                left_out = EvaluationItem([], [], caption_problems=[f"{position} has the caption '', left out."])
+                failed = [NO_MEDIA if position == 0 else f"{position} is damaged {place}" for place in range(4)]
+                yield position, [*items, left_out, *failed]
+
+    corpus = EncodedCorpus(WithoutMedia(rows), lambda inputs: [0], device=CPU, batch_size=4, num_workers=0)
+    assert len(corpus.gather()) == 1 and len(corpus.failures) == 14 and len(corpus.caption_problems.found) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines.count(f"Skipped a clip: {NO_MEDIA}") == 1
+    assert sum(line.startswith("Skipped a clip: ") for line in lines) == 5
+    assert "14 clips could not be decoded, the first 5 named above." in lines
+    assert "3 captions were left out or repaired, named above." in lines
 
 
 class HalfDamagedClips(NumberedClips):
@@ -164,7 +195,7 @@ def test_one_modality(narrated_model, kitchen, modality):
 def test_texts_are_encoded_as_alone(narrated_model, monkeypatch, caplog):
     _, model, processor = narrated_model
     texts = ["a small red star", "a sound", "a large blue circle moves over a black background", "", "a star"] * 2
-    monkeypatch.setattr(embedding, "TEXT_BATCH_SIZE", 3)
+    monkeypatch.setattr(encoding, "TEXT_BATCH_SIZE", 3)
     queries = encode_texts(model, processor, texts)
     assert len(caplog.messages) == 1 and "'sound'." in caplog.text  # of all batches
     assert queries.embeds.shape == (10, 1, 16) and queries.present.tolist() == [True, True, True, False, True] * 2

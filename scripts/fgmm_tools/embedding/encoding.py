@@ -6,7 +6,7 @@ Rows are decoded in workers, windows are encoded in batches, and each item is gi
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import groupby, islice
 from typing import Generic, TypeVar
 
 import torch
@@ -20,8 +20,8 @@ from processing_fgmm import FgmmProcessor
 from processing_fgmm.clips_fgmm import Clip, collate
 from processing_fgmm.streams_fgmm import EvaluationClips, in_order
 
-from .caption_problems import CaptionProblems
-from .cli import ignore_termination
+from ..caption_problems import MAX_NAMED, CaptionProblems
+from ..cli import ignore_termination
 
 # Texts that are encoded at once.
 TEXT_BATCH_SIZE = 128
@@ -41,12 +41,24 @@ class EncodedItem(Generic[Result]):
     is_image: bool = False
 
 
-class EncodedCorpus(Generic[Result]):
-    """Iterates over the items of a corpus, in its order; each pass decodes and encodes them anew.
+@dataclass
+class DecodedWindow(Generic[Result]):
+    """A decoded window: the position of its row in the corpus, the item that its result is for, whether it is the
+    item's last."""
 
-    An item that cannot be decoded is named on stderr and left out; so are damaged parts of the others, and captions
-    that cannot be used. Beside what the workers have ready, the decoded windows of one batch and one row are held in
-    memory at most.
+    position: int
+    item: EncodedItem[Result]
+    clip: Clip
+    is_last: bool
+
+
+class EncodedCorpus(Generic[Result]):
+    """Iterates over the items of a process' share of a corpus, in its order; each pass decodes and encodes them anew.
+
+    Windows are batched within a block of rows, so that a result is the same for all numbers of processes to the last
+    digit. An item that cannot be decoded is left out; so are damaged parts of the others, and captions that cannot be
+    used. The first of each are named on stderr. Beside what the workers have ready, the decoded windows of one batch
+    and one row are held in memory at most.
 
     Args:
         clips: what is decoded: the corpus, its windows and modalities, and this process' share of the rows.
@@ -60,7 +72,7 @@ class EncodedCorpus(Generic[Result]):
     Attributes:
         failures: why each item that was left out could not be decoded; of the last pass.
         damaged: ids of the rows of which damaged parts were left out; of the last pass.
-        problems: the captions that were left out or repaired; of the last pass.
+        caption_problems: the captions that were left out or repaired; of the last pass.
     """
 
     def __init__(
@@ -81,40 +93,79 @@ class EncodedCorpus(Generic[Result]):
         self.description = description
         self.failures: list[str] = []
         self.damaged: set[str] = set()
-        self.problems = CaptionProblems()
+        self.caption_problems = CaptionProblems()
 
     def __iter__(self) -> Iterator[EncodedItem[Result]]:
-        self.failures, self.damaged, self.problems = [], set(), CaptionProblems()
-        windows = self.decode_windows()
-        while batch := list(islice(windows, self.batch_size)):
-            results = self.encode_windows([clip for _, clip, _ in batch])
-            for (item, _, is_last), result in zip(batch, results, strict=True):
-                item.windows.append(result)
-                if is_last:
-                    yield item
-        if self.problems.found:
-            tqdm.write(self.problems.summarize(), file=sys.stderr)
+        return (item for _, item in self.encode_rows())
 
-    def decode_windows(self) -> Iterator[tuple[EncodedItem[Result], Clip, bool]]:
-        """Each decoded window, with the item that its result is for, and whether it is the item's last."""
+    def encode_rows(self) -> Iterator[tuple[int, EncodedItem[Result]]]:
+        """The position of a row, and one of its items."""
+        self.failures, self.damaged, self.caption_problems = [], set(), CaptionProblems()
+        for _, windows in groupby(self.decode_windows(), lambda window: window.position // self.clips.block_rows):
+            while batch := list(islice(windows, self.batch_size)):
+                results = self.encode_windows([window.clip for window in batch])
+                for window, result in zip(batch, results, strict=True):
+                    window.item.windows.append(result)
+                    if window.is_last:
+                        yield window.position, window.item
+
+    def gather(self) -> list[EncodedItem[Result]] | None:
+        """The items of all processes in the order of the corpus, in the first one, which reports; None in the others.
+
+        `failures`, `damaged` and `caption_problems` are then those of all processes, too.
+        """
+        items = list(self.encode_rows())
+        if self.clips.world_size > 1:
+            own = (items, self.failures, self.damaged, self.caption_problems)
+            parts = [None] * self.clips.world_size if self.clips.rank == 0 else None
+            torch.distributed.gather_object(own, parts)
+            if parts is None:
+                return None
+            items = sorted((entry for part in parts for entry in part[0]), key=lambda entry: entry[0])
+            self.failures = [failure for part in parts for failure in part[1]]
+            self.damaged = {name for part in parts for name in part[2]}
+            self.caption_problems.found = {problem: None for part in parts for problem in part[3].found}
+        self.report()
+        return [item for _, item in items]
+
+    def report(self) -> None:
+        """Says on stderr how many items could not be decoded, and how many captions not be used as they are."""
+        number = len(self.failures)
+        if number:
+            named = "named above" if len({*self.failures}) <= MAX_NAMED else f"the first {MAX_NAMED} named above"
+            tqdm.write(f"{number} clips could not be decoded, {named}.", file=sys.stderr)
+        if self.caption_problems.found:
+            tqdm.write(self.caption_problems.summarize(), file=sys.stderr)
+
+    def decode_windows(self) -> Iterator[DecodedWindow[Result]]:
+        """The windows of all items that can be decoded."""
         loader = DataLoader(
             self.clips, batch_size=None, num_workers=self.num_workers, worker_init_fn=ignore_termination
         )
         rows = tqdm(in_order(loader), desc=self.description, unit="row", leave=False, disable=self.clips.rank != 0)
-        for _, items in rows:
+        for position, items in rows:
             for item in items:
                 if isinstance(item, str):
-                    tqdm.write(f"Skipped a clip: {item}", file=sys.stderr)
-                    self.failures.append(item)
+                    self.add_failure(item)
                     continue
-                self.problems.add(item.problems)
+                self.caption_problems.add(item.caption_problems)
+                if not item.windows:  # a caption that is left out
+                    continue
                 first = item.windows[0]
                 encoded = EncodedItem(first.video_id, [], item.captions, item.label, first.is_image)
                 for number, clip in enumerate(item.windows, 1):
                     if clip.damage and clip.video_id not in self.damaged:
-                        tqdm.write(f"Used without its damaged part: {clip.damage}", file=sys.stderr)
                         self.damaged.add(clip.video_id)
-                    yield encoded, clip, number == len(item.windows)
+                        if len(self.damaged) <= MAX_NAMED:
+                            tqdm.write(f"Used without its damaged part: {clip.damage}", file=sys.stderr)
+                    yield DecodedWindow(position, encoded, clip, number == len(item.windows))
+
+    def add_failure(self, reason: str) -> None:
+        """Counts an item that cannot be decoded, and names it where it is one of the first."""
+        named = set(self.failures)
+        if reason not in named and len(named) < MAX_NAMED:
+            tqdm.write(f"Skipped a clip: {reason}", file=sys.stderr)
+        self.failures.append(reason)
 
     @torch.no_grad()
     def encode_windows(self, clips: list[Clip]) -> Sequence[Result]:

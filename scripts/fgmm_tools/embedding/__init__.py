@@ -1,0 +1,1 @@
+"""Corpora and media files to embeddings and regions: for evaluation, probes, search indexes and stored embeddings."""
