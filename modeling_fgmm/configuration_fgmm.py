@@ -198,6 +198,8 @@ class FgmmConfig(FgmmBaseConfig):
             [`~FgmmModel.from_dual_encoder`].
         text_padding_side (`str`): `"left"` or `"right"` for a text encoder that was trained on texts padded to
             `max_position_embeddings` on this side, and attends to the padding (SigLIP's); None: padding is masked.
+        normalize_embeds (`bool`): L2-normalise pooled embeddings. False, for PE-AV with `"siglip"` alone: they are the
+            vectors whose dot products PE-AV's logits are.
         frozen (`list[str]`): the encoders that an [`FgmmModel`] does not train; classifiers train theirs all the same.
         audio_padding_value (`float`): value of padded spectrogram frames: 0, unless the encoder's feature extractor
             normalises its padding (the Audio Spectrogram Transformer's).
@@ -245,6 +247,7 @@ class FgmmConfig(FgmmBaseConfig):
     text_config: dict | PreTrainedConfig | None = None
     dual_encoder: str | None = None
     text_padding_side: str | None = None
+    normalize_embeds: bool = True
     frozen: list[str] | tuple[str, ...] = ()
     audio_padding_value: float | int = 0.0
     modalities: list[str] | tuple[str, ...] = ("video", "audio", "text")
@@ -301,6 +304,9 @@ class FgmmConfig(FgmmBaseConfig):
         """Check that the dual encoder is known, and that the model has its encoders and trains its pooling."""
         if self.text_padding_side not in (None, "left", "right"):
             raise ValueError(f"text_padding_side={self.text_padding_side!r} is none of None, 'left', 'right'.")
+        takes_logits = (self.dual_encoder or "").startswith("pe_") and self.objective == "siglip"
+        if not self.normalize_embeds and not takes_logits:
+            raise ValueError("normalize_embeds=False is for PE-AV with objective='siglip' alone.")
         if self.dual_encoder is None:
             return
         if self.dual_encoder not in DUAL_ENCODERS:

@@ -65,7 +65,7 @@ class DualTextEncoder(nn.Module):
 
     def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: bool) -> WordFeatures:
         """Token ids and their mask, 1 for tokens, (B, L) each -> words (B, L, C) and pooled texts (B, C)."""
-        check_text_length(input_ids, self.config)
+        check_text_length(input_ids, self.model)
         input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id or 0)
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, **options)
         return WordFeatures(
@@ -99,7 +99,7 @@ class SiglipTextEncoder(DualTextEncoder):
 
     def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: bool) -> WordFeatures:
         """As in [`DualTextEncoder`]; texts are padded here, so that the padding of a batch has no influence."""
-        check_text_length(input_ids, self.config)
+        check_text_length(input_ids, self.model)
         mask, length = attention_mask.bool(), self.config.max_position_embeddings
         places = mask.cumsum(1) - 1
         if self.padding_side == "left":

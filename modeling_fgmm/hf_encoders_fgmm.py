@@ -317,7 +317,7 @@ class TransformersTextEncoder(nn.Module):
 
     def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: bool) -> WordFeatures:
         """Token ids and their mask, 1 for tokens, (B, L) each -> word vectors (B, L, C)."""
-        check_text_length(input_ids, self.config)
+        check_text_length(input_ids, self.model)
         input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id or 0)
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, **options)
         return WordFeatures(output.last_hidden_state, hidden_states=output.hidden_states, attentions=output.attentions)
@@ -365,18 +365,29 @@ def join_states(rows: list[torch.Tensor], outputs: list) -> dict[str, tuple[torc
     }
 
 
-def check_text_length(input_ids: torch.Tensor, config: PreTrainedConfig) -> None:
+def check_text_length(input_ids: torch.Tensor, model: PreTrainedModel) -> None:
     """Checks that texts (B, L) are no longer than an encoder's positions.
 
     Raises:
         ValueError: when they are.
     """
-    longest = getattr(config, "max_position_embeddings", None)
+    longest = max_text_length(model)
     if longest is not None and input_ids.shape[1] > longest:
         raise ValueError(
-            f"A text has {input_ids.shape[1]} tokens, but max_position_embeddings is {longest}; pass "
+            f"A text has {input_ids.shape[1]} tokens, but {model.config.model_type} takes at most {longest}; pass "
             "truncation=True and max_length to the processor."
         )
+
+
+def max_text_length(model: PreTrainedModel) -> int | None:
+    """The most tokens of a text that an encoder has positions for; None: any number.
+
+    RoBERTa and its like (MPNet, CLAP) count positions from the one behind the padding id's.
+    """
+    longest = getattr(model.config, "max_position_embeddings", None)
+    positions = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding_id = getattr(positions, "padding_idx", None)
+    return longest if longest is None or padding_id is None else longest - padding_id - 1
 
 
 def find_family(modality: str, config: PreTrainedConfig, families: dict):

@@ -422,6 +422,8 @@ class SiglipObjective(CoarseObjective):
         return super().pair_logits(queries, keys) + self.logit_bias
 
     def min_logit(self) -> torch.Tensor:
+        if not self.config.normalize_embeds:  # a dot product has no minimum
+            return torch.full_like(self.logit_bias, torch.finfo(self.logit_bias.dtype).min)
         return super().min_logit() + self.logit_bias
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:

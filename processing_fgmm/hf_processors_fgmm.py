@@ -38,6 +38,8 @@ FEATURE_EXTRACTORS = {
         WhisperFeatureExtractor,
     )
 }
+# Text encoders that count positions from the one behind the padding id's, as RoBERTa does.
+OFFSET_POSITIONS = ("camembert", "clap_text_model", "mpnet", "roberta", "xlm-roberta")
 # Window and hop of Kaldi's spectrogram frames, which the Audio Spectrogram Transformer takes, seconds.
 KALDI_WINDOW, KALDI_HOP = 0.025, 0.010
 
@@ -91,7 +93,10 @@ def make_video_processor(encoder: str | PreTrainedConfig | None, **options) -> F
         height, width = (side, side) if isinstance(side, int) else side
         crop_size = {"height": height, "width": width}
         return FgmmVideoProcessor(**options, size={"shortest_edge": min(height, width)}, crop_size=crop_size)
-    return FgmmVideoProcessor(**options, **convert_settings(load_picture_settings(encoder)))
+    settings = load_picture_settings(encoder)
+    if settings.get("num_frames"):  # that the video processor samples
+        options.setdefault("num_frames", settings["num_frames"])
+    return FgmmVideoProcessor(**options, **convert_settings(settings))
 
 
 def load_picture_settings(name: str) -> dict:
@@ -319,6 +324,8 @@ def make_tokenizer(encoder):
     else:
         tokenizer = AutoTokenizer.from_pretrained(encoder)
     max_length = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    if getattr(config, "model_type", None) in OFFSET_POSITIONS:
+        max_length -= config.pad_token_id + 1
     tokenizer.model_max_length = min(tokenizer.model_max_length, max_length)
     return tokenizer
 

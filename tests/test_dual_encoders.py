@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from helpers import TEXTS
@@ -28,6 +29,7 @@ from tiny_dual_encoders import (
 from transformers import (
     AutoModel,
     AutoProcessor,
+    PeAudioFeatureExtractor,
     PeAudioFrameLevelModel,
     PeAudioVideoConfig,
     PeAudioVideoEncoderConfig,
@@ -100,14 +102,7 @@ def test_a_saved_model_is_still_exact(taken, name, tmp_path):
 
 LOAD_FROM_HUB = """
 import sys, torch
-from transformers import (
-    AutoModel,
-    AutoProcessor,
-    PeAudioFrameLevelModel,
-    PeAudioVideoConfig,
-    PeAudioVideoEncoderConfig,
-    PeAudioVideoModel,
-)
+from transformers import AutoModel, AutoProcessor
 inputs = torch.load("inputs.pt", weights_only=False)
 for name, values in inputs.items():
     model = AutoModel.from_pretrained(f"org/{name}", trust_remote_code=True)
@@ -273,19 +268,57 @@ def test_frames_of_any_aspect_ratio_do_not_depend_on_their_batch(taken):
         taken["clip"][0].get_video_features(torch.zeros(1, 1, 3, 32, 32), video_sizes=torch.tensor([[32, 32]]))
 
 
+def make_pe_audio_video() -> tuple[PeAudioVideoModel, dict[str, torch.Tensor]]:
+    """PE-AV of three modalities, with scales and biases of their own, and inputs of two items."""
+    torch.manual_seed(0)
+    encoders = PeAudioVideoEncoderConfig(**PE_ENCODER, audio_config=PE_AUDIO, video_config=PE_VIDEO)
+    model = PeAudioVideoModel(PeAudioVideoConfig(text_config=PE_TEXT, audio_video_config=encoders)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "logit" in name:
+                parameter.uniform_(0.5, 2.0)
+    inputs = {"input_ids": torch.randint(5, 119, (2, 6)), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
+    inputs["attention_mask"][1, 4:] = 0
+    return model, {
+        **inputs,
+        "input_values": torch.randn(2, 1, 4 * PE_HOP),
+        "pixel_values_videos": torch.randn(2, 3, 3, 32, 32),
+    }
+
+
+def as_ours(inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Inputs of PE-AV, by our names and shapes."""
+    inputs = dict(inputs)
+    return {"input_features": inputs.pop("input_values").squeeze(1), **inputs}
+
+
+def test_videos_of_pe_av_are_processed_without_torchvision(tmp_path, word_tokenizer):
+    """By the settings of its video processor, which transformers loads with torchvision alone."""
+    reference, _ = make_pe_audio_video()
+    reference.config.save_pretrained(tmp_path)
+    word_tokenizer.save_pretrained(tmp_path)
+    PeAudioFeatureExtractor(hop_length=PE_HOP).save_pretrained(tmp_path)
+    settings = {"video_processor_type": "PeVideoVideoProcessor", "size": {"height": 32, "width": 32}, "resample": 2}
+    settings |= {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "num_frames": 3}
+    (tmp_path / "video_preprocessor_config.json").write_text(json.dumps(settings))
+    processor = FgmmProcessor.from_dual_encoder(tmp_path)
+    model = FgmmModel.from_dual_encoder(reference.config).eval()
+    clip = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    inputs = processor(videos=[clip], audio=[torch.zeros(PE_HOP)], sampling_rate=48000, text=["two eggs"])
+    expected = torch.as_tensor(clip).permute(0, 3, 1, 2) / 127.5 - 1
+    torch.testing.assert_close(inputs["pixel_values_videos"][0], expected, **EXACT)
+    with torch.no_grad():
+        output = model(**inputs)
+    assert output.video_output.grid == (3, 1, 1) and torch.isfinite(output.logits_per_video).all()
+
+
 @torch.no_grad()
 def test_cosines_of_three_modalities_are_half_of_those_of_pe_av():
     """Each pair by its own heads; PE-AV's own cosines are those of its vectors, normalised."""
-    torch.manual_seed(0)
-    encoders = PeAudioVideoEncoderConfig(**PE_ENCODER, audio_config=PE_AUDIO, video_config=PE_VIDEO)
-    reference = PeAudioVideoModel(PeAudioVideoConfig(text_config=PE_TEXT, audio_video_config=encoders)).eval()
+    reference, inputs = make_pe_audio_video()
     model = FgmmModel.from_dual_encoder(reference.config)
     load_dual_weights(model, reference)
-    texts = {"input_ids": torch.randint(5, 119, (2, 6)), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
-    texts["attention_mask"][1, 4:] = 0
-    waves, clips = torch.randn(2, 4 * PE_HOP), torch.randn(2, 3, 3, 32, 32)
-    expected = reference(**texts, input_values=waves.unsqueeze(1), pixel_values_videos=clips)
-    output = model(**texts, input_features=waves, pixel_values_videos=clips)
+    expected, output = reference(**inputs), model(**as_ours(inputs))
     ours = {"video": output.video_embeds, "audio": output.audio_embeds, "text": output.text_embeds}
     for first, second, names in (
         ("video", "text", ("video_embeds", "text_video_embeds")),
@@ -295,6 +328,47 @@ def test_cosines_of_three_modalities_are_half_of_those_of_pe_av():
         left, right = (torch.nn.functional.normalize(expected[name], dim=-1) for name in names)
         torch.testing.assert_close(ours[first] @ ours[second].T, left @ right.T / 2, **EXACT)
     assert output.video_output.grid == (3, 1, 1) and output.audio_output.grid == (1, 4)
+
+
+@torch.no_grad()
+def test_embeddings_that_are_not_normalised_give_all_logits_of_pe_av():
+    reference, inputs = make_pe_audio_video()
+    model = FgmmModel.from_dual_encoder(reference.config, normalize_embeds=False)
+    load_dual_weights(model, reference)
+    expected, output = reference(**inputs), model(**as_ours(inputs))
+    for ours, theirs in (
+        ("logits_per_video", "logits_video_text"),
+        ("logits_per_audio", "logits_audio_text"),
+        ("logits_per_audio_video", "logits_audio_video"),
+    ):
+        assert expected[theirs].std() > 0.01
+        torch.testing.assert_close(output[ours], expected[theirs], **EXACT)
+    width = model.config.projection_dim // 3
+    torch.testing.assert_close(output.video_embeds[:, :width], expected.video_embeds, **EXACT)
+    silent = model(**{**as_ours(inputs), "input_features_mask": torch.tensor([[True], [False]]).expand(2, 4 * PE_HOP)})
+    assert (silent.audio_embeds[1] == 0).all() and (silent.logits_per_audio[1] < -1e30).all()
+
+
+@torch.no_grad()
+def test_logits_of_pe_audio_are_still_exact_when_saved(dual_at, taken, tmp_path):
+    processor, reference = taken["pe_audio"][1:]
+    model = FgmmModel.from_dual_encoder(dual_at["pe_audio"], normalize_embeds=False)
+    model.save_pretrained(tmp_path)
+    output = AutoModel.from_pretrained(tmp_path)(**processor(audio=make_waves(), sampling_rate=48000, text=CAPTIONS))
+    own = [reference.model(**reference.texts(CAPTIONS), **inputs) for inputs in reference.media(make_waves())]
+    embeds, logits = (torch.cat([getattr(one, key) for one in own]) for key in ("audio_embeds", "logits_audio_text"))
+    torch.testing.assert_close(output.audio_embeds, embeds, **EXACT)
+    torch.testing.assert_close(output.logits_per_audio, logits, **EXACT)
+
+
+def test_negative_scales_and_other_models_keep_normalised_embeddings(dual_at):
+    reference, _ = make_pe_audio_video()
+    reference.audio_video_logit_scale.data.fill_(-1.0)
+    with pytest.raises(ValueError, match="audio_video_logit_scale is -1"):
+        load_dual_weights(FgmmModel.from_dual_encoder(reference.config, normalize_embeds=False), reference)
+    for folder, options in ((dual_at["siglip"], {}), (dual_at["pe_audio"], {"objective": "fine"})):
+        with pytest.raises(Exception, match="normalize_embeds=False"):
+            FgmmModel.from_dual_encoder(folder, normalize_embeds=False, **options)
 
 
 @torch.no_grad()
@@ -353,27 +427,46 @@ def test_a_modality_is_added_by_an_encoder_of_its_own(dual_at, encoders_at, take
         torch.testing.assert_close(model.eval()(**inputs).video_embeds, expected.image_embeds, **EXACT)
 
 
-@pytest.mark.parametrize(
-    ("name", "kinds"), [("clip", ("eager", "sdpa")), ("siglip2", ("eager", "sdpa")), ("clap", ("eager",))]
-)
-def test_half_precision_and_both_attentions(taken, name, kinds, tmp_path):
-    model, processor, reference = taken[name]
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_half_precision_is_near_to_float32(dual_at, taken, name):
+    reference = taken[name][2]
     items = make_waves() if name in WITH_SOUNDS else make_images()
-    expected = reference(items, CAPTIONS).text_embeds
-    model.save_pretrained(tmp_path)
+    expected = reference(items, CAPTIONS)
+    inputs = process(taken[name][1], name, items, CAPTIONS)
+    key = "audio" if name in WITH_SOUNDS else "video"
+    theirs = expected.audio_embeds if name in WITH_SOUNDS else expected.image_embeds
+    for dtype in (torch.float16, torch.bfloat16):
+        model = FgmmModel.from_dual_encoder(dual_at[name], dtype=dtype)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+        given = {field: value.to(dtype) if value.is_floating_point() else value for field, value in inputs.items()}
+        output = model(**given)
+        assert output.text_embeds.dtype == dtype and output.logits_per_text.dtype == torch.float32
+        for ours, whole in ((output.text_embeds, expected.text_embeds), (output[f"{key}_embeds"], theirs)):
+            assert torch.nn.functional.cosine_similarity(ours.float(), whole).min() > 0.99
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_both_attentions_give_the_same_and_eager_ones_are_returned(dual_at, taken, name):
+    _, processor, reference = taken[name]
+    items = make_waves() if name in WITH_SOUNDS else make_images()
     inputs = process(processor, name, items, CAPTIONS)
-    asked = {"output_hidden_states": True, "output_attentions": True}
-    # CLAP of transformers has eager attention alone.
-    for options in ({"dtype": torch.bfloat16}, *({"attn_implementation": kind} for kind in kinds)):
-        again = AutoModel.from_pretrained(tmp_path, **options)
-        given = {key: value.to(again.dtype) if value.is_floating_point() else value for key, value in inputs.items()}
-        with torch.no_grad():
-            output = again(**given, **(asked if options.get("attn_implementation") == "eager" else {}))
-        assert output.text_embeds.dtype == again.dtype
-        assert torch.nn.functional.cosine_similarity(output.text_embeds.float(), expected).min() > 0.99
-        if "eager" in options.values():
-            for part in (output.text_output, output.audio_output if name in WITH_SOUNDS else output.video_output):
-                assert len(part.hidden_states) == 3 and len(part.attentions) == 2
+    eager = FgmmModel.from_dual_encoder(dual_at[name], attn_implementation="eager")
+    output = eager(**inputs, output_hidden_states=True, output_attentions=True)
+    for part in (output.text_output, output.audio_output if name in WITH_SOUNDS else output.video_output):
+        assert len(part.hidden_states) == 3 and len(part.attentions) == 2
+    tower = reference.model.text_model  # texts of different lengths together, so that the first is without padding
+    own = tower(**reference.texts(CAPTIONS[1:2]), output_hidden_states=True).hidden_states
+    for ours, theirs in zip(output.text_output.hidden_states, own, strict=True):
+        torch.testing.assert_close(ours[1, : theirs.shape[1]], theirs[0], **EXACT)
+    if name.startswith("clap"):  # of which transformers has eager attention alone
+        with pytest.raises(ValueError, match="scaled_dot_product_attention"):
+            FgmmModel.from_dual_encoder(dual_at[name], attn_implementation="sdpa")
+        return
+    sdpa = FgmmModel.from_dual_encoder(dual_at[name], attn_implementation="sdpa")
+    assert {encoder.model.config._attn_implementation for encoder in sdpa.encoders.values()} == {"sdpa"}
+    torch.testing.assert_close(sdpa(**inputs).text_embeds, output.text_embeds, **EXACT)
 
 
 def test_adapters_for_feature_extraction_are_trained(taken):
@@ -425,6 +518,16 @@ def test_texts_of_siglip_are_lower_case_without_punctuation(dual_at, tmp_path):
     ]
     assert [phrase.replace(" ", "") for phrase in phrases] == ["smalldog", "two", "red", "eggs"]
     assert FgmmModel.from_dual_encoder(tmp_path / "own").config.text_padding_side == "right"
+
+
+def test_texts_are_cut_to_the_positions_that_there_are(taken):
+    """CLAP counts positions from the one behind the padding id's, as RoBERTa does."""
+    model, processor, _ = taken["clap"]
+    inputs = processor(text=["two eggs " * 100])
+    assert inputs["caption_lengths"].tolist() == [[63]]  # of 64 positions
+    assert torch.isfinite(model.get_text_features(**inputs).pooler_output).all()
+    with pytest.raises(ValueError, match="has 64 tokens, but clap_text_model takes at most 63"):
+        model.get_text_features(input_ids=torch.full((1, 64), 7))
 
 
 def test_long_sounds_are_their_middle(taken):
