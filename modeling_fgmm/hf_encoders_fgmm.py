@@ -67,12 +67,39 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def load_encoder(name: str, config: PreTrainedConfig) -> PreTrainedModel:
-    """An encoder of transformers with the weights of a folder or of the Hub, in float32."""
+    """An encoder of transformers with the weights of a folder or of the Hub, in float32.
+
+    Raises:
+        ValueError: when some of its weights are not there.
+    """
+    model_class, part, options = AutoModel, "", {"config": config}
     if config.model_type == "clap_audio_model":  # which AutoModel does not load alone
-        return ClapModel.from_pretrained(name, dtype=torch.float32).audio_model
-    if is_whisper(config):
-        return remove_unused_modules(WhisperModel.from_pretrained(name, config=config, dtype=torch.float32).encoder)
-    return remove_unused_modules(AutoModel.from_pretrained(name, config=config, dtype=torch.float32))
+        model_class, part, options = ClapModel, "audio_model", {}
+    elif is_whisper(config):
+        model_class, part = WhisperModel, "encoder"
+    whole, report = model_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **options)
+    model = remove_unused_modules(whole.get_submodule(part))
+    check_complete(name, model, report["missing_keys"], part)
+    return model
+
+
+def check_complete(name: str, model: PreTrainedModel, missing_keys: Iterable[str], part: str = "") -> None:
+    """Checks that all weights of a model were loaded; transformers leaves those that are missing random.
+
+    Args:
+        name: from where it was loaded.
+        model: the model, or that part of it which is used.
+        missing_keys: of transformers' loading report.
+        part: the attribute of the whole model that holds the part; empty: it is the whole.
+
+    Raises:
+        ValueError: when some are missing.
+    """
+    prefix = f"{part}." if part else ""
+    missing = {key.removeprefix(prefix) for key in missing_keys if key.startswith(prefix)}
+    if missing := sorted(missing & set(model.state_dict())):
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"{name} has no weights for {missing[0]}{others}; save or download it once more.")
 
 
 def is_whisper(config: PreTrainedConfig) -> bool:

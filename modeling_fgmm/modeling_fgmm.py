@@ -23,7 +23,7 @@ from .encoders_fgmm import (
     make_joint_config,
     make_projection,
 )
-from .hf_encoders_fgmm import load_encoder
+from .hf_encoders_fgmm import check_complete, load_encoder
 from .inference_fgmm import FgmmInferenceMixin
 from .layers_fgmm import FgmmPreTrainedModel, RegionFeatures, masked_mean
 from .loss_fgmm import OBJECTIVES, PairObjective
@@ -98,8 +98,8 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             **config_kwargs: of [`FgmmConfig`], for example `projection_dim`.
 
         Raises:
-            ValueError: for a kind of encoder that the modality cannot have, fewer than two encoders, or an unknown
-                name in `frozen` or `config_kwargs`.
+            ValueError: for a kind of encoder that the modality cannot have, fewer than two encoders, missing weights,
+                or an unknown name in `frozen` or `config_kwargs`.
             OSError: for a name that cannot be loaded.
             StrictDataclassError: (of huggingface_hub) for a value that [`FgmmConfig`] refuses.
         """
@@ -132,8 +132,8 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             **config_kwargs: of [`FgmmConfig`]; `objective` is by default the one that the weights were trained with.
 
         Raises:
-            ValueError: for a model that is no such dual encoder, a modality that it has, or an unknown name in `frozen`
-                or `config_kwargs`.
+            ValueError: for a model that is no such dual encoder, a modality that it has, missing weights, or an unknown
+                name in `frozen` or `config_kwargs`.
             OSError: for a name that cannot be loaded.
             StrictDataclassError: (of huggingface_hub) for a value that [`FgmmConfig`] refuses.
         """
@@ -144,7 +144,10 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         model = cls._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
         model._load_encoders(given)
         if not isinstance(dual_encoder, PreTrainedConfig):
-            load_dual_weights(model, AutoModel.from_pretrained(dual_encoder, dtype=torch.float32))
+            options = {"dtype": torch.float32, "output_loading_info": True}
+            source, report = AutoModel.from_pretrained(dual_encoder, **options)
+            check_complete(dual_encoder, source, report["missing_keys"])
+            load_dual_weights(model, source)
         return model.eval()
 
     def _load_encoders(self, given: dict) -> None:

@@ -310,7 +310,7 @@ def make_tokenizer(encoder):
         encoder: name on the Hub or folder of the encoder; or a tokenizer, which is returned as it is.
 
     Raises:
-        ValueError: for None or a configuration, which has no tokenizer.
+        ValueError: for None, a configuration, or a name without a tokenizer.
     """
     if encoder is None or isinstance(encoder, PreTrainedConfig):
         raise ValueError("A processor needs a tokenizer: give text= or tokenizer=, a name or folder of any text model.")
@@ -323,6 +323,8 @@ def make_tokenizer(encoder):
         tokenizer = load_siglip_tokenizer(encoder)
     else:
         tokenizer = AutoTokenizer.from_pretrained(encoder)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # which transformers makes up where there are no files
+        raise ValueError(f"There is no tokenizer in {encoder}; give one by tokenizer=.")
     max_length = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     if getattr(config, "model_type", None) in OFFSET_POSITIONS:
         max_length -= config.pad_token_id + 1
