@@ -44,6 +44,9 @@ class MediaError(ValueError):
 class MediaLimits:
     """The most that one call decodes; more is refused with a [`MediaError`].
 
+    They protect the machine that reads, and so are no settings of a processor: a configuration from the Hub must not be
+    able to raise them.
+
     max_seconds: length of a window.
     max_pixels: of one picture, as stored and as returned.
     max_frames: from the keyframe before a window to its end.
