@@ -214,10 +214,10 @@ class FgmmConfig(FgmmBaseConfig):
         learnable_sharpness (`bool`): train γ. With `"fine"` alone; so are the next five.
         phrase_sharpness_init_value (`float`): initial sharpness δ of the attention over phrases; 0 is the mean.
         learnable_phrase_sharpness (`bool`): train δ.
-        phrase_gates (`bool`): add to a phrase's attention logit a term predicted from the phrase alone, so that one
-            that says little ("the background") weighs little whatever the clip shows.
-        whole_captions (`bool`): compare each caption as a whole, too, as one more phrase with a gate of its own.
-        coarse_loss_weight (`float`): weight of the contrast of pooled embeddings beside that of regions and phrases.
+        phrase_gates (`bool`): add to a phrase's attention logit a term predicted from the phrase alone, so that an
+            uninformative phrase ("the background") weighs little for every clip.
+        whole_captions (`bool`): compare whole captions with regions, too: one more phrase with a gate of its own.
+        coarse_loss_weight (`float`): weight of the contrast of pooled embeddings, added to that of regions and phrases.
         gce_q (`float`): q of generalised cross entropy, 0 to 1: the larger it is, the less a pair weighs that the model
             thinks wrong; 0 is cross entropy. Not with `"siglip"`, which has no softmax.
         scoring_implementation (`str`): `"auto"`, `"reference"`, `"tiled"` or `"triton"`, see
@@ -386,7 +386,7 @@ def upgrade_options(config_dict: dict) -> dict:
     options = {RENAMED_OPTIONS.get(name, name): value for name, value in config_dict.items()}
     objective = options.get("objective", FgmmConfig.objective)
     removed = dict(REMOVED_OPTIONS)
-    if "whole_caption_weight" in options:  # the fixed share that captions as wholes had before they had a gate
+    if "whole_caption_weight" in options:  # the fixed share of whole captions before they had a gate
         removed["whole_caption_weight"] = 0.0 if objective == "fine" else options["whole_caption_weight"]
         options["whole_captions"] = objective != "fine"
     for name, left in removed.items():

@@ -1,4 +1,4 @@
-"""Dual encoders of transformers taken whole: CLIP, SigLIP, SigLIP 2, CLAP, PE-AV, their own pooling and projections.
+"""Dual encoders of transformers with their own pooling and projections: CLIP, SigLIP, SigLIP 2, CLAP, PE-AV.
 
 Pooled embeddings and logits are those of transformers (of PE-AV see `dual_pe_fgmm`). Regions and phrases, which the
 published models do not have, are patches and words projected into the same space by the weights that pool them.
@@ -22,7 +22,7 @@ from .layers_fgmm import RegionFeatures
 
 @dataclass(frozen=True)
 class DualEncoder:
-    """Where transformers' class of a dual encoder keeps what is taken from it.
+    """The attributes of transformers' class of a dual encoder whose weights are copied.
 
     Args:
         encoders: attribute of each modality's encoder.
@@ -30,7 +30,7 @@ class DualEncoder:
         logits: by the names of our objectives, the attributes of the logit scale and of the bias of the logits (None
             without one).
         log_scale: the scale is stored as its logarithm, of normalised embeddings; else as it is, of raw ones.
-        objective: that the published weights were trained with, by our name.
+        objective: of the published training, by our name.
     """
 
     encoders: dict[str, str]
@@ -54,7 +54,7 @@ LAYOUTS = {
     ),
     "siglip": SIGLIP,
     "siglip2": SIGLIP,
-    # It has a second scale, of the logits from text to audio; classification and the published training use this one.
+    # Of its two scales (audio to text, text to audio) the one that zero-shot classification uses.
     "clap": DualEncoder(
         encoders={"audio": "audio_model", "text": "text_model"},
         logits={"text_audio": ("logit_scale_a", None)},
@@ -109,7 +109,7 @@ class ClapAudioEncoder(nn.Module):
         """
         Args:
             input_features: (B, time, mel) log-mel frames; of a model with feature fusion four spectrograms side by
-                side, (B, time, 4·mel): of the whole sound and of three parts. The frames behind a sound's end hold its
+                side, (B, time, 4·mel): of the whole sound and of three parts. Frames after a sound's end hold its
                 repetitions, to which the encoder attends.
             input_features_mask: (B, time) bool; has no influence, see `region_mask`.
             **options: `output_hidden_states`, `output_attentions`: return the encoder's own.
@@ -140,7 +140,7 @@ class ClapAudioEncoder(nn.Module):
         )
 
     def region_mask(self, input_features_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """The mask of the regions: those behind a sound's end show its repetitions.
+        """The mask of the regions; those after a sound's end, which show its repetitions, are padding.
 
         Args:
             input_features_mask: (B, time) bool, True for the frames of the sound itself.
@@ -204,7 +204,7 @@ def describe_dual_encoder(config: PreTrainedConfig) -> dict:
         config: of the dual encoder, as transformers loads it.
 
     Raises:
-        ValueError: for a model that is no dual encoder that can be taken whole.
+        ValueError: for another kind of model.
     """
     kind = config.model_type
     if kind not in DUAL_ENCODERS:

@@ -1,4 +1,4 @@
-"""PE-AV (Perception Encoder Audio-Video) taken whole: its encoders of videos, sounds and texts, and their heads.
+"""PE-AV (Perception Encoder Audio-Video): its video, audio and text encoders, and their contrastive heads.
 
 Its text encoder has one head for videos and another for sounds, and videos and sounds are compared, too. Of all three
 modalities the shared space is therefore made of three blocks, one for each pair: each modality has its vectors in the

@@ -1,4 +1,4 @@
-"""Encoders of transformers in place of ours: they take the same inputs and return regions or phrases."""
+"""Encoders of transformers with the interface of ours: the same inputs, and regions or phrases as outputs."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -27,14 +27,14 @@ WHISPER_RANGE, WHISPER_SILENCE = 2.0, -1.5
 
 @dataclass(frozen=True)
 class VideoFamily:
-    """How one kind of vision encoder differs from others.
+    """Properties of one model type of vision encoders.
 
     Args:
-        per_frame: it takes images, not clips.
-        any_size: it takes frames of other sizes than the configuration's.
-        any_length: it takes any multiple of its tubelet's frames, else as many as the configuration says.
-        time_last: time varies fastest in the order of its tokens, else space.
-        arguments: of its forward call.
+        per_frame: takes images, not clips.
+        any_size: takes frames of other sizes than `config.image_size`.
+        any_length: takes any multiple of `config.tubelet_size` frames, else exactly `config.num_frames`.
+        time_last: in the order of its tokens time varies fastest, else space.
+        arguments: extra arguments of its forward call.
     """
 
     per_frame: bool = False
@@ -108,9 +108,9 @@ def is_whisper(config: PreTrainedConfig) -> bool:
 
 
 def remove_unused_modules(model: PreTrainedModel) -> PreTrainedModel:
-    """Removes modules that are not used for regions and words: their weights would never get a gradient.
+    """Removes modules that regions and words do not depend on: their weights would never get a gradient.
 
-    Constant parameters become buffers, because loading weights turns their gradients on.
+    Constant parameters become buffers, because loading weights sets `requires_grad`.
     """
     for name in ("pooler", "predictor"):
         if isinstance(getattr(model, name, None), nn.Module):
@@ -250,7 +250,7 @@ class TransformersAudioEncoder(nn.Module):
         return RegionFeatures(features, grid, hidden_states=output.hidden_states, attentions=output.attentions)
 
     def encode_waveforms(self, encode: Callable, waveforms: torch.Tensor, mask: torch.Tensor) -> RegionFeatures:
-        """Encodes sounds of one length together and without padding, for some of these encoders normalise over time.
+        """Encodes sounds of equal length together, without padding, because some encoders normalise over time.
 
         Args:
             encode: samples (b, S) to the encoder's output.
@@ -409,7 +409,7 @@ def check_text_length(input_ids: torch.Tensor, model: PreTrainedModel) -> None:
 def max_text_length(model: PreTrainedModel) -> int | None:
     """The most tokens of a text that an encoder has positions for; None: any number.
 
-    RoBERTa and its like (MPNet, CLAP) count positions from the one behind the padding id's.
+    The position ids of RoBERTa, MPNet and CLAP begin at `pad_token_id + 1`.
     """
     longest = getattr(model.config, "max_position_embeddings", None)
     positions = getattr(getattr(model, "embeddings", None), "position_embeddings", None)

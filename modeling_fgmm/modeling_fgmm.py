@@ -115,7 +115,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
     def from_dual_encoder(
         cls, dual_encoder, video=None, audio=None, frozen=(), dtype=None, attn_implementation=None, **config_kwargs
     ) -> "FgmmModel":
-        """A model of a whole dual encoder of transformers, with its projections, pooling, logit scale and bias.
+        """A model from a dual encoder of transformers, with its encoders, projections, pooling, logit scale and bias.
 
         Its pooled embeddings, and with its default objective its logits, are those of transformers; the embedding of a
         video is the normalised mean of its frames'. Regions and phrases are its patches and words in the same space,
@@ -126,8 +126,8 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             dual_encoder: a name on the Hub, a folder, or a configuration (for random weights), of CLIP, SigLIP, SigLIP
                 2, CLAP or PE-AV.
             video, audio: an encoder of the modality that the dual encoder lacks, as in [`~FgmmModel.from_encoders`];
-                its projection is new, and trained onto the dual encoder's space. So CLIP with the sounds of CLAP has
-                CLIP's text encoder alone, for a text has one embedding, which all indexes need.
+                its projection is new, and trained into the dual encoder's space. So CLIP with the audio encoder of
+                CLAP has CLIP's text encoder alone: a text has one embedding, as an index needs, not one a modality.
             frozen, dtype, attn_implementation: as in [`~FgmmModel.from_encoders`].
             **config_kwargs: of [`FgmmConfig`]; `objective` is by default the one that the weights were trained with.
 
@@ -163,7 +163,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
                 self.encoders[name].model.load_state_dict(loaded.state_dict())
 
     def freeze(self) -> None:
-        """Turns the gradients of frozen encoders off, and of what no gradient ever reaches."""
+        """Sets `requires_grad` to False in frozen encoders, and in modules that no gradient reaches."""
         for encoder in self.encoders.values():
             for module in getattr(encoder, "constant_modules", list)():
                 module.requires_grad_(False)
@@ -331,12 +331,12 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         return F.normalize(embeds, dim=-1) if self.config.normalize_embeds else embeds
 
     def _embed(self, modality: str, pooled: torch.Tensor) -> torch.Tensor:
-        """The embeddings of what an encoder's own pooling gives: (..., C) -> (..., D)."""
+        """Embeddings of an encoder's own pooled output: (..., C) -> (..., D)."""
         project = self.projections[modality]
         return self._normalize(project(pooled) if self.config.normalize_embeds else project.concatenate_heads(pooled))
 
     def _project_regions(self, modality: str, encoded: RegionFeatures) -> FgmmRegionOutput:
-        """What an encoder returned, with the mask of the regions, to an output."""
+        """Projects an encoder's features (B, N, C), which have a mask, to an output."""
         features, mask = encoded.features, encoded.mask
         project = self.projections[modality]
         projected = project(features)

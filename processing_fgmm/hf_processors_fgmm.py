@@ -1,4 +1,4 @@
-"""Processors of transformers' encoders: their settings and feature extractors in the places of ours."""
+"""Processors for transformers' encoders: ours with their settings, and their feature extractors wrapped."""
 
 import math
 import re
@@ -38,7 +38,7 @@ FEATURE_EXTRACTORS = {
         WhisperFeatureExtractor,
     )
 }
-# Text encoders that count positions from the one behind the padding id's, as RoBERTa does.
+# Text encoders whose position ids begin at pad_token_id + 1, as RoBERTa's.
 OFFSET_POSITIONS = ("camembert", "clap_text_model", "mpnet", "roberta", "xlm-roberta")
 # Window and hop of Kaldi's spectrogram frames, which the Audio Spectrogram Transformer takes, seconds.
 KALDI_WINDOW, KALDI_HOP = 0.025, 0.010
@@ -192,7 +192,7 @@ class FgmmEncoderFeatureExtractor(WaveformFeatureExtractor):
             waveform = torch.nn.functional.pad(waveform, (0, window - len(waveform)))
         name = self.wrapped.model_input_names[0]
         if isinstance(self.wrapped, ClapFeatureExtractor):
-            # Of longer sounds it would take parts at random.
+            # It crops longer sounds at random.
             surplus = max(0, len(waveform) - self.wrapped.nb_max_samples)
             waveform = waveform[surplus // 2 : len(waveform) - (surplus - surplus // 2)]
         values = self.wrapped(waveform.numpy(), sampling_rate=rate, return_tensors="pt")[name][0]
@@ -298,8 +298,8 @@ def load_tokenizer(name: str, **kwargs):
         name: name on the Hub, or folder.
         **kwargs: of transformers' `from_pretrained`.
     """
-    # Its own settings name its class. Without a configuration AutoTokenizer would load the model's, and where
-    # modeling_fgmm is not imported ask whether to run the code beside it.
+    # Its own settings name its class. Without a configuration AutoTokenizer would load the model's and, unless
+    # modeling_fgmm is imported, require trust_remote_code.
     return AutoTokenizer.from_pretrained(name, config=PreTrainedConfig(), **kwargs)
 
 
@@ -323,7 +323,7 @@ def make_tokenizer(encoder):
         tokenizer = load_siglip_tokenizer(encoder)
     else:
         tokenizer = AutoTokenizer.from_pretrained(encoder)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # which transformers makes up where there are no files
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers' default without files
         raise ValueError(f"There is no tokenizer in {encoder}; give one by tokenizer=.")
     max_length = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
     if getattr(config, "model_type", None) in OFFSET_POSITIONS:
