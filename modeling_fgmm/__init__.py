@@ -7,7 +7,7 @@ Shapes in this package are written with these letters:
 | B | items in a batch (Bq of queries, Bk of keys, Bv clips, Bt texts where they differ) |
 | N | regions of one clip: positions of the encoder's feature map, t·h·w of a video, frequency·time of a sound |
 | M | phrases of one item's text, those of all its candidate captions end to end |
-| P | phrases that an objective compares: the M phrases, and the captions as wholes where these are compared, too |
+| P | phrases that an objective compares: the M phrases, then the K whole captions if it compares those, too |
 | K | candidate captions of one item |
 | C | channels of an encoder |
 | L | tokens of a text |

@@ -198,6 +198,8 @@ class FgmmConfig(FgmmBaseConfig):
             [`~FgmmModel.from_dual_encoder`].
         text_padding_side (`str`): `"left"` or `"right"` for a text encoder that was trained on texts padded to
             `max_position_embeddings` on this side, and attends to the padding (SigLIP's); None: padding is masked.
+        normalize_embeds (`bool`): L2-normalise pooled embeddings. False, for PE-AV with `"siglip"` alone: they are the
+            vectors whose dot products PE-AV's logits are.
         frozen (`list[str]`): the encoders that an [`FgmmModel`] does not train; classifiers train theirs all the same.
         audio_padding_value (`float`): value of padded spectrogram frames: 0, unless the encoder's feature extractor
             normalises its padding (the Audio Spectrogram Transformer's).
@@ -212,10 +214,10 @@ class FgmmConfig(FgmmBaseConfig):
         learnable_sharpness (`bool`): train γ. With `"fine"` alone; so are the next five.
         phrase_sharpness_init_value (`float`): initial sharpness δ of the attention over phrases; 0 is the mean.
         learnable_phrase_sharpness (`bool`): train δ.
-        phrase_gates (`bool`): add to a phrase's attention logit a term predicted from the phrase alone, so that one
-            that says little ("the background") weighs little whatever the clip shows.
-        whole_captions (`bool`): compare each caption as a whole, too, as one more phrase with a gate of its own.
-        coarse_loss_weight (`float`): weight of the contrast of pooled embeddings beside that of regions and phrases.
+        phrase_gates (`bool`): add to a phrase's attention logit a term predicted from the phrase alone, so that an
+            uninformative phrase ("the background") weighs little for every clip.
+        whole_captions (`bool`): compare whole captions with regions, too: one more phrase with a gate of its own.
+        coarse_loss_weight (`float`): weight of the contrast of pooled embeddings, added to that of regions and phrases.
         gce_q (`float`): q of generalised cross entropy, 0 to 1: the larger it is, the less a pair weighs that the model
             thinks wrong; 0 is cross entropy. Not with `"siglip"`, which has no softmax.
         scoring_implementation (`str`): `"auto"`, `"reference"`, `"tiled"` or `"triton"`, see
@@ -245,6 +247,7 @@ class FgmmConfig(FgmmBaseConfig):
     text_config: dict | PreTrainedConfig | None = None
     dual_encoder: str | None = None
     text_padding_side: str | None = None
+    normalize_embeds: bool = True
     frozen: list[str] | tuple[str, ...] = ()
     audio_padding_value: float | int = 0.0
     modalities: list[str] | tuple[str, ...] = ("video", "audio", "text")
@@ -301,6 +304,9 @@ class FgmmConfig(FgmmBaseConfig):
         """Check that the dual encoder is known, and that the model has its encoders and trains its pooling."""
         if self.text_padding_side not in (None, "left", "right"):
             raise ValueError(f"text_padding_side={self.text_padding_side!r} is none of None, 'left', 'right'.")
+        takes_logits = (self.dual_encoder or "").startswith("pe_") and self.objective == "siglip"
+        if not self.normalize_embeds and not takes_logits:
+            raise ValueError("normalize_embeds=False is for PE-AV with objective='siglip' alone.")
         if self.dual_encoder is None:
             return
         if self.dual_encoder not in DUAL_ENCODERS:
@@ -380,7 +386,7 @@ def upgrade_options(config_dict: dict) -> dict:
     options = {RENAMED_OPTIONS.get(name, name): value for name, value in config_dict.items()}
     objective = options.get("objective", FgmmConfig.objective)
     removed = dict(REMOVED_OPTIONS)
-    if "whole_caption_weight" in options:  # the fixed share that captions as wholes had before they had a gate
+    if "whole_caption_weight" in options:  # the fixed share of whole captions before they had a gate
         removed["whole_caption_weight"] = 0.0 if objective == "fine" else options["whole_caption_weight"]
         options["whole_captions"] = objective != "fine"
     for name, left in removed.items():

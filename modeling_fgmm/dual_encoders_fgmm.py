@@ -1,8 +1,7 @@
-"""Dual encoders of transformers taken whole: CLIP, SigLIP, SigLIP 2, CLAP, PE-AV, their own pooling and projections.
+"""Dual encoders of transformers with their own pooling and projections: CLIP, SigLIP, SigLIP 2, CLAP, PE-AV.
 
-Their pooled embeddings are those of transformers, and their logits, but for PE-AV: its are dot products of vectors that
-are not normalised, ours always of normalised ones. Regions and phrases, which the published models do not have, are the
-patches and words brought into the same space by the weights that pool them.
+Pooled embeddings and logits are those of transformers (of PE-AV see `dual_pe_fgmm`). Regions and phrases, which the
+published models do not have, are patches and words projected into the same space by the weights that pool them.
 """
 
 import copy
@@ -23,52 +22,63 @@ from .layers_fgmm import RegionFeatures
 
 @dataclass(frozen=True)
 class DualEncoder:
-    """Where transformers' class of a dual encoder keeps what is taken from it.
+    """The attributes of transformers' class of a dual encoder whose weights are copied.
 
     Args:
         encoders: attribute of each modality's encoder.
         projections: attributes of the projections, by the names of ours; none for encoders that end with theirs.
-        logit_scale: attribute of the logarithm of the logit scale; empty where logits are not taken over.
-        logit_bias: attribute of the bias of the logits; empty without one.
-        objective: that the published weights were trained with, by our name.
+        logits: by the names of our objectives, the attributes of the logit scale and of the bias of the logits (None
+            without one).
+        log_scale: the scale is stored as its logarithm, of normalised embeddings; else as it is, of raw ones.
+        objective: of the published training, by our name.
     """
 
     encoders: dict[str, str]
+    logits: dict[str, tuple[str, str | None]]
     projections: dict[str, str] = field(default_factory=dict)
-    logit_scale: str = "logit_scale"
-    logit_bias: str = ""
+    log_scale: bool = True
     objective: str = "coarse"
 
 
 SIGLIP = DualEncoder(
-    encoders={"video": "vision_model", "text": "text_model"}, logit_bias="logit_bias", objective="siglip"
+    encoders={"video": "vision_model", "text": "text_model"},
+    logits={"text_video": ("logit_scale", "logit_bias")},
+    objective="siglip",
 )
-PE = {"logit_scale": "", "objective": "siglip"}
+PE = {"log_scale": False, "objective": "siglip"}
 LAYOUTS = {
     "clip": DualEncoder(
         encoders={"video": "vision_model", "text": "text_model"},
+        logits={"text_video": ("logit_scale", None)},
         projections={"video": "visual_projection", "text": "text_projection"},
     ),
     "siglip": SIGLIP,
     "siglip2": SIGLIP,
-    # It has a second scale, of the logits from text to audio; classification and the published training use this one.
+    # Of its two scales (audio to text, text to audio) the one that zero-shot classification uses.
     "clap": DualEncoder(
         encoders={"audio": "audio_model", "text": "text_model"},
+        logits={"text_audio": ("logit_scale_a", None)},
         projections={"audio": "audio_projection", "text": "text_projection"},
-        logit_scale="logit_scale_a",
     ),
     "pe_audio": DualEncoder(
         encoders={"audio": "audio_encoder", "text": "text_model"},
+        logits={"text_audio": ("text_audio_logit_scale", "text_audio_logit_bias")},
         projections={"audio.heads.0": "audio_head", "text.heads.0": "text_audio_head"},
         **PE,
     ),
     "pe_video": DualEncoder(
         encoders={"video": "video_encoder", "text": "text_model"},
+        logits={"text_video": ("text_video_logit_scale", "text_video_logit_bias")},
         projections={"video.heads.0": "video_head", "text.heads.0": "text_video_head"},
         **PE,
     ),
     "pe_audio_video": DualEncoder(
         encoders={"video": "video_model.video_encoder", "audio": "audio_model.audio_encoder", "text": "text_model"},
+        logits={
+            "text_video": ("video_model.text_video_logit_scale", "video_model.text_video_logit_bias"),
+            "text_audio": ("audio_model.text_audio_logit_scale", "audio_model.text_audio_logit_bias"),
+            "audio_video": ("audio_video_logit_scale", "audio_video_logit_bias"),
+        },
         projections={
             "video.heads.0": "video_model.video_head",
             "audio.heads.0": "audio_model.audio_head",
@@ -99,7 +109,7 @@ class ClapAudioEncoder(nn.Module):
         """
         Args:
             input_features: (B, time, mel) log-mel frames; of a model with feature fusion four spectrograms side by
-                side, (B, time, 4·mel): of the whole sound and of three parts. The frames behind a sound's end hold its
+                side, (B, time, 4·mel): of the whole sound and of three parts. Frames after a sound's end hold its
                 repetitions, to which the encoder attends.
             input_features_mask: (B, time) bool; has no influence, see `region_mask`.
             **options: `output_hidden_states`, `output_attentions`: return the encoder's own.
@@ -130,7 +140,7 @@ class ClapAudioEncoder(nn.Module):
         )
 
     def region_mask(self, input_features_mask: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
-        """The mask of the regions: those behind a sound's end show its repetitions.
+        """The mask of the regions; those after a sound's end, which show its repetitions, are padding.
 
         Args:
             input_features_mask: (B, time) bool, True for the frames of the sound itself.
@@ -194,7 +204,7 @@ def describe_dual_encoder(config: PreTrainedConfig) -> dict:
         config: of the dual encoder, as transformers loads it.
 
     Raises:
-        ValueError: for a model that is no dual encoder that can be taken whole.
+        ValueError: for another kind of model.
     """
     kind = config.model_type
     if kind not in DUAL_ENCODERS:
@@ -240,22 +250,29 @@ def describe_pe(config: PreTrainedConfig) -> dict:
 def load_dual_weights(model: PreTrainedModel, source: PreTrainedModel) -> None:
     """Copies the encoders, projections, logit scale and bias of transformers' model of a dual encoder.
 
-    The logit scale is that of the objective's pooled embeddings.
+    The logit scale is that of the objective's pooled embeddings. Of raw ones (PE-AV's) it is copied where the model's
+    are raw, too.
 
     Args:
         model: an [`FgmmModel`] of its configuration.
         source: transformers' model.
+
+    Raises:
+        ValueError: for a negative logit scale.
     """
     layout = LAYOUTS[source.config.model_type]
     for modality, name in layout.encoders.items():
         model.encoders[modality].model.load_state_dict(source.get_submodule(name).state_dict())
     for own, name in layout.projections.items():
         model.projections.get_submodule(own).load_state_dict(source.get_submodule(name).state_dict())
-    if not layout.logit_scale:
+    if layout.log_scale != model.config.normalize_embeds:
         return
-    objective = model.get_objective("text", next(name for name in layout.encoders if name != "text"))
-    bias = getattr(source, layout.logit_bias).squeeze() if layout.logit_bias else None
-    set_pooled_scale(objective, getattr(source, layout.logit_scale).squeeze(), bias)
+    for pair, (scale_name, bias_name) in layout.logits.items():
+        scale = source.get_parameter(scale_name).squeeze()
+        if not layout.log_scale and scale < 0:
+            raise ValueError(f"{scale_name} is {scale.item():g}; logits of a negative scale cannot be taken over.")
+        bias = source.get_parameter(bias_name).squeeze() if bias_name else None
+        set_pooled_scale(model.objectives[pair], scale if layout.log_scale else scale.log(), bias)
 
 
 @torch.no_grad()

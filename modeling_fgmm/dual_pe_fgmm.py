@@ -1,11 +1,16 @@
-"""PE-AV (Perception Encoder Audio-Video) taken whole: its encoders of videos, sounds and texts, and their heads.
+"""PE-AV (Perception Encoder Audio-Video): its video, audio and text encoders, and their contrastive heads.
 
 Its text encoder has one head for videos and another for sounds, and videos and sounds are compared, too. Of all three
 modalities the shared space is therefore made of three blocks, one for each pair: each modality has its vectors in the
 blocks of its pairs, and 0 in the third. A cosine in this space is half of PE-AV's, for every pair.
 
-PE-AV's joint encoder of videos with their sounds has no place here. Its videos need timm and torchvision, as those of
-transformers' class do.
+PE-AV's logits are dot products of vectors that are not normalised, times a scale, plus a bias, of each pair. With
+`normalize_embeds=False` embeddings are these vectors, and logits are exactly PE-AV's. It is not the default because
+indexes, and scores that mix pooled embeddings with regions, need normalised ones.
+
+PE-AV's joint encoder of videos with their sounds is left out. The published vision transformer is one of timm's
+(`TimmWrapperConfig`), so that videos need timm, which needs torchvision; its video processor needs torchvision in
+transformers, but not here, where [`FgmmVideoProcessor`] takes its settings over.
 """
 
 import math
@@ -35,8 +40,15 @@ class PeProjection(nn.Module):
         self.heads = nn.ModuleList(PeAudioVideoContrastiveHead(size, width) for _ in {*self.blocks} - {None})
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """(..., C) -> (..., D), whose direction is that in the shared space."""
-        projected = [F.normalize(head(features), dim=-1) for head in self.heads]
+        """(..., C) -> (..., D), of which the blocks are L2-normalised: only its direction has a meaning."""
+        return self.concatenate([F.normalize(head(features), dim=-1) for head in self.heads])
+
+    def concatenate_heads(self, features: torch.Tensor) -> torch.Tensor:
+        """(..., C) -> (..., D), whose dot products are those of PE-AV's own vectors."""
+        return self.concatenate([head(features) for head in self.heads])
+
+    def concatenate(self, projected: list[torch.Tensor]) -> torch.Tensor:
+        """The blocks of the shared space, 0 where the modality has no vector: of each head (..., D_b) -> (..., D)."""
         absent = torch.zeros_like(projected[0])
         return torch.cat([absent if block is None else projected[block] for block in self.blocks], dim=-1)
 
@@ -142,7 +154,7 @@ class PeTextEncoder(DualTextEncoder):
 
     def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: bool) -> WordFeatures:
         """As in [`DualTextEncoder`]."""
-        check_text_length(input_ids, self.config)
+        check_text_length(input_ids, self.model)
         input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id or 0)
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, **options)
         words = output.last_hidden_state

@@ -14,9 +14,9 @@ from .text_fgmm import encode_each_caption
 
 
 class DualTextEncoder(nn.Module):
-    """A text encoder with a pooling of its own; `out_channels` is the size of what the projection takes (C).
+    """A text encoder with its own pooling; `out_channels` is the input size of the projection (C).
 
-    Phrases are means over their words, each of which goes through the layers that the pooled token goes through.
+    Phrases are means over their words, to each of which the layers that follow the pooled token are applied.
     """
 
     model_class: type[PreTrainedModel]
@@ -65,7 +65,7 @@ class DualTextEncoder(nn.Module):
 
     def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: bool) -> WordFeatures:
         """Token ids and their mask, 1 for tokens, (B, L) each -> words (B, L, C) and pooled texts (B, C)."""
-        check_text_length(input_ids, self.config)
+        check_text_length(input_ids, self.model)
         input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id or 0)
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, **options)
         return WordFeatures(
@@ -73,18 +73,18 @@ class DualTextEncoder(nn.Module):
         )
 
     def pool_alone(self, words: torch.Tensor) -> torch.Tensor:
-        """What the pooling does with its token, for each word: (B, L, C) -> the same shape."""
+        """Applies the layers that follow the pooled token to every word: (B, L, C) -> (B, L, C)."""
         return words
 
 
 class ClipTextEncoder(DualTextEncoder):
-    """CLIP's text encoder, whose pooled token is the end of the text."""
+    """CLIP's text encoder, which pools the end-of-text token."""
 
     model_class = CLIPTextModel
 
 
 class ClapTextEncoder(DualTextEncoder):
-    """CLAP's text encoder, whose pooled token is the beginning of the text, through a linear layer and tanh."""
+    """CLAP's text encoder, which pools the first token, followed by a linear layer and tanh."""
 
     model_class = ClapTextModel
 
@@ -93,13 +93,13 @@ class ClapTextEncoder(DualTextEncoder):
 
 
 class SiglipTextEncoder(DualTextEncoder):
-    """SigLIP's text encoder, whose pooled token is the last of a text that is padded to the longest length."""
+    """SigLIP's text encoder, which pools the last token of a text padded to `max_position_embeddings`."""
 
     model_class = SiglipTextModel
 
     def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: bool) -> WordFeatures:
-        """As in [`DualTextEncoder`]; texts are padded here, so that the padding of a batch has no influence."""
-        check_text_length(input_ids, self.config)
+        """As in [`DualTextEncoder`]; pads to the full length, so that the padding of a batch has no influence."""
+        check_text_length(input_ids, self.model)
         mask, length = attention_mask.bool(), self.config.max_position_embeddings
         places = mask.cumsum(1) - 1
         if self.padding_side == "left":

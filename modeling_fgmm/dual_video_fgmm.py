@@ -1,4 +1,4 @@
-"""The vision encoders of dual encoders, CLIP, SigLIP and SigLIP 2: frames to regions and to one pooled vector each."""
+"""The vision encoders of CLIP, SigLIP and SigLIP 2: frames to regions and one pooled vector each."""
 
 from abc import abstractmethod
 
@@ -13,7 +13,7 @@ from .layers_fgmm import RegionFeatures
 
 
 class DualVideoEncoder(nn.Module):
-    """A vision encoder with a pooling of its own, over each frame; `out_channels` is its hidden size (C)."""
+    """A vision encoder with its own pooling, applied to each frame; `out_channels` is its hidden size (C)."""
 
     model_class: type[PreTrainedModel]
 
@@ -55,11 +55,11 @@ class DualVideoEncoder(nn.Module):
 
 
 class ClipVideoEncoder(DualVideoEncoder):
-    """CLIP's vision encoder over each frame.
+    """CLIP's vision encoder, applied to each frame.
 
-    Regions are the patches of the last layer, whose attention is between queries, without residual connection and MLP
-    (ClearCLIP: Lan et al., ECCV 2024, equation 4): the class token alone was trained to be compared with texts, and in
-    the patches of the whole last layer the residual connection drowns what they share with it.
+    Regions are the patches of the last layer with query-query attention, without residual connection and MLP
+    (ClearCLIP: Lan et al., ECCV 2024, equation 4): only the class token was trained against texts, and the residual
+    connection of the last layer dominates its patches, which are then hardly related to the text.
     """
 
     model_class = CLIPVisionModel
@@ -75,7 +75,7 @@ class ClipVideoEncoder(DualVideoEncoder):
         return output, self.model.post_layernorm(patches)
 
     def attend_by_queries(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """The last layer's attention with its queries as keys, alone: (F, tokens, C) -> the same shape."""
+        """The last layer's self-attention with queries in place of keys: (F, tokens, C) -> (F, tokens, C)."""
         layer = self.model.encoder.layers[-1]
         attention = layer.self_attn
         tokens = layer.layer_norm1(hidden_states)
@@ -88,10 +88,10 @@ class ClipVideoEncoder(DualVideoEncoder):
 
 
 class SiglipVideoEncoder(DualVideoEncoder):
-    """SigLIP's vision encoder over each frame.
+    """SigLIP's vision encoder, applied to each frame.
 
-    Regions are the patches through the head that pools them, each as if the head attended to it alone: the value path
-    of its attention, then its MLP (as MaskCLIP takes the attention pooling of CLIP's ResNets: Zhou et al., ECCV 2022,
+    Regions are the output of the attention-pooling head for each patch alone: the value and output projections of its
+    attention, then its MLP (as MaskCLIP does with the attention pooling of CLIP's ResNets: Zhou et al., ECCV 2022,
     section 3.2).
     """
 
@@ -104,7 +104,7 @@ class SiglipVideoEncoder(DualVideoEncoder):
         return output, self.pool_alone(output.last_hidden_state)
 
     def pool_alone(self, patches: torch.Tensor) -> torch.Tensor:
-        """The head's output for each patch alone: (F, n, C) -> the same shape."""
+        """The head's output for each patch alone: (F, n, C) -> (F, n, C)."""
         head = self.model.head
         value_weight, value_bias = (
             weights.chunk(3)[2] for weights in (head.attention.in_proj_weight, head.attention.in_proj_bias)
@@ -114,7 +114,7 @@ class SiglipVideoEncoder(DualVideoEncoder):
 
 
 class NaflexVideoEncoder(SiglipVideoEncoder):
-    """SigLIP 2's vision encoder over frames of any aspect ratio; regions are those of SigLIP."""
+    """SigLIP 2's NaFlex vision encoder, for frames of any aspect ratio; regions are made as those of SigLIP."""
 
     model_class = Siglip2VisionModel
     any_aspect_ratio = True
@@ -124,9 +124,9 @@ class NaflexVideoEncoder(SiglipVideoEncoder):
     ) -> RegionFeatures:
         """
         Args:
-            pixel_values_videos: (B, T, 3, H, W) normalised pixels, with padding at the right and bottom.
-            video_sizes: (B, 2) height and width of each item's frames without the padding, pixels, multiples of the
-                patch size. None: there is no padding.
+            pixel_values_videos: (B, T, 3, H, W) normalised pixels, padded at the right and bottom.
+            video_sizes: (B, 2) height and width of each item's frames without padding, in pixels, multiples of the
+                patch size. None: nothing is padding.
             **options: see [`DualVideoEncoder`].
 
         Returns:
@@ -146,7 +146,7 @@ class NaflexVideoEncoder(SiglipVideoEncoder):
         shapes = video_sizes // patch  # (B, 2)
         inside = (rows[:, None] < shapes[:, 0, None, None]) & (columns < shapes[:, 1, None, None])  # (B, h, w)
         inside = inside.flatten(1).repeat_interleave(frames, 0)  # (B·T, h·w)
-        # The encoder takes each frame's patches, row by row, in front of its padding.
+        # The encoder takes each frame's patches in row-major order, followed by padding.
         order = inside.int().argsort(dim=1, descending=True, stable=True)[:, : int(inside.sum(1).max())]
         patches = pixel_values_videos.unflatten(-1, (-1, patch)).unflatten(-3, (-1, patch))
         patches = patches.permute(0, 1, 3, 5, 4, 6, 2).flatten(4).flatten(2, 3).flatten(0, 1)  # (B·T, h·w, p·p·3)

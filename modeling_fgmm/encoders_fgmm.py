@@ -1,4 +1,4 @@
-"""Each modality's encoder and projection: configuration, building, weights; running it on items with the modality."""
+"""Configuration and construction of each modality's encoder and projection; encoding of batches with missing items."""
 
 import os
 from dataclasses import replace
@@ -51,7 +51,7 @@ def make_projection(modality: str, config: FgmmConfig, encoder: nn.Module) -> nn
 def encode_present(encoder: nn.Module, present: torch.Tensor, *inputs: torch.Tensor, **options: bool) -> RegionFeatures:
     """Encodes the items that have the modality; the features of the others are 0.
 
-    Thus an absent item costs nothing and has no part in the statistics of batch normalisation.
+    Missing items cost no compute and do not enter the statistics of batch normalisation.
 
     Args:
         encoder: of videos or sounds.

@@ -1,4 +1,4 @@
-"""Encoders of transformers in place of ours: they take the same inputs and return regions or phrases."""
+"""Encoders of transformers with the interface of ours: the same inputs, and regions or phrases as outputs."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -27,14 +27,14 @@ WHISPER_RANGE, WHISPER_SILENCE = 2.0, -1.5
 
 @dataclass(frozen=True)
 class VideoFamily:
-    """How one kind of vision encoder differs from others.
+    """Properties of one model type of vision encoders.
 
     Args:
-        per_frame: it takes images, not clips.
-        any_size: it takes frames of other sizes than the configuration's.
-        any_length: it takes any multiple of its tubelet's frames, else as many as the configuration says.
-        time_last: time varies fastest in the order of its tokens, else space.
-        arguments: of its forward call.
+        per_frame: takes images, not clips.
+        any_size: takes frames of other sizes than `config.image_size`.
+        any_length: takes any multiple of `config.tubelet_size` frames, else exactly `config.num_frames`.
+        time_last: in the order of its tokens time varies fastest, else space.
+        arguments: extra arguments of its forward call.
     """
 
     per_frame: bool = False
@@ -67,12 +67,39 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def load_encoder(name: str, config: PreTrainedConfig) -> PreTrainedModel:
-    """An encoder of transformers with the weights of a folder or of the Hub, in float32."""
+    """An encoder of transformers with the weights of a folder or of the Hub, in float32.
+
+    Raises:
+        ValueError: when some of its weights are not there.
+    """
+    model_class, part, options = AutoModel, "", {"config": config}
     if config.model_type == "clap_audio_model":  # which AutoModel does not load alone
-        return ClapModel.from_pretrained(name, dtype=torch.float32).audio_model
-    if is_whisper(config):
-        return remove_unused_modules(WhisperModel.from_pretrained(name, config=config, dtype=torch.float32).encoder)
-    return remove_unused_modules(AutoModel.from_pretrained(name, config=config, dtype=torch.float32))
+        model_class, part, options = ClapModel, "audio_model", {}
+    elif is_whisper(config):
+        model_class, part = WhisperModel, "encoder"
+    whole, report = model_class.from_pretrained(name, dtype=torch.float32, output_loading_info=True, **options)
+    model = remove_unused_modules(whole.get_submodule(part))
+    check_complete(name, model, report["missing_keys"], part)
+    return model
+
+
+def check_complete(name: str, model: PreTrainedModel, missing_keys: Iterable[str], part: str = "") -> None:
+    """Checks that all weights of a model were loaded; transformers leaves those that are missing random.
+
+    Args:
+        name: from where it was loaded.
+        model: the model, or that part of it which is used.
+        missing_keys: of transformers' loading report.
+        part: the attribute of the whole model that holds the part; empty: it is the whole.
+
+    Raises:
+        ValueError: when some are missing.
+    """
+    prefix = f"{part}." if part else ""
+    missing = {key.removeprefix(prefix) for key in missing_keys if key.startswith(prefix)}
+    if missing := sorted(missing & set(model.state_dict())):
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"{name} has no weights for {missing[0]}{others}; save or download it once more.")
 
 
 def is_whisper(config: PreTrainedConfig) -> bool:
@@ -81,9 +108,9 @@ def is_whisper(config: PreTrainedConfig) -> bool:
 
 
 def remove_unused_modules(model: PreTrainedModel) -> PreTrainedModel:
-    """Removes modules that are not used for regions and words: their weights would never get a gradient.
+    """Removes modules that regions and words do not depend on: their weights would never get a gradient.
 
-    Constant parameters become buffers, because loading weights turns their gradients on.
+    Constant parameters become buffers, because loading weights sets `requires_grad`.
     """
     for name in ("pooler", "predictor"):
         if isinstance(getattr(model, name, None), nn.Module):
@@ -223,7 +250,7 @@ class TransformersAudioEncoder(nn.Module):
         return RegionFeatures(features, grid, hidden_states=output.hidden_states, attentions=output.attentions)
 
     def encode_waveforms(self, encode: Callable, waveforms: torch.Tensor, mask: torch.Tensor) -> RegionFeatures:
-        """Encodes sounds of one length together and without padding, for some of these encoders normalise over time.
+        """Encodes sounds of equal length together, without padding, because some encoders normalise over time.
 
         Args:
             encode: samples (b, S) to the encoder's output.
@@ -317,7 +344,7 @@ class TransformersTextEncoder(nn.Module):
 
     def encode_words(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **options: bool) -> WordFeatures:
         """Token ids and their mask, 1 for tokens, (B, L) each -> word vectors (B, L, C)."""
-        check_text_length(input_ids, self.config)
+        check_text_length(input_ids, self.model)
         input_ids = input_ids.masked_fill(attention_mask == 0, self.config.pad_token_id or 0)
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, **options)
         return WordFeatures(output.last_hidden_state, hidden_states=output.hidden_states, attentions=output.attentions)
@@ -365,18 +392,29 @@ def join_states(rows: list[torch.Tensor], outputs: list) -> dict[str, tuple[torc
     }
 
 
-def check_text_length(input_ids: torch.Tensor, config: PreTrainedConfig) -> None:
+def check_text_length(input_ids: torch.Tensor, model: PreTrainedModel) -> None:
     """Checks that texts (B, L) are no longer than an encoder's positions.
 
     Raises:
         ValueError: when they are.
     """
-    longest = getattr(config, "max_position_embeddings", None)
+    longest = max_text_length(model)
     if longest is not None and input_ids.shape[1] > longest:
         raise ValueError(
-            f"A text has {input_ids.shape[1]} tokens, but max_position_embeddings is {longest}; pass "
+            f"A text has {input_ids.shape[1]} tokens, but {model.config.model_type} takes at most {longest}; pass "
             "truncation=True and max_length to the processor."
         )
+
+
+def max_text_length(model: PreTrainedModel) -> int | None:
+    """The most tokens of a text that an encoder has positions for; None: any number.
+
+    The position ids of RoBERTa, MPNet and CLAP begin at `pad_token_id + 1`.
+    """
+    longest = getattr(model.config, "max_position_embeddings", None)
+    positions = getattr(getattr(model, "embeddings", None), "position_embeddings", None)
+    padding_id = getattr(positions, "padding_idx", None)
+    return longest if longest is None or padding_id is None else longest - padding_id - 1
 
 
 def find_family(modality: str, config: PreTrainedConfig, families: dict):

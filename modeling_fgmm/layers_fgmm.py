@@ -1,4 +1,4 @@
-"""What all models share: the base class with loading, saving and initialisation; what encoders return; masked means."""
+"""Shared by all models: the base class (loading, saving, initialisation), outputs of encoders, masked means."""
 
 import math
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from .configuration_fgmm import FgmmConfig
 
 @dataclass
 class RegionFeatures:
-    """What an encoder of videos or sounds returns.
+    """Output of a video or audio encoder.
 
     Args:
         features: (B, N, C) of the regions.
         grid: sizes of the feature map, (t, h, w) or (frequency, time); N is their product.
-        mask: (B, N) bool, False for padding within the map; None: there is none beyond that of the inputs.
-        pooled: of an encoder with a pooling of its own, (B, P, C): the item's embedding is the normalised mean of their
-            P normalised projections. None: it is that of the mean over the regions' projections.
+        mask: (B, N) bool, False for padding in the feature map; None: only the inputs' padding counts.
+        pooled: (B, P, C) output of the encoder's own pooling: the item's embedding is the normalised mean of the P
+            normalised projections. None: it is the normalised mean of the regions' projections.
         hidden_states: with `output_hidden_states`, see [`FgmmRegionOutput`].
         attentions: with `output_attentions`, see [`FgmmRegionOutput`].
     """
@@ -37,11 +37,11 @@ class RegionFeatures:
 
 @dataclass
 class WordFeatures:
-    """What a text encoder makes of words, and then of phrases.
+    """Output of a text encoder, first for words, then for phrases.
 
     Args:
-        features: (B, L, C) of the words of B texts, or (B, M, C) of the phrases of B items.
-        pooled: of an encoder with a pooling of its own, (B, C) one vector a text, or (B, K, C) one a candidate caption,
+        features: (B, L, C) words of B texts, or (B, M, C) phrases of B items.
+        pooled: (B, C) output of the encoder's own pooling, one vector a text, or (B, K, C), one a candidate caption,
             whose normalised projection is the caption's embedding. None: captions are pooled over their phrases.
         hidden_states: with `output_hidden_states`, see [`FgmmTextOutput`].
         attentions: with `output_attentions`, see [`FgmmTextOutput`].
@@ -79,7 +79,7 @@ class FgmmPreTrainedModel(PreTrainedModel):
     def output_options(
         self, output_hidden_states: bool | None, output_attentions: bool | None = False
     ) -> dict[str, bool]:
-        """What an encoder is asked to return beside its features; None: as the configuration says."""
+        """The optional outputs requested from an encoder; None: as the configuration says."""
         given = {"output_hidden_states": output_hidden_states, "output_attentions": output_attentions}
         return {name: getattr(self.config, name) if value is None else value for name, value in given.items()}
 
@@ -90,7 +90,7 @@ class FgmmPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Linear):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
         elif isinstance(module, nn.Embedding):
-            # Larger than usual, so that words are not small beside the bias of the first linear layer.
+            # Larger than usual, so that words are not small relative to the bias of the first linear layer.
             init.normal_(module.weight, std=0.3)
             if module.padding_idx is not None:
                 init.zeros_(module.weight[module.padding_idx])
@@ -117,10 +117,10 @@ def masked_mean(values: torch.Tensor, mask: torch.Tensor, dim: int) -> torch.Ten
 
 
 def join_rows(rows: list[torch.Tensor], parts: list[torch.Tensor]) -> torch.Tensor:
-    """Puts the rows of parts of a batch in their places.
+    """Joins parts of a batch, each row at its index, zero-padded to the largest size.
 
     Args:
-        rows: (b,) of each part, the places of its rows.
+        rows: (b,) indices of the rows of each part.
         parts: (b, ...) each, with sizes of their own in the other dimensions.
 
     Returns:

@@ -20,8 +20,8 @@ from .scoring_fgmm import Keys, Queries, attended_similarity, caption_scores, ph
 # A gate is the product of a phrase's unit vector and a parameter that the optimiser moves by its learning rate a step:
 # without a factor no phrase could be silenced before training ends.
 GATE_SCALE = 10.0
-# The gate of captions as wholes starts nearly shut, at a fifth of a phrase's weight: where it opens before the phrases
-# have learned anything they never do, though a whole sentence tells new ones apart less well than its words.
+# Initial gate of whole captions: a fifth of a phrase's weight. With a larger weight from the start the phrases are not
+# trained, although they generalise to new sentences better than whole captions do.
 WHOLE_GATE_START = -1.5
 
 
@@ -29,9 +29,9 @@ WHOLE_GATE_START = -1.5
 class Attention:
     """How an objective weighs regions, phrases and captions, for each query item with each key item.
 
-    The score of a caption is the sum over its phrases of weight times similarity. A caption as a whole is one more
-    phrase of itself where the objective compares it with regions, too: of the P phrases the first M are the queries'
-    own, and the others, if any, are the K captions as wholes.
+    The score of a caption is the weighted sum of its phrases' similarities. If the objective compares whole captions
+    with regions, too, each caption's pooled embedding is one more of its phrases: of the P phrases the first M are the
+    queries' own, the other K, if any, are the whole captions.
 
     Args:
         queries: the queries with their P phrases, each of which belongs to a caption.
@@ -110,11 +110,10 @@ class PairObjective(nn.Module, ABC):
         return self.coarse_scores(queries, keys)
 
     def attention(self, queries: Queries, keys: Keys) -> Attention:
-        """How this objective weighs regions, phrases and captions; it holds Bq·Bk·P·N numbers, so give it few items.
+        """The attention over regions, phrases and captions; materialises Bq·Bk·P·N numbers, so pass few items.
 
-        With pooled embeddings nothing is weighed: a clip's embedding is the normalised mean over the projections of all
-        of its regions, therefore all regions have the same weight; so have the phrases of a caption, and the similarity
-        of each is that of the caption's embedding with the clip's.
+        Objectives of pooled embeddings give all regions of a clip, and all phrases of a caption, equal weights; the
+        similarity of each phrase is the cosine of the caption's embedding with the clip's.
 
         Args:
             queries: with phrases.
@@ -138,11 +137,11 @@ class PairObjective(nn.Module, ABC):
         )
 
     def attention_sharpness(self) -> torch.Tensor | float:
-        """γ of the attention behind the trained scores: 0, which is the mean, with pooled embeddings."""
+        """γ of the attention in the trained scores; 0, the mean over the regions, for pooled embeddings."""
         return self.sharpness() if self.needs_phrases else 0.0
 
     def compared_queries(self, queries: Queries) -> Queries:
-        """The queries with the P phrases that are compared: their own, and captions as wholes where these are, too."""
+        """The queries with the P phrases that are compared: their M, and the K whole captions where these are, too."""
         return queries
 
     def phrase_weights(self, compared: Queries, similarity: torch.Tensor) -> torch.Tensor:
@@ -229,7 +228,7 @@ class FineObjective(PairObjective):
     """Phrases against regions: our reading of Wang and Karout (BMVC 2021).
 
     MIL-NCE (Miech et al., CVPR 2020, equation 1, here with one denominator for each direction) over scores made of
-    attended similarities, and beside it the same contrast of pooled embeddings, weighted by `coarse_loss_weight`.
+    attended similarities, plus the same contrast of pooled embeddings, weighted by `coarse_loss_weight`.
     """
 
     needs_phrases = True
@@ -272,8 +271,8 @@ class FineObjective(PairObjective):
     def gates(self, compared: Queries) -> torch.Tensor | None:
         """(Bq, P) the part of each phrase's attention logit that depends on the phrase alone; None without gates.
 
-        Captions as wholes have a gate of their own, by which a corpus whose captions are one thing learns to read them
-        as one, and a corpus of independent words not to.
+        Whole captions have a gate of their own: it grows on corpora whose captions describe one thing, and shrinks on
+        those whose captions are independent words.
         """
         if self.phrase_gate is None:
             return None
@@ -294,7 +293,7 @@ class FineObjective(PairObjective):
         )
 
     def fine_scores(self, queries: Queries, keys: Keys) -> torch.Tensor:
-        """Scores (Bq, Bk, K): the mean over a caption's phrases and the caption as a whole, weighted by attention."""
+        """Scores (Bq, Bk, K): the attention-weighted mean over a caption's phrases and the whole caption."""
         compared = self.compared_queries(queries)
         return caption_scores(
             self.phrase_similarity(compared, keys),
@@ -422,6 +421,8 @@ class SiglipObjective(CoarseObjective):
         return super().pair_logits(queries, keys) + self.logit_bias
 
     def min_logit(self) -> torch.Tensor:
+        if not self.config.normalize_embeds:  # a dot product has no minimum
+            return torch.full_like(self.logit_bias, torch.finfo(self.logit_bias.dtype).min)
         return super().min_logit() + self.logit_bias
 
     def loss(self, queries: Queries, keys: Keys, present: torch.Tensor, offset: int) -> torch.Tensor:

@@ -23,7 +23,7 @@ from .encoders_fgmm import (
     make_joint_config,
     make_projection,
 )
-from .hf_encoders_fgmm import load_encoder
+from .hf_encoders_fgmm import check_complete, load_encoder
 from .inference_fgmm import FgmmInferenceMixin
 from .layers_fgmm import FgmmPreTrainedModel, RegionFeatures, masked_mean
 from .loss_fgmm import OBJECTIVES, PairObjective
@@ -85,7 +85,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
 
     @classmethod
     def from_encoders(
-        cls, video=None, audio=None, text=None, frozen: str | tuple[str, ...] = (), **config_kwargs
+        cls, video=None, audio=None, text=None, frozen=(), dtype=None, attn_implementation=None, **config_kwargs
     ) -> "FgmmModel":
         """A model of given encoders, with new projections and objectives.
 
@@ -94,54 +94,60 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
                 of this modality. They may be of an fgmm model or of transformers (see `hf_encoders_fgmm`); of a dual
                 encoder such as CLIP the part of this modality is taken.
             frozen: the encoders that are not trained, one or several of `"video"`, `"audio"`, `"text"`.
+            dtype, attn_implementation: of all weights (None: float32), and of all encoders, as in `from_pretrained`.
             **config_kwargs: of [`FgmmConfig`], for example `projection_dim`.
 
         Raises:
-            ValueError: for a kind of encoder that the modality cannot have, fewer than two encoders, or an unknown
-                name in `frozen` or `config_kwargs`.
+            ValueError: for a kind of encoder that the modality cannot have, fewer than two encoders, missing weights,
+                or an unknown name in `frozen` or `config_kwargs`.
             OSError: for a name that cannot be loaded.
             StrictDataclassError: (of huggingface_hub) for a value that [`FgmmConfig`] refuses.
         """
         given = {"video": video, "audio": audio, "text": text}
         given = {name: encoder for name, encoder in given.items() if encoder is not None}
         frozen = [frozen] if isinstance(frozen, str) else list(frozen)
-        model = cls(make_joint_config(given, frozen, config_kwargs))
+        config = make_joint_config(given, frozen, config_kwargs)
+        model = cls._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
         model._load_encoders(given)
         return model.eval()
 
     @classmethod
     def from_dual_encoder(
-        cls, dual_encoder, video=None, audio=None, frozen: str | tuple[str, ...] = (), **config_kwargs
+        cls, dual_encoder, video=None, audio=None, frozen=(), dtype=None, attn_implementation=None, **config_kwargs
     ) -> "FgmmModel":
-        """A model of a whole dual encoder of transformers, with its projections, pooling, logit scale and bias.
+        """A model from a dual encoder of transformers, with its encoders, projections, pooling, logit scale and bias.
 
         Its pooled embeddings, and with its default objective its logits, are those of transformers; the embedding of a
         video is the normalised mean of its frames'. Regions and phrases are its patches and words in the same space,
-        see `dual_encoders_fgmm`, and `objective="fine"` trains them. Of PE-AV the directions of embeddings are taken
-        over, see `dual_pe_fgmm`: its logits are of vectors that are not normalised.
+        see `dual_encoders_fgmm`, and `objective="fine"` trains them. PE-AV's own vectors are not normalised; ours are,
+        and its logits are taken over with `normalize_embeds=False` alone, see `dual_pe_fgmm`.
 
         Args:
             dual_encoder: a name on the Hub, a folder, or a configuration (for random weights), of CLIP, SigLIP, SigLIP
                 2, CLAP or PE-AV.
             video, audio: an encoder of the modality that the dual encoder lacks, as in [`~FgmmModel.from_encoders`];
-                its projection is new, and trained onto the dual encoder's space. So CLIP with the sounds of CLAP has
-                CLIP's text encoder alone, for a text has one embedding, which all indexes need.
-            frozen: the encoders that are not trained, one or several of `"video"`, `"audio"`, `"text"`.
+                its projection is new, and trained into the dual encoder's space. So CLIP with the audio encoder of
+                CLAP has CLIP's text encoder alone: a text has one embedding, as an index needs, not one a modality.
+            frozen, dtype, attn_implementation: as in [`~FgmmModel.from_encoders`].
             **config_kwargs: of [`FgmmConfig`]; `objective` is by default the one that the weights were trained with.
 
         Raises:
-            ValueError: for a model that is no such dual encoder, a modality that it has, or an unknown name in `frozen`
-                or `config_kwargs`.
+            ValueError: for a model that is no such dual encoder, a modality that it has, missing weights, or an unknown
+                name in `frozen` or `config_kwargs`.
             OSError: for a name that cannot be loaded.
             StrictDataclassError: (of huggingface_hub) for a value that [`FgmmConfig`] refuses.
         """
         given = {"video": video, "audio": audio}
         given = {name: encoder for name, encoder in given.items() if encoder is not None}
         frozen = [frozen] if isinstance(frozen, str) else list(frozen)
-        model = cls(make_dual_config(dual_encoder, given, frozen, config_kwargs))
+        config = make_dual_config(dual_encoder, given, frozen, config_kwargs)
+        model = cls._from_config(config, dtype=dtype, attn_implementation=attn_implementation)
         model._load_encoders(given)
         if not isinstance(dual_encoder, PreTrainedConfig):
-            load_dual_weights(model, AutoModel.from_pretrained(dual_encoder, dtype=torch.float32))
+            options = {"dtype": torch.float32, "output_loading_info": True}
+            source, report = AutoModel.from_pretrained(dual_encoder, **options)
+            check_complete(dual_encoder, source, report["missing_keys"])
+            load_dual_weights(model, source)
         return model.eval()
 
     def _load_encoders(self, given: dict) -> None:
@@ -157,7 +163,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
                 self.encoders[name].model.load_state_dict(loaded.state_dict())
 
     def freeze(self) -> None:
-        """Turns the gradients of frozen encoders off, and of what no gradient ever reaches."""
+        """Sets `requires_grad` to False in frozen encoders, and in modules that no gradient reaches."""
         for encoder in self.encoders.values():
             for module in getattr(encoder, "constant_modules", list)():
                 module.requires_grad_(False)
@@ -306,11 +312,11 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         if encoded.pooled is None:
             caption_embeds, items = F.normalize(project(captions), dim=-1), project(items)
         else:
-            caption_embeds = F.normalize(project(encoded.pooled[:, :num_captions]), dim=-1)
+            caption_embeds = self._embed("text", encoded.pooled[:, :num_captions])
             items = masked_mean(caption_embeds, caption_mask.unsqueeze(-1), 1)
         return FgmmTextOutput(
             last_hidden_state=features,
-            pooler_output=F.normalize(items, dim=-1) * caption_mask.any(1, keepdim=True),
+            pooler_output=self._normalize(items) * caption_mask.any(1, keepdim=True),
             phrases=F.normalize(project(features), dim=-1),
             phrase_mask=phrase_mask,
             phrase_captions=phrase_captions,
@@ -320,20 +326,29 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
             attentions=encoded.attentions,
         )
 
+    def _normalize(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Embeddings (..., D), L2-normalised unless the configuration says that they are not."""
+        return F.normalize(embeds, dim=-1) if self.config.normalize_embeds else embeds
+
+    def _embed(self, modality: str, pooled: torch.Tensor) -> torch.Tensor:
+        """Embeddings of an encoder's own pooled output: (..., C) -> (..., D)."""
+        project = self.projections[modality]
+        return self._normalize(project(pooled) if self.config.normalize_embeds else project.concatenate_heads(pooled))
+
     def _project_regions(self, modality: str, encoded: RegionFeatures) -> FgmmRegionOutput:
-        """What an encoder returned, with the mask of the regions, to an output."""
+        """Projects an encoder's features (B, N, C), which have a mask, to an output."""
         features, mask = encoded.features, encoded.mask
         project = self.projections[modality]
         projected = project(features)
         if encoded.pooled is None:
             pooled = masked_mean(projected, mask.unsqueeze(-1), 1)
         else:
-            pooled = F.normalize(project(encoded.pooled), dim=-1).mean(1) * mask.any(1, keepdim=True)
+            pooled = self._embed(modality, encoded.pooled).mean(1) * mask.any(1, keepdim=True)
         # One row an item, because transformers' pipelines and Trainer split and concatenate outputs by items.
         sizes = [mask.new_full(mask.shape[:1], size, dtype=torch.long) for size in encoded.grid]
         return FgmmRegionOutput(
             last_hidden_state=features,
-            pooler_output=F.normalize(pooled, dim=-1),
+            pooler_output=self._normalize(pooled),
             regions=F.normalize(projected, dim=-1),
             region_mask=mask,
             region_grid=torch.stack(sizes, dim=1),

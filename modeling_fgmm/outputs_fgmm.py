@@ -82,7 +82,8 @@ class FgmmOutput(ModelOutput):
         logits_per_text: (Bt, Bv) the transpose; (Bt, Ba) where no video was given.
         logits_per_audio: (Ba, Bt) those of audio and text, as for video.
         logits_per_audio_video: (Ba, Bv) those of sounds as queries and videos as keys.
-        video_embeds, audio_embeds, text_embeds: (B, D) one L2-normalised embedding an item, for search indexes.
+        video_embeds, audio_embeds, text_embeds: (B, D) one L2-normalised embedding an item, for search indexes (not
+            normalised with `config.normalize_embeds=False`).
         video_regions, audio_regions: (B, N, D) L2-normalised; phrases: (B, M, D) L2-normalised.
         video_output, audio_output: [`FgmmRegionOutput`], with masks and grids; text_output: [`FgmmTextOutput`].
     """

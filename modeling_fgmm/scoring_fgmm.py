@@ -21,7 +21,7 @@ TILE_SIZE = 2**18
 
 
 class PairInputs:
-    """What queries and keys have in common: tensors that all have the items (B) as their first axis."""
+    """Base of queries and keys: tensors whose first axis is the batch (B)."""
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "PairInputs":
         """A copy with a function applied to each tensor."""
@@ -106,7 +106,7 @@ class Queries(PairInputs):
         return self.caption_mask.any(1)
 
     def with_whole_captions(self) -> "Queries":
-        """With each caption as a whole as one more phrase of it: the K pooled embeddings follow the M phrases."""
+        """With each whole caption as one more of its phrases: the K pooled embeddings follow the M phrases."""
         indices = torch.arange(self.embeds.shape[1], device=self.captions.device).expand(len(self.captions), -1)
         return replace(
             self,
@@ -191,7 +191,7 @@ def region_attention(
     key_mask: torch.Tensor | None = None,
     sharpness: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
-    """The weights a_n that [`attended_similarity`] gives to each item's keys; it never holds them all, this does.
+    """The weights a_n of [`attended_similarity`] for each item's keys, materialised as one tensor.
 
     Args:
         queries, keys, query_mask, key_mask, sharpness: as in [`attended_similarity`].
@@ -248,7 +248,7 @@ def _reference(
 def _attention(cosines: torch.Tensor, key_mask: torch.Tensor, sharpness: torch.Tensor | float) -> torch.Tensor:
     """Cosines (Bq, Bk, M, N) and the keys' mask (Bk, N) -> weights (Bq, Bk, M, N), which sum to 1 over N.
 
-    The weights of an item without keys mean nothing; its cosines are 0.
+    Weights of an item without keys are arbitrary; its cosines are 0.
     """
     masked = ~key_mask[None, :, None, :]
     lowest = torch.finfo(cosines.dtype).min
@@ -422,7 +422,7 @@ def _phrase_weights(
     logits = phrase_sharpness * similarity
     if phrase_gates is not None:
         logits = logits + phrase_gates.masked_fill(~phrase_mask, 0.0).unsqueeze(1)
-    # Each caption's own maximum is subtracted, so that no caption's weights vanish beside another's.
+    # Each caption's own maximum is subtracted, so that no caption's weights underflow.
     index = phrase_captions.clamp(0, num_captions - 1).unsqueeze(1).expand(-1, num_keys, -1)
     lowest = torch.finfo(similarity.dtype).min
     masked = logits.detach().masked_fill(~phrase_mask.unsqueeze(1), lowest)

@@ -160,7 +160,7 @@ class FgmmTextEncoder(FgmmPreTrainedModel):
 def encode_each_caption(
     encode: Callable, input_ids: torch.Tensor, attention_mask: torch.Tensor, caption_lengths: torch.Tensor | None
 ) -> WordFeatures:
-    """Encodes each candidate caption as a text of its own, because an item's captions are alternatives, not one text.
+    """Encodes each candidate caption separately: an item's captions are alternatives, not one text.
 
     Args:
         encode: token ids and their mask, 1 for tokens, (captions, l) each, to [`WordFeatures`] of words (captions, l,
@@ -170,11 +170,11 @@ def encode_each_caption(
         caption_lengths: (B, K) tokens of each candidate caption, 0 for padding. None: an item is one text.
 
     Returns:
-        [`WordFeatures`]: word vectors (B, L, C), pooled captions (B, K, C), 0 for padding, or None, and what else
-        `encode` gave, with one row a caption.
+        [`WordFeatures`]: word vectors (B, L, C), pooled captions (B, K, C), 0 for padding, or None; hidden states and
+        attentions have one row a caption.
     """
     if caption_lengths is None or not bool(caption_lengths.any()):
-        # An item without tokens attends to its padding, which is in no phrase: a softmax over nothing would be NaN.
+        # An item without tokens attends to its padding, which no phrase contains: a softmax over nothing is NaN.
         texts = encode(input_ids, attention_mask.masked_fill(~attention_mask.bool().any(1, keepdim=True), 1))
         return texts if texts.pooled is None else replace(texts, pooled=texts.pooled.unsqueeze(1))
     batch, length = input_ids.shape
@@ -221,7 +221,7 @@ def complete_phrases(
     phrase_captions: torch.Tensor | None,
     phrase_mask: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
-    """Fills in what is not given about phrases, and clears what stands in their padding.
+    """Completes the phrase inputs that are None, and zeroes padded entries.
 
     Args:
         attention_mask: (B, L) 0 for padding.

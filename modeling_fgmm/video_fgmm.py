@@ -22,7 +22,7 @@ INCEPTION_STAGES = (
 )
 # Kernel and stride (time, height, width) of the pooling before stages 3, 4 and 5.
 STAGE_POOLING = (((1, 3, 3), (1, 2, 2)), ((3, 3, 3), (2, 2, 2)), ((2, 2, 2), (2, 2, 2)))
-# Frames for which an image is repeated where the padding in time is zero: those of MIL-NCE's clips.
+# Frames that an image is repeated to with zero padding in time: the clip length of MIL-NCE.
 STILL_FRAMES = 32
 
 
@@ -221,8 +221,8 @@ class FgmmVideoEncoder(nn.Module):
             output_attentions: has no effect, for there is no attention.
 
         Returns:
-            [`RegionFeatures`] with N = t·h·w and the grid (t, h, w); with a mask where images stand beside clips, whose
-            padding in time is zero, see `encode_stills`.
+            [`RegionFeatures`] with N = t·h·w and the grid (t, h, w); with a mask if the batch mixes images and clips
+            and the padding in time is zero, see `encode_stills`.
 
         Raises:
             ValueError: when the shape is not (B, T, 3, H, W), or the sides are odd with `space_to_depth`.
@@ -259,18 +259,18 @@ class FgmmVideoEncoder(nn.Module):
         return maps
 
     def encode_stills(self, clips: torch.Tensor, keep: bool) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """Encodes clips with zero padding in time, for which images are repeated for `STILL_FRAMES` frames.
+        """Encodes clips with zero padding in time; images are repeated to `STILL_FRAMES` frames.
 
-        In a batch with videos an image comes repeated for their frames; it is encoded apart, so that it has the
-        features that it has alone.
+        In a batch with videos an image arrives repeated to their length; it is encoded separately, so that its features
+        equal those without the videos.
 
         Args:
             clips: (B, T, 3, H, W).
             keep: see [`encode_maps`].
 
         Returns:
-            Feature maps as of [`encode_maps`], 0 behind the end of an item in time, and the mask of the regions (B, N),
-            False there; None where all are of one length.
+            Feature maps as of [`encode_maps`], 0 after an item's end in time, and the mask of the regions (B, N), False
+            there; None if all have one length.
         """
         if clips.shape[1] == 1:
             return self.encode_maps(clips.expand(-1, STILL_FRAMES, -1, -1, -1), keep), None

@@ -21,7 +21,7 @@ DURATION_GUESSED = {"aac", "ac3", "amr", "dts", "eac3", "loas", "mp3"}
 DURATION_FROM_ZERO = {"flv", "matroska,webm"}
 # A duration is checked if the file has fewer bytes for each of its seconds: damaged headers claim years.
 MIN_BYTES_PER_SECOND = 1000
-# A header is believed if the packets end within so many seconds of it: it also knows the padding inside them.
+# Seconds by which packets may end before or after the header's duration, which then counts: it excludes padding.
 DURATION_TOLERANCE = 0.1
 # Containers that list all packets, so that a seek to the first one is as good as opening the file again; and seconds
 # before a stream's start in which it may lie: MP4 keeps packets of an encoder's delay, whose samples are dropped.
@@ -43,6 +43,9 @@ class MediaError(ValueError):
 @dataclass(frozen=True)
 class MediaLimits:
     """The most that one call decodes; more is refused with a [`MediaError`].
+
+    They protect the machine that reads, and so are no settings of a processor: a configuration from the Hub must not be
+    able to raise them.
 
     max_seconds: length of a window.
     max_pixels: of one picture, as stored and as returned.
@@ -215,7 +218,7 @@ class Container:
         return max((float(stream.duration * stream.time_base) for stream in streams), default=0.0)
 
     def measure_duration(self, claimed: float) -> float:
-        """The end of the last packet (s): of those behind the claimed end (s), or of all where there are none."""
+        """The end (s) of the last packet after the claimed end (s), or of the last of all if there is none."""
         for position in (claimed, 0.0):
             if not self.try_seek(round((self.start + position) * av.time_base)):
                 self.reopen()
@@ -238,8 +241,8 @@ class Container:
         return lambda timestamp: timestamp * numerator / denominator - start
 
     def read_packets(self, streams: list) -> Iterator:
-        """The packets of streams from the present position to the end; the last of each is empty and makes its decoder
-        give what it holds back."""
+        """The packets of streams from the present position to the end; the last of each is empty and flushes its
+        decoder."""
         for stream in self.container.streams:
             stream.discard = Discard.default if stream in streams else Discard.all
         self.at_beginning = False
@@ -247,7 +250,7 @@ class Container:
             yield from self.container.demux(streams)
 
     def seek(self, stream, time: float) -> bool:
-        """Seeks to the last keyframe of a stream at or before a time (s); False where that is not behind its first."""
+        """Seeks to the last keyframe of a stream at or before a time (s); False if that is not after its first."""
         timestamp = int((time + TIME_TOLERANCE + self.start) / stream.time_base)
         return time > 0 and timestamp > (stream.start_time or 0) and self.try_seek(timestamp, stream)
 

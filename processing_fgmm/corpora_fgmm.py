@@ -41,7 +41,7 @@ from .sources_fgmm import explain_absence, find_data_files, is_pattern
 MEDIA_FEATURES = {"video": Video(decode=False), "image": Image(decode=False), "audio": Audio(decode=False)}
 MEDIA_COLUMNS = tuple(MEDIA_FEATURES)
 CAPTION_FIELDS = ("text", "start", "end")
-# What is read of a row.
+# The columns of a row that are read.
 CORPUS_COLUMNS = ("video_id", *MEDIA_COLUMNS, "captions", "label", "group")
 # Endings of the files that a local corpus consists of: shards, or media files.
 CORPUS_SUFFIXES = {".parquet", *ImageFolder.EXTENSIONS, *AudioFolder.EXTENSIONS, *VideoFolder.EXTENSIONS}
@@ -286,7 +286,7 @@ def check_type(feature, dtypes: tuple[str, ...], place: str) -> None:
 
 
 def check_captions(captions: list[dict] | None, duration: float = math.inf) -> list[tuple[dict | None, str | None]]:
-    """What can be used of each caption of a row, and what is wrong with it: one rule for training and evaluation.
+    """Validates and repairs the captions of a row; training and evaluation share these rules.
 
     A caption is left out when
 
@@ -303,8 +303,8 @@ def check_captions(captions: list[dict] | None, duration: float = math.inf) -> l
         duration: of the row's clip, s; infinite where it is unknown, and for images.
 
     Returns:
-        for each caption what is used of it, None where it is left out; and what is wrong, such as "has the caption
-        'stir' from 3.0 to 2.0 s, which does not end after its start: left out", None where nothing is.
+        for each caption the repaired caption, None if it is left out; and the problem, such as "has the caption 'stir'
+        from 3.0 to 2.0 s, which does not end after its start: left out", None without one.
     """
     captions = [{**dict.fromkeys(CAPTION_FIELDS), **(caption or {})} for caption in captions or []]
     checked = []

@@ -14,7 +14,7 @@ def decode_from(container: Container, kind: Kind, start: float, end: float) -> I
     Args:
         container: that has the stream.
         kind: of the stream.
-        start, end: of the window, seconds. Damage behind the end does not count, but decoding goes on.
+        start, end: of the window, seconds. Decoding continues past the end, where damage is not reported.
 
     Yields:
         (time, frame): presentation time in seconds, and the frame of PyAV; None in place of a damaged packet.
@@ -90,7 +90,7 @@ class Decoder:
                 yield from self.decode(packet)
         except av.FFmpegError as error:  # the container cannot be read on
             self.count_damage(self.next_time(), describe_error(error))
-            yield from self.decode(av.Packet())  # an empty one, for what the decoder holds back
+            yield from self.decode(av.Packet())  # an empty one flushes the decoder
         if self.num_damaged and not self.num_frames:
             raise MediaError(f"nothing of its {self.kind} can be decoded; the file may be incomplete")
 

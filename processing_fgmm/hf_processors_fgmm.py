@@ -1,4 +1,4 @@
-"""Processors of transformers' encoders: their settings and feature extractors in the places of ours."""
+"""Processors for transformers' encoders: ours with their settings, and their feature extractors wrapped."""
 
 import math
 import re
@@ -38,6 +38,8 @@ FEATURE_EXTRACTORS = {
         WhisperFeatureExtractor,
     )
 }
+# Text encoders whose position ids begin at pad_token_id + 1, as RoBERTa's.
+OFFSET_POSITIONS = ("camembert", "clap_text_model", "mpnet", "roberta", "xlm-roberta")
 # Window and hop of Kaldi's spectrogram frames, which the Audio Spectrogram Transformer takes, seconds.
 KALDI_WINDOW, KALDI_HOP = 0.025, 0.010
 
@@ -91,7 +93,10 @@ def make_video_processor(encoder: str | PreTrainedConfig | None, **options) -> F
         height, width = (side, side) if isinstance(side, int) else side
         crop_size = {"height": height, "width": width}
         return FgmmVideoProcessor(**options, size={"shortest_edge": min(height, width)}, crop_size=crop_size)
-    return FgmmVideoProcessor(**options, **convert_settings(load_picture_settings(encoder)))
+    settings = load_picture_settings(encoder)
+    if settings.get("num_frames"):  # that the video processor samples
+        options.setdefault("num_frames", settings["num_frames"])
+    return FgmmVideoProcessor(**options, **convert_settings(settings))
 
 
 def load_picture_settings(name: str) -> dict:
@@ -187,7 +192,7 @@ class FgmmEncoderFeatureExtractor(WaveformFeatureExtractor):
             waveform = torch.nn.functional.pad(waveform, (0, window - len(waveform)))
         name = self.wrapped.model_input_names[0]
         if isinstance(self.wrapped, ClapFeatureExtractor):
-            # Of longer sounds it would take parts at random.
+            # It crops longer sounds at random.
             surplus = max(0, len(waveform) - self.wrapped.nb_max_samples)
             waveform = waveform[surplus // 2 : len(waveform) - (surplus - surplus // 2)]
         values = self.wrapped(waveform.numpy(), sampling_rate=rate, return_tensors="pt")[name][0]
@@ -293,8 +298,8 @@ def load_tokenizer(name: str, **kwargs):
         name: name on the Hub, or folder.
         **kwargs: of transformers' `from_pretrained`.
     """
-    # Its own settings name its class. Without a configuration AutoTokenizer would load the model's, and where
-    # modeling_fgmm is not imported ask whether to run the code beside it.
+    # Its own settings name its class. Without a configuration AutoTokenizer would load the model's and, unless
+    # modeling_fgmm is imported, require trust_remote_code.
     return AutoTokenizer.from_pretrained(name, config=PreTrainedConfig(), **kwargs)
 
 
@@ -305,7 +310,7 @@ def make_tokenizer(encoder):
         encoder: name on the Hub or folder of the encoder; or a tokenizer, which is returned as it is.
 
     Raises:
-        ValueError: for None or a configuration, which has no tokenizer.
+        ValueError: for None, a configuration, or a name without a tokenizer.
     """
     if encoder is None or isinstance(encoder, PreTrainedConfig):
         raise ValueError("A processor needs a tokenizer: give text= or tokenizer=, a name or folder of any text model.")
@@ -318,7 +323,11 @@ def make_tokenizer(encoder):
         tokenizer = load_siglip_tokenizer(encoder)
     else:
         tokenizer = AutoTokenizer.from_pretrained(encoder)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # transformers' default without files
+        raise ValueError(f"There is no tokenizer in {encoder}; give one by tokenizer=.")
     max_length = getattr(config, "max_position_embeddings", None) or tokenizer.model_max_length
+    if getattr(config, "model_type", None) in OFFSET_POSITIONS:
+        max_length -= config.pad_token_id + 1
     tokenizer.model_max_length = min(tokenizer.model_max_length, max_length)
     return tokenizer
 

@@ -80,8 +80,8 @@ class FgmmProcessor(ProcessorMixin):
         """Builds the processor of a model that [`FgmmModel.from_encoders`] builds from the same encoders.
 
         Args:
-            video, audio: name on the Hub or folder of an encoder, the settings of whose image or video processor and
-                feature extractor are taken over; or its configuration, which gives sizes alone; None: our defaults.
+            video, audio: name on the Hub or folder of an encoder, whose image or video processor and feature extractor
+                give the settings; or its configuration, which gives sizes alone; None: our defaults.
             text: name on the Hub or folder of an encoder, for its tokenizer.
             tokenizer: name, folder or tokenizer, overrides that of `text`.
             **kwargs: of [`FgmmProcessor`].
@@ -97,12 +97,12 @@ class FgmmProcessor(ProcessorMixin):
     def from_dual_encoder(cls, dual_encoder, video=None, audio=None, tokenizer=None, **kwargs) -> "FgmmProcessor":
         """Builds the processor of a model that [`FgmmModel.from_dual_encoder`] builds from the same encoders.
 
-        Images, sounds and texts become the inputs that the dual encoder's own processor makes. (Images are resized by
-        Pillow for that; of sounds longer than CLAP's ten seconds the middle is taken, where it takes parts at random.)
+        Inputs equal those of the dual encoder's own processor. (Images are therefore resized by Pillow; sounds longer
+        than CLAP's ten seconds are cropped to their middle, which CLAP crops at random.)
 
         Args:
-            dual_encoder: name on the Hub or folder, whose image processor, feature extractor and tokenizer are taken
-                over; or a configuration, which gives sizes alone.
+            dual_encoder: name on the Hub or folder, whose image processor, feature extractor and tokenizer are used; or
+                a configuration, which gives sizes alone.
             video, audio: of the modality that the dual encoder lacks, as in [`~FgmmProcessor.from_encoders`].
             tokenizer: name, folder or tokenizer, overrides that of the dual encoder.
             **kwargs: of [`FgmmProcessor`].
@@ -171,7 +171,7 @@ class FgmmProcessor(ProcessorMixin):
         return BatchFeature(data, tensor_type=kwargs["return_tensors"])
 
     def check_words(self, texts: list[str]) -> tuple[list[str], list[int]]:
-        """What the tokenizer does not know of texts. Function words do not count, for they are in no phrase.
+        """Words of texts that the tokenizer does not know. Function words, which no phrase contains, do not count.
 
         Returns:
             the unknown words, each once, in the order of the texts; and the indices of the texts without a known word.
@@ -190,7 +190,7 @@ class FgmmProcessor(ProcessorMixin):
         return without_known
 
     def require_known_words(self, texts: list[str]) -> None:
-        """Checks that each text has a word that the tokenizer knows; others are all the same to the model.
+        """Checks that each text has a word that the tokenizer knows; the model cannot tell the others apart.
 
         Raises:
             ValueError: with the texts that have none.
@@ -203,7 +203,7 @@ class FgmmProcessor(ProcessorMixin):
             )
 
     def shown_window(self, item, start: float = 0.0, end: float | None = None) -> tuple[float, float] | None:
-        """The window of a file that a call with these times shows, in seconds; None for what has no times.
+        """The window of a file that a call with these times reads, in seconds; None for items without times.
 
         Args:
             item: a file of video or sound as in a call; images, frames and waveforms in memory have no times.

@@ -10,7 +10,7 @@ import numpy as np
 # Seconds by which an audio frame may miss the end of the one before; beyond that there is a gap in the sound.
 MAX_JITTER = 0.05
 # Seconds by which sound may go back in time; beyond that it is left out until it has caught up. (The clock of
-# transport streams that were put one behind the other begins again.)
+# concatenated transport streams restarts.)
 MAX_OVERLAP = 1.0
 # Frames that are resampled at once: a call costs more than the work for one frame.
 BLOCK_FRAMES = 1024
@@ -67,7 +67,7 @@ def split_runs(decoded: Iterator, end: float) -> Iterator[tuple[tuple[int, float
 def resample(frames: Iterator, sampling_rate: int) -> Iterator[np.ndarray]:
     """Resamples audio frames of one format, one after the other, to the mean of their channels (S,) float32."""
     resampler = av.AudioResampler(format="flt", rate=sampling_rate)
-    for frame in chain(join_frames(frames), [None]):  # None: what the resampler still holds back
+    for frame in chain(join_frames(frames), [None]):  # None flushes the resampler
         for resampled in resampler.resample(frame):
             yield resampled.to_ndarray().reshape(-1, resampled.layout.nb_channels).mean(1)
 

@@ -2,6 +2,7 @@
 
     python scripts/push_to_hub.py --model outputs/fgmm-tiny --repo_id ORG/fgmm-tiny
     python scripts/push_to_hub.py --model outputs/fgmm-tiny --repo_id ORG/fgmm-tiny --private --dataset ORG/narrated
+    python scripts/push_to_hub.py --model outputs/mine --repo_id ORG/mine --dataset mine=ORG/kitchen-videos
 
 The card is model_cards/NAME.md, NAME being that of the model's folder, if its results are of this very training run;
 else model_cards/templates/model.md, filled from the results files in the model's folder, where --output of the
@@ -21,7 +22,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repo_id", required=True, help="ORG/NAME of the repository")
     parser.add_argument("--private", action="store_true", help="only ORG may see it")
     parser.add_argument(
-        "--dataset", nargs="*", default=[], help="Hub ids of its corpora: ORG/narrated for data/narrated"
+        "--dataset",
+        nargs="*",
+        default=[],
+        metavar="[CORPUS=]ORG/NAME",
+        help="repositories that hold the corpora it was trained or measured on, as scripts/push_dataset.py publishes "
+        "them: ORG/narrated, or narrated=ORG/NAME, for data/narrated",
     )
     parser.add_argument(
         "--license",

@@ -7,6 +7,7 @@ A table stands between `<!-- KIND: NAME NAME ... -->` and `<!-- end of KIND -->`
 
     results      files in model_cards/results, without .json
     training     one such file: what the training of its model took
+    finetuning   files that scripts/benchmark_finetuning.py wrote
     claim        what the studies of scripts/compare_objectives.py found about a claim
     comparison   a study of scripts/compare_objectives.py
     downstream   datasets that scripts/measure_downstream.sh measured

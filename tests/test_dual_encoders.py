@@ -8,35 +8,24 @@ import sys
 
 import pytest
 import torch
-from helpers import TEXTS
+from helpers import TEXTS, run_processes
 from huggingface_hub import HfApi
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from tiny_dual_encoders import (
     CONFIGS,
     LOGIT_SCALE,
-    PE_AUDIO,
-    PE_ENCODER,
-    PE_HOP,
-    PE_TEXT,
-    PE_VIDEO,
     WITH_IMAGES,
     WITH_SOUNDS,
     Reference,
     make_images,
     make_waves,
 )
-from transformers import (
-    AutoModel,
-    AutoProcessor,
-    PeAudioFrameLevelModel,
-    PeAudioVideoConfig,
-    PeAudioVideoEncoderConfig,
-    PeAudioVideoModel,
-)
+from tiny_encoders import VIDEO
+from transformers import AutoModel, AutoProcessor
 
 from fgmm_tools.publishing.origins import list_sources
 from modeling_fgmm import FgmmModel
-from modeling_fgmm.dual_encoders_fgmm import load_dual_weights
 from processing_fgmm import FgmmProcessor
 
 EXACT = {"atol": 1e-5, "rtol": 1e-5}
@@ -100,14 +89,7 @@ def test_a_saved_model_is_still_exact(taken, name, tmp_path):
 
 LOAD_FROM_HUB = """
 import sys, torch
-from transformers import (
-    AutoModel,
-    AutoProcessor,
-    PeAudioFrameLevelModel,
-    PeAudioVideoConfig,
-    PeAudioVideoEncoderConfig,
-    PeAudioVideoModel,
-)
+from transformers import AutoModel, AutoProcessor
 inputs = torch.load("inputs.pt", weights_only=False)
 for name, values in inputs.items():
     model = AutoModel.from_pretrained(f"org/{name}", trust_remote_code=True)
@@ -273,43 +255,6 @@ def test_frames_of_any_aspect_ratio_do_not_depend_on_their_batch(taken):
         taken["clip"][0].get_video_features(torch.zeros(1, 1, 3, 32, 32), video_sizes=torch.tensor([[32, 32]]))
 
 
-@torch.no_grad()
-def test_cosines_of_three_modalities_are_half_of_those_of_pe_av():
-    """Each pair by its own heads; PE-AV's own cosines are those of its vectors, normalised."""
-    torch.manual_seed(0)
-    encoders = PeAudioVideoEncoderConfig(**PE_ENCODER, audio_config=PE_AUDIO, video_config=PE_VIDEO)
-    reference = PeAudioVideoModel(PeAudioVideoConfig(text_config=PE_TEXT, audio_video_config=encoders)).eval()
-    model = FgmmModel.from_dual_encoder(reference.config)
-    load_dual_weights(model, reference)
-    texts = {"input_ids": torch.randint(5, 119, (2, 6)), "attention_mask": torch.ones(2, 6, dtype=torch.long)}
-    texts["attention_mask"][1, 4:] = 0
-    waves, clips = torch.randn(2, 4 * PE_HOP), torch.randn(2, 3, 3, 32, 32)
-    expected = reference(**texts, input_values=waves.unsqueeze(1), pixel_values_videos=clips)
-    output = model(**texts, input_features=waves, pixel_values_videos=clips)
-    ours = {"video": output.video_embeds, "audio": output.audio_embeds, "text": output.text_embeds}
-    for first, second, names in (
-        ("video", "text", ("video_embeds", "text_video_embeds")),
-        ("audio", "text", ("audio_embeds", "text_audio_embeds")),
-        ("audio", "video", ("audio_embeds", "video_embeds")),
-    ):
-        left, right = (torch.nn.functional.normalize(expected[name], dim=-1) for name in names)
-        torch.testing.assert_close(ours[first] @ ours[second].T, left @ right.T / 2, **EXACT)
-    assert output.video_output.grid == (3, 1, 1) and output.audio_output.grid == (1, 4)
-
-
-@torch.no_grad()
-def test_regions_of_pe_audio_are_those_of_its_model_of_frames(taken, dual_at):
-    model, processor, reference = taken["pe_audio"]
-    frames = PeAudioFrameLevelModel.from_pretrained(dual_at["pe_audio"]).eval()
-    waves = make_waves()
-    output = model.get_audio_features(**processor(audio=[*waves, None], sampling_rate=48000))
-    assert output.region_mask.sum(1).tolist() == [17, 49, 50, 0]
-    for row, inputs in enumerate(reference.media(waves)):
-        expected = frames(**reference.texts(CAPTIONS), **inputs).audio_embeds[0]
-        kept = output.region_mask[row]
-        torch.testing.assert_close(output.regions[row, kept], torch.nn.functional.normalize(expected, dim=-1), **EXACT)
-
-
 # Training
 
 
@@ -329,6 +274,42 @@ def test_the_fine_objective_trains_all_weights_from_the_published_ones(dual_at, 
         return
     objective = model.objectives["text_audio" if name in WITH_SOUNDS else "text_video"]
     assert objective.coarse_logit_scale.item() == LOGIT_SCALE
+
+
+def make_training_pair(name: str) -> tuple[FgmmModel, dict[str, torch.Tensor]]:
+    """A dual encoder with random weights and the fine objective, and inputs of three clips of two frames."""
+    torch.manual_seed(0)
+    model = FgmmModel.from_dual_encoder(CONFIGS[name], objective="fine")
+    text = {"input_ids": torch.randint(5, 119, (3, 6))}
+    text["input_ids"][:, -1] = 3  # the end of CLIP's texts
+    return model, {**text, "pixel_values_videos": torch.randn(3, 2, 3, 32, 32)}
+
+
+def run_process(rank, world, port, bounds, folder):
+    """One process of two: its share of the items, and the gradients that DistributedDataParallel makes of all."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"tcp://localhost:{port}", rank=rank, world_size=world)
+    gradients = {}
+    for name in ("clip", "siglip2"):
+        model, inputs = make_training_pair(name)
+        parallel = torch.nn.parallel.DistributedDataParallel(model)  # which refuses weights without a gradient
+        for _ in range(2):
+            model.zero_grad()
+            own = {key: value[bounds[rank] : bounds[rank + 1]] for key, value in inputs.items()}
+            parallel(**own, return_loss=True).loss.backward()
+        gradients[name] = {key: parameter.grad for key, parameter in model.named_parameters()}
+    torch.save(gradients, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_gradients_of_one(tmp_path):
+    given = run_processes(run_process, [0, 2, 3], tmp_path)
+    for name in ("clip", "siglip2"):
+        model, inputs = make_training_pair(name)
+        model(**inputs, return_loss=True).loss.backward()
+        for key, parameter in model.named_parameters():
+            for of_process in given:
+                torch.testing.assert_close(of_process[name][key], parameter.grad, **EXACT)
 
 
 @pytest.mark.parametrize("name", ["whisper", "clap"])
@@ -353,27 +334,46 @@ def test_a_modality_is_added_by_an_encoder_of_its_own(dual_at, encoders_at, take
         torch.testing.assert_close(model.eval()(**inputs).video_embeds, expected.image_embeds, **EXACT)
 
 
-@pytest.mark.parametrize(
-    ("name", "kinds"), [("clip", ("eager", "sdpa")), ("siglip2", ("eager", "sdpa")), ("clap", ("eager",))]
-)
-def test_half_precision_and_both_attentions(taken, name, kinds, tmp_path):
-    model, processor, reference = taken[name]
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_half_precision_is_near_to_float32(dual_at, taken, name):
+    reference = taken[name][2]
     items = make_waves() if name in WITH_SOUNDS else make_images()
-    expected = reference(items, CAPTIONS).text_embeds
-    model.save_pretrained(tmp_path)
+    expected = reference(items, CAPTIONS)
+    inputs = process(taken[name][1], name, items, CAPTIONS)
+    key = "audio" if name in WITH_SOUNDS else "video"
+    theirs = expected.audio_embeds if name in WITH_SOUNDS else expected.image_embeds
+    for dtype in (torch.float16, torch.bfloat16):
+        model = FgmmModel.from_dual_encoder(dual_at[name], dtype=dtype)
+        assert {parameter.dtype for parameter in model.parameters()} == {dtype}
+        given = {field: value.to(dtype) if value.is_floating_point() else value for field, value in inputs.items()}
+        output = model(**given)
+        assert output.text_embeds.dtype == dtype and output.logits_per_text.dtype == torch.float32
+        for ours, whole in ((output.text_embeds, expected.text_embeds), (output[f"{key}_embeds"], theirs)):
+            assert torch.nn.functional.cosine_similarity(ours.float(), whole).min() > 0.99
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_both_attentions_give_the_same_and_eager_ones_are_returned(dual_at, taken, name):
+    _, processor, reference = taken[name]
+    items = make_waves() if name in WITH_SOUNDS else make_images()
     inputs = process(processor, name, items, CAPTIONS)
-    asked = {"output_hidden_states": True, "output_attentions": True}
-    # CLAP of transformers has eager attention alone.
-    for options in ({"dtype": torch.bfloat16}, *({"attn_implementation": kind} for kind in kinds)):
-        again = AutoModel.from_pretrained(tmp_path, **options)
-        given = {key: value.to(again.dtype) if value.is_floating_point() else value for key, value in inputs.items()}
-        with torch.no_grad():
-            output = again(**given, **(asked if options.get("attn_implementation") == "eager" else {}))
-        assert output.text_embeds.dtype == again.dtype
-        assert torch.nn.functional.cosine_similarity(output.text_embeds.float(), expected).min() > 0.99
-        if "eager" in options.values():
-            for part in (output.text_output, output.audio_output if name in WITH_SOUNDS else output.video_output):
-                assert len(part.hidden_states) == 3 and len(part.attentions) == 2
+    eager = FgmmModel.from_dual_encoder(dual_at[name], attn_implementation="eager")
+    output = eager(**inputs, output_hidden_states=True, output_attentions=True)
+    for part in (output.text_output, output.audio_output if name in WITH_SOUNDS else output.video_output):
+        assert len(part.hidden_states) == 3 and len(part.attentions) == 2
+    tower = reference.model.text_model  # texts of different lengths together, so that the first is without padding
+    own = tower(**reference.texts(CAPTIONS[1:2]), output_hidden_states=True).hidden_states
+    for ours, theirs in zip(output.text_output.hidden_states, own, strict=True):
+        torch.testing.assert_close(ours[1, : theirs.shape[1]], theirs[0], **EXACT)
+    if name.startswith("clap"):  # of which transformers has eager attention alone
+        with pytest.raises(ValueError, match="scaled_dot_product_attention"):
+            FgmmModel.from_dual_encoder(dual_at[name], attn_implementation="sdpa")
+        return
+    sdpa = FgmmModel.from_dual_encoder(dual_at[name], attn_implementation="sdpa")
+    assert {encoder.model.config._attn_implementation for encoder in sdpa.encoders.values()} == {"sdpa"}
+    torch.testing.assert_close(sdpa(**inputs).text_embeds, output.text_embeds, **EXACT)
 
 
 def test_adapters_for_feature_extraction_are_trained(taken):
@@ -401,6 +401,29 @@ def test_wrong_dual_encoders_are_refused(dual_at, encoders_at):
             FgmmModel.from_dual_encoder(**options)
 
 
+def test_a_folder_that_is_not_whole_is_refused(dual_at, encoders_at, tmp_path):
+    """transformers makes up what is missing: random weights, and a tokenizer of special tokens alone."""
+    for source, key, load in (
+        (dual_at["clip"], "visual_projection.weight", FgmmModel.from_dual_encoder),
+        (
+            encoders_at / "bert",
+            "encoder.layer.0.output.dense.bias",
+            lambda folder: FgmmModel.from_encoders(video=VIDEO["vit"], text=folder),
+        ),
+    ):
+        folder = tmp_path / source.name
+        shutil.copytree(source, folder)
+        state = load_file(folder / "model.safetensors")
+        del state[key]
+        save_file(state, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ValueError, match=f"has no weights for {key}; save or download"):
+            load(folder)
+    for file in (tmp_path / "clip").glob("tokenizer*"):
+        file.unlink()
+    with pytest.raises(ValueError, match=r"There is no tokenizer in .*clip"):
+        FgmmProcessor.from_dual_encoder(tmp_path / "clip")
+
+
 def test_a_configuration_gives_random_weights_and_a_processor_of_its_sizes(dual_at):
     for name, config in CONFIGS.items():
         model = FgmmModel.from_dual_encoder(config)
@@ -425,6 +448,16 @@ def test_texts_of_siglip_are_lower_case_without_punctuation(dual_at, tmp_path):
     ]
     assert [phrase.replace(" ", "") for phrase in phrases] == ["smalldog", "two", "red", "eggs"]
     assert FgmmModel.from_dual_encoder(tmp_path / "own").config.text_padding_side == "right"
+
+
+def test_texts_are_cut_to_the_positions_that_there_are(taken):
+    """CLAP counts positions from the one behind the padding id's, as RoBERTa does."""
+    model, processor, _ = taken["clap"]
+    inputs = processor(text=["two eggs " * 100])
+    assert inputs["caption_lengths"].tolist() == [[63]]  # of 64 positions
+    assert torch.isfinite(model.get_text_features(**inputs).pooler_output).all()
+    with pytest.raises(ValueError, match="has 64 tokens, but clap_text_model takes at most 63"):
+        model.get_text_features(input_ids=torch.full((1, 64), 7))
 
 
 def test_long_sounds_are_their_middle(taken):

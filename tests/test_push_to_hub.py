@@ -156,6 +156,15 @@ def test_a_push_that_broke_off_is_repeated(hub_server, folder, monkeypatch, push
     assert "| 50.0 |" in repository.files["README.md"].content.decode()
 
 
+def test_a_corpus_may_be_published_under_another_name(hub_server, folder, push):
+    push(folder, "--dataset", "data/narrated=org/clips")
+    files = hub_server.repositories["models/org/fgmm-tiny"].files
+    card = ModelCard(files["README.md"].content.decode())
+    assert card.data.datasets == ["org/clips"]
+    assert {result.dataset_type for result in card.data.eval_results} == {"org/clips"}
+    assert b"org/clips" in files[".eval_results/retrieval.yaml"].content
+
+
 @pytest.mark.parametrize(
     "token,repo_id,options,message",
     [
@@ -167,7 +176,8 @@ def test_a_push_that_broke_off_is_repeated(hub_server, folder, monkeypatch, push
         ("hf_owner", "fgmm-tiny", (), "not of the form ORG/NAME"),
         ("hf_owner", "org/fgmm tiny", (), "is no name on the Hub"),
         ("hf_owner", "org/fgmm-tiny", ("--dataset", "narrated"), "--dataset 'narrated' is not of the form"),
-        ("hf_owner", "org/fgmm-tiny", ("--dataset", "org/kitchen"), "no corpus that .* measured on: narrated"),
+        ("hf_owner", "org/fgmm-tiny", ("--dataset", "org/kitchen"), r"measured on \(narrated\); say which"),
+        ("hf_owner", "org/fgmm-tiny", ("--dataset", "org/narrated", "narrated=org/b"), "both org/narrated and org/b"),
         ("hf_owner", "org/fgmm-tiny", ("--license", "unheard-of"), "one of the Hub's"),
     ],
 )

@@ -97,11 +97,9 @@ def save_dual_encoder(name: str, folder: Path, tokenizer: PreTrainedTokenizerFas
     model = MODELS[name](CONFIGS[name]).eval()
     with torch.no_grad():
         for parameter, value in model.named_parameters():
-            if parameter.startswith("logit_"):
-                values = {
-                    "logit_bias": LOGIT_BIAS,
-                    "logit_scale_t": -1.0,
-                }  # the second scale of CLAP is not that of audio
+            if "logit_" in parameter:
+                # The second scale of CLAP is not that of audio.
+                values = {"logit_bias": LOGIT_BIAS, "text_audio_logit_bias": LOGIT_BIAS, "logit_scale_t": -1.0}
                 value.fill_(values.get(parameter, LOGIT_SCALE))
             elif value.ndim == 1:  # biases of 0 and scales of 1 hide mistakes
                 value.add_(0.2 * torch.randn_like(value))

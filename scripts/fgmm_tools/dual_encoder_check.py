@@ -32,8 +32,8 @@ def compare_with_transformers(
 
     Returns:
         for "images" and "sounds", where they are given, the differences of their "embeddings", those of "texts", and
-        of "cosines" and "logits", these divided by the logit scale. Of PE-AV cosines alone, for its logits are of
-        vectors that are not normalised.
+        of "cosines" and "logits", these divided by the logit scale. Of PE-AV cosines, and the logits of
+        `normalize_embeds=False`, divided by the scale and the lengths of the vectors.
 
     Raises:
         UserError: when the model cannot be loaded, is an fgmm model, or has no encoder of given files.
@@ -63,12 +63,16 @@ def compare_with_transformers(
         items = [read_waveform(path, rate).numpy() for path in sounds]
         inputs = [their_processor.feature_extractor(item, sampling_rate=rate, return_tensors="pt") for item in items]
         ours = processor(audio=items, sampling_rate=rate, text=texts)
-        differences["sounds"] = compare(model, ours, theirs, inputs, their_processor, texts)
+        if is_pe(model.config.dual_encoder):
+            raw = FgmmModel.from_dual_encoder(name, normalize_embeds=False)
+            differences["sounds"] = compare_pe(model, raw, ours, theirs, inputs, their_processor, texts)
+        else:
+            differences["sounds"] = compare(model, ours, theirs, inputs, their_processor, texts)
     return differences
 
 
 def compare(model: FgmmModel, ours: dict, theirs, media: list[dict], their_processor, texts: list[str]) -> dict:
-    """The differences of [`compare_with_transformers`] for one modality.
+    """The differences of [`compare_with_transformers`] for one modality of a dual encoder other than PE-AV.
 
     Args:
         model, theirs: fgmm's and transformers' model.
@@ -87,11 +91,6 @@ def compare(model: FgmmModel, ours: dict, theirs, media: list[dict], their_proce
         text.pop("attention_mask", None)
     outputs = [theirs(**text, **inputs) for inputs in media]
     cosines = output[f"{key}_embeds"] @ output.text_embeds.T
-    if is_pe(model.config.dual_encoder):
-        embeds = F.normalize(torch.cat([one.audio_embeds for one in outputs]), dim=-1)
-        their_cosines = embeds @ F.normalize(outputs[0].text_audio_embeds, dim=-1).T
-        factor = 2 if model.config.dual_encoder == "pe_audio_video" else 1  # see dual_pe_fgmm
-        return {"cosines": largest(factor * cosines - their_cosines)}
     embeds = torch.cat([one["audio_embeds" if key == "audio" else "image_embeds"] for one in outputs])
     logits = torch.cat([one["logits_per_audio" if key == "audio" else "logits_per_image"] for one in outputs])
     text_embeds, scale = outputs[0].text_embeds, model.get_objective("text", key).scale()
@@ -100,6 +99,30 @@ def compare(model: FgmmModel, ours: dict, theirs, media: list[dict], their_proce
         "texts": largest(output.text_embeds - text_embeds),
         "cosines": largest(cosines - embeds @ text_embeds.T),
         "logits": largest((output[f"logits_per_{key}"] - logits) / scale),
+    }
+
+
+def compare_pe(
+    model: FgmmModel, raw: FgmmModel, ours: dict, theirs, sounds: list[dict], their_processor, texts: list[str]
+) -> dict:
+    """The differences of [`compare_with_transformers`] for the sounds of PE-AV.
+
+    Args:
+        raw: as `model`, with embeddings that are not normalised.
+        others: as in [`compare`].
+    """
+    text = their_processor.tokenizer(texts, return_tensors="pt", padding=True)
+    outputs = [theirs(**text, **inputs) for inputs in sounds]
+    embeds, text_embeds = torch.cat([one.audio_embeds for one in outputs]), outputs[0].text_audio_embeds
+    cosines = F.normalize(embeds, dim=-1) @ F.normalize(text_embeds, dim=-1).T
+    logits = torch.cat([one.logits_audio_text for one in outputs])
+    lengths = embeds.norm(dim=-1, keepdim=True) * text_embeds.norm(dim=-1)
+    output = model(**ours)
+    factor = 2 if model.config.dual_encoder == "pe_audio_video" else 1  # see dual_pe_fgmm
+    scale = raw.get_objective("text", "audio").scale()
+    return {
+        "cosines": largest(factor * output.audio_embeds @ output.text_embeds.T - cosines),
+        "logits": largest((raw(**ours).logits_per_audio - logits) / (scale * lengths)),
     }
 
 

@@ -10,10 +10,16 @@ from pathlib import Path
 from ..cli import UserError
 from . import dataset_card, model_card
 from .claims import describe_claim
-from .results import read_results
+from .results import read_json, read_results
 from .study_results import make_earlier_table, make_study_table
 from .summary import make_summary_table
-from .tables import find_downstream, make_downstream_table, make_results_table, make_training_table
+from .tables import (
+    find_downstream,
+    make_downstream_table,
+    make_finetuning_table,
+    make_results_table,
+    make_training_table,
+)
 
 PLACE = re.compile(r"(<!-- (?P<kind>\w+): (?P<names>[^>]+?) -->\n).*?(<!-- end of (?P=kind) -->)", re.DOTALL)
 METADATA = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
@@ -45,6 +51,8 @@ def make_table(kind: str, names: str, folder: Path) -> str:
             return make_results_table([read_results(folder / f"{name}.json") for name in listed])
         case "training":
             return make_training_table(folder / f"{names}.json")
+        case "finetuning":
+            return make_finetuning_table([read_json(folder / f"{name}.json") for name in listed])
         case "downstream":
             return make_downstream_table(folder, listed)
         case "claim":

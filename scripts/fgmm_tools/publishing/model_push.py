@@ -44,7 +44,7 @@ def push(folder: Path, repo_id: str, private: bool, datasets: list[str], license
         folder: of the model.
         repo_id: ORG/NAME.
         private: whether only its owners may see it.
-        datasets: Hub ids of the datasets that it was trained or measured on.
+        datasets: Hub ids of the datasets that it was trained or measured on, see [`ids_by_name`].
         license_id: of the weights, as the Hub names it; None: that of the model that they began from, or of the card.
 
     Returns:
@@ -87,15 +87,24 @@ def check_model(folder: Path) -> None:
         raise UserError(f"{folder} holds a model of the kind {kind}, not fgmm.")
 
 
-def ids_by_name(repo_ids: list[str]) -> dict[str, str]:
-    """Hub ids of datasets by their last parts.
+def ids_by_name(datasets: list[str]) -> dict[str, str]:
+    """Hub ids of datasets by the names of the corpora that they hold.
+
+    Args:
+        datasets: ORG/NAME, which holds the corpus NAME, or CORPUS=ORG/NAME.
 
     Raises:
-        UserError: when one is not of the form ORG/NAME.
+        UserError: when an id is not of the form ORG/NAME, or two are given for a corpus.
     """
-    for repo_id in repo_ids:
+    ids = {}
+    for dataset in datasets:
+        corpus, _, repo_id = dataset.rpartition("=")
         check_repo_id(repo_id, "--dataset")
-    return {repo_id.split("/")[1]: repo_id for repo_id in repo_ids}
+        corpus = Path(corpus).name or repo_id.split("/")[1]
+        if corpus in ids:
+            raise UserError(f"--dataset names both {ids[corpus]} and {repo_id} for the corpus {corpus}; give one.")
+        ids[corpus] = repo_id
+    return ids
 
 
 def make_card(
@@ -188,7 +197,10 @@ def check_datasets(dataset_ids: dict[str, str], folder: Path, card: Card) -> Non
     for name, dataset_id in dataset_ids.items():
         if name not in corpora:
             known = ", ".join(sorted(corpora - {None})) or "none is known"
-            raise UserError(f"--dataset {dataset_id} is no corpus that {folder} was trained or measured on: {known}.")
+            raise UserError(
+                f"--dataset {dataset_id}: {name} is no corpus that {folder} was trained or measured on ({known}); say "
+                f"which of them the repository holds, as --dataset CORPUS={dataset_id}."
+            )
 
 
 def collect_files(folder: Path, card: Card, repo_id: str, dataset_ids: dict[str, str]) -> dict[str, Path | bytes]:

@@ -74,6 +74,24 @@ def describe_record(record: dict) -> str:
     )
 
 
+def make_finetuning_table(records: list[dict]) -> str:
+    """One line for each variant that scripts/benchmark_finetuning.py measured, and below them with which commands."""
+    lines = [
+        "| CLIP | trained | steps | s a step | clips/s | peak memory, GB | first loss | mean of the last five |",
+        "|---|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for record in records:
+        for name, values in record["results"].items():
+            last = values["losses"][-5:]
+            lines.append(
+                f"| {record['settings']['model']} | {name} | {record['settings']['steps']} | "
+                f"{values['seconds_per_step']:.2f} | {values['clips_per_s']:.1f} | {values['peak_gb']:.2f} | "
+                f"{values['losses'][0]:.2f} | {sum(last) / len(last):.2f} |"
+            )
+    commands = "\n".join(f"- `{record['command']}` ({record['device']}, {record['date']})" for record in records)
+    return "\n".join([*lines, "", commands])
+
+
 def make_training_table(path: Path) -> str:
     """What a training run took.
 
