@@ -1,7 +1,5 @@
 """Runs jobs in worker processes, with a progress bar."""
 
-import ctypes
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -9,11 +7,9 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from ..cli import UserError
+from ..cli import UserError, end_with_parent
 
 Result = TypeVar("Result")
-
-PR_SET_PDEATHSIG = 1  # of Linux' prctl
 
 
 def run_jobs(
@@ -53,8 +49,3 @@ def run_jobs(
         except BaseException:
             pool.shutdown(cancel_futures=True)  # else the remaining jobs would be done first
             raise
-
-
-def end_with_parent() -> None:
-    """Has this process killed when its parent is, for whose next job it would wait for ever."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
