@@ -28,6 +28,7 @@ def main(config: PretrainConfig) -> None:
     from fgmm_tools.training.checks import check_config, settle_config
     from fgmm_tools.training.corpora import open_corpora
     from fgmm_tools.training.run_folder import open_run
+    from fgmm_tools.training.sharding import check_sharding
     from fgmm_tools.training.termination import Termination
 
     check_config(config)
@@ -36,6 +37,7 @@ def main(config: PretrainConfig) -> None:
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision, log_with=config.trackers or None, project_dir=config.output_dir
     )
+    check_sharding(config, accelerator)
     corpora = open_corpora(config, accelerator)
     config = settle_config(config, accelerator)
     with Termination() as termination, open_run(config, corpora, accelerator) as run:
@@ -61,7 +63,6 @@ def train(config: PretrainConfig, corpora, accelerator, run, termination) -> Non
         describe_resumption,
         describe_sizes,
         evaluate,
-        start_trackers,
         suggest_threads,
         suggest_workers,
     )
@@ -74,6 +75,8 @@ def train(config: PretrainConfig, corpora, accelerator, run, termination) -> Non
         make_processor,
         synchronise_batch_norm,
     )
+    from fgmm_tools.training.sharding import average_whole_gradients, prepare_sharding
+    from fgmm_tools.training.trackers import Tracking
 
     set_seed(config.seed)  # the same initial weights in every process
     processor = make_processor(config, [corpus.stream for corpus in corpora])
@@ -86,10 +89,11 @@ def train(config: PretrainConfig, corpora, accelerator, run, termination) -> Non
         accelerator.print(hint)
     rates = (config.learning_rate, config.weight_decay, config.encoder_learning_rate, config.layer_decay)
     optimizer = make_optimizer(make_parameter_groups(model, *rates))
+    prepare_sharding(accelerator, model, optimizer)
     scheduler = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.max_steps)
     modalities = model.config.modalities
     model, optimizer = accelerator.prepare(model, optimizer)
-    start_trackers(accelerator, config)
+    tracking = Tracking(accelerator, model, config, processor, run)
 
     progress = read_progress(run.checkpoint) if run.checkpoint else Progress()
     rows = [corpus.rows for corpus in corpora]
@@ -122,9 +126,10 @@ def train(config: PretrainConfig, corpora, accelerator, run, termination) -> Non
                     outputs = model(**chunks[0], return_loss=True)
                 loss, encoded = outputs.loss, {name: outputs[f"{name}_output"] for name in modalities}
                 accelerator.backward(loss)
+                average_whole_gradients(accelerator, model)
         progress.step += 1
         if skipped.is_finite(accelerator, progress.step, loss, batches):
-            accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm)
+            tracking.add_gradient_norm(accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
             optimizer.step()
             losses.append(loss.detach())
         else:  # batch normalisation's statistics may be no numbers either
@@ -156,8 +161,11 @@ def train(config: PretrainConfig, corpora, accelerator, run, termination) -> Non
                 accelerator.print(hint)
                 is_hinted = True
             of_corpora = corpus_log.report(accelerator, accelerator.unwrap_model(model), encoded, owners)
-            accelerator.log({**values, "data_wait": waited / seconds, **counts, **of_corpora}, step=progress.step)
+            of_objectives = tracking.report(accelerator, accelerator.unwrap_model(model), encoded)
+            values |= {"data_wait": waited / seconds, **counts, **of_corpora, **of_objectives}
+            accelerator.log(values, step=progress.step)
             losses, clips_seen, waited, started = [], 0, 0.0, time.monotonic()
+        tracking.draw(accelerator, model, progress.step)
         if is_saved:
             save_checkpoint(accelerator, config, run, progress)
         if config.eval_steps and progress.step % config.eval_steps == 0 and not is_last:
