@@ -62,6 +62,7 @@ def train(config: PretrainConfig, corpora, accelerator, run, termination) -> Non
         is_saved = is_last or is_due(progress.step, config.save_steps)
         if is_last or is_due(progress.step, config.log_steps):
             log.write_entry(batches, outputs)
+        training.tracking.draw(accelerator, training.model, progress.step)
         if is_saved:
             save_checkpoint(accelerator, config, run, progress)
         if is_due(progress.step, config.eval_steps) and not is_last:

@@ -146,8 +146,8 @@ def test_models_and_training_need_no_extra():
     tools = ROOT / "scripts" / "fgmm_tools"
     files = [*(ROOT / "modeling_fgmm").glob("*.py"), *(ROOT / "processing_fgmm").glob("*.py")]
     files += [ROOT / "scripts/pretrain.py", tools / "cli.py", tools / "records.py", *(tools / "training").glob("*.py")]
-    # triton comes with CUDA's torch; peft is asked for by name where adapters are wanted
-    assert imported_distributions(files) - required() - CARRIED - {"triton", "peft"} == set()
+    # triton comes with CUDA's torch; peft and trackio are asked for by name where adapters or that tracker are wanted
+    assert imported_distributions(files) - required() - CARRIED - {"triton", "peft", "trackio"} == set()
 
 
 def test_commands_need_no_more_than_the_extras():
@@ -156,4 +156,4 @@ def test_commands_need_no_more_than_the_extras():
     assert {"scikit-learn", "matplotlib", "ijson"} <= found  # of the extras
     # Measured where they are installed.
     optional = {"late-interaction-kernels", "flash-maxsim"}
-    assert found - required("data", "eval", "hub", "lora", "ray") - CARRIED - optional == set()
+    assert found - required("data", "eval", "hub", "lora", "ray", "trackers") - CARRIED - optional == set()

@@ -1,5 +1,9 @@
 import json
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import compare_objectives
 import pytest
@@ -94,6 +98,56 @@ def test_a_run_that_fails_says_why(tiny_study, tmp_path, monkeypatch):
     message = r"1 of 1 runs failed; the first: photographs-fine-.*pretrain\.py .*failed:\n.*'x'"
     with pytest.raises(UserError, match=message):
         run_main(monkeypatch, compare_objectives, "tiny", *tiny_study)
+
+
+WORKING = """
+import sys
+from pathlib import Path
+from fgmm_tools.publishing import study_runs
+from fgmm_tools.publishing.studies import Run
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    study_runs.run_studies([Run("photographs", "fine")], study_runs.Folders(*[folder] * 4), 1, False)
+"""
+
+
+def list_children(process: int) -> list[int]:
+    children = [path.read_text().split() for path in Path(f"/proc/{process}/task").glob("*/children")]
+    return [int(child) for of_thread in children for child in of_thread]
+
+
+def has_ended(process: int) -> bool:
+    path = Path(f"/proc/{process}/stat")
+    return not path.exists() or path.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_study_that_is_terminated_leaves_no_process_behind(tmp_path):
+    """Neither the worker nor the training that it has started."""
+    (tmp_path / "photographs").mkdir()
+    (tmp_path / "photographs/README.md").touch()  # the corpus is taken for made
+    (tmp_path / "work.py").write_text(WORKING)
+    study = subprocess.Popen([sys.executable, tmp_path / "work.py", tmp_path], stderr=subprocess.DEVNULL)
+    deadline, trainings = time.monotonic() + 120, []
+    while not trainings and time.monotonic() < deadline:
+        assert study.poll() is None
+        workers = list_children(study.pid)
+        trainings = [
+            child for worker in workers for child in list_children(worker) if b"pretrain.py" in read_command(child)
+        ]
+        time.sleep(0.01)
+    study.terminate()
+    study.wait()
+    while not all(map(has_ended, workers + trainings)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert trainings and all(map(has_ended, workers + trainings))
+
+
+def read_command(process: int) -> bytes:
+    try:
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    except OSError:  # it has ended
+        return b""
 
 
 @pytest.mark.parametrize("arguments", [[], ["noise"], ["noise", "--sources", "/nowhere"], ["colour", "--sources", "/"]])

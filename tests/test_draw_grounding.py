@@ -1,3 +1,4 @@
+import errno
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -156,6 +157,20 @@ def test_a_caption_of_fixed_length_is_one_panel(rows):
     clip = grounding_picture.ground_clip(FgmmModel(config).eval(), processor, rows[0])
     [(modality, phrase)] = clip.choose_phrases()
     assert (modality, phrase.phrase) == ("video", clip.caption) and len(clip.caption.split()) > 5
+
+
+def test_a_full_disk_leaves_the_picture_that_was_there(folder, narrated, tmp_path, monkeypatch):
+    def save_half(figure, path, **options):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "deep" / "picture.png"
+    path.parent.mkdir()
+    path.write_bytes(b"old")
+    monkeypatch.setattr(plt.Figure, "savefig", save_half)
+    with pytest.raises(OSError, match="No space left"):
+        draw_into(tmp_path, monkeypatch, "--model", folder, "--dataset", narrated, "--num_clips", 1)
+    assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
 
 
 def test_what_cannot_be_drawn_is_explained(folder, narrated, tmp_path, monkeypatch, capsys):

@@ -32,6 +32,17 @@ def test_the_commit_says_whether_files_differ_from_it(tmp_path, monkeypatch):
     assert git("rev-parse", "HEAD").startswith(records.current_commit())
     (tmp_path / "records.py").write_text("changed")
     assert records.current_commit().endswith("-dirty")
+    git("-c", "user.name=a", "-c", "user.email=a@b", "commit", "-am", "two")
+    clean = records.current_commit()
+    assert git("rev-parse", "HEAD").startswith(clean)
+    results = tmp_path / "model_cards" / "results" / "deep" / "one.json"
+    results.parent.mkdir(parents=True)
+    results.write_text("1")
+    git("add", ".")
+    assert records.current_commit() == clean  # results do not change what is measured
+    (tmp_path / "model_cards" / "card.md").write_text("1")
+    git("add", ".")
+    assert records.current_commit() == f"{clean}-dirty"
 
 
 def test_a_record_is_written_whole_or_not_at_all(tmp_path):
@@ -40,6 +51,33 @@ def test_a_record_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         records.write_record(path, {"seed": {1, 2}})
     assert json.loads(path.read_text()) == {"seed": 1} and list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_text("old")
+    with pytest.raises(OSError), records.whole_file(path) as partial:
+        assert partial.suffix == ".png" and partial.parent == tmp_path
+        partial.write_text("half")
+        raise OSError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with records.whole_file(path) as partial:
+        partial.write_text("new")
+    assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
+
+
+def test_folders_are_written_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "deep" / "tokenizer"
+    with pytest.raises(OSError), records.whole_files(folder) as partial:
+        (partial / "a.json").write_text("half")
+        raise OSError
+    assert list(folder.parent.iterdir()) == []
+    folder.mkdir()
+    (folder / "other").write_text("stays")
+    with records.whole_files(folder) as partial:
+        (partial / "a.json").write_text("whole")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a.json": "whole", "other": "stays"}
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_folders_of_outputs_are_made_or_named(tmp_path):

@@ -1,8 +1,13 @@
+import errno
+from pathlib import Path
+
 import pytest
 import torch
+import train_tokenizer
 from datasets import IterableDataset
+from helpers import run_main
 from tiny_encoders import make_model, train_word_pieces
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from fgmm_tools import milnce
 from fgmm_tools.cli import UserError
@@ -125,3 +130,18 @@ def test_encoders_of_transformers_get_rows_for_new_words(kind):
     assert torch.equal(weights[:120], before) and weights[120:].any(1).all()
     with pytest.raises(UserError, match="needs its own tokenizer; leave out --tokenizer"):
         fit_word_embedding(model, known, train_word_tokenizer(["word1 word1 word0"], 10))
+
+
+def test_the_command_writes_a_tokenizer_whole_or_not_at_all(narrated, tmp_path, monkeypatch):
+    output = tmp_path / "deep" / "tokenizer"
+
+    def save_half(tokenizer, folder):
+        (Path(folder) / "tokenizer.json").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(PreTrainedTokenizerFast, "save_pretrained", save_half)
+        run_main(monkeypatch, train_tokenizer, "--dataset", narrated, "--output", output)
+    assert list(output.parent.iterdir()) == []
+    run_main(monkeypatch, train_tokenizer, "--dataset", narrated, "--output", output)
+    assert len(AutoTokenizer.from_pretrained(output)) > 20 and list(output.parent.iterdir()) == [output]

@@ -6,6 +6,7 @@ take long stand in `main`, so that `--help` answers at once; nothing heavy is im
 
 import argparse
 import atexit
+import ctypes
 import errno
 import os
 import signal
@@ -25,6 +26,7 @@ USER_ERROR, INTERRUPTED, TERMINATED = 2, 130, 143
 PATIENCE = 1.5
 # The largest seed of NumPy's random numbers.
 MAX_SEED = 2**32 - 1
+PR_SET_PDEATHSIG = 1  # of Linux' prctl
 # What the system answers where the disk is full, and where a file cannot be written.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
@@ -138,8 +140,20 @@ class Interrupt:
 
 
 def stop_in_silence() -> None:
-    """Makes Ctrl-C end this process without a word; the initializer of spawned workers, whose parent says it."""
+    """Makes Ctrl-C end this process without a word; its parent says it."""
     signal.signal(signal.SIGINT, lambda number, frame: os._exit(0))
+
+
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Has Linux send this process a signal when its parent ends, however that ends; a worker that waits for the next
+    job, or a command that another one runs, would stay for ever."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, number)
+
+
+def begin_worker() -> None:
+    """The initialiser of a worker process: Ctrl-C ends it without a word, and it ends with its parent."""
+    stop_in_silence()
+    end_with_parent()
 
 
 def ignore_termination(worker: int) -> None:

@@ -7,12 +7,17 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from .cli import UserError
 
 # What a results file of an evaluation has, among others.
 RESULT_KEYS = {"model", "dataset", "split", "protocol", "metrics"}
+# In the checkout.
+RESULTS_FOLDER = "model_cards/results"
 
 
 def describe_run(seconds: float) -> dict:
@@ -48,12 +53,17 @@ def read_processor_name() -> str:
 
 
 def current_commit() -> str | None:
-    """The commit of the checkout, with "-dirty" where files differ from it; None where the code is no git checkout."""
-    folder = Path(__file__).parent
-    answer = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=folder, capture_output=True, text=True
-    )
-    return answer.stdout.strip() or None
+    """The commit of the checkout, with "-dirty" where files differ from it that are no results files (those do not
+    change what is measured, and are written run by run); None where the code is no git checkout."""
+    commit = ask_git("describe", "--always", "--exclude=*")
+    changed = ["status", "--porcelain", "--untracked-files=no", "--", ":(top)", f":(top,exclude){RESULTS_FOLDER}"]
+    return f"{commit}-dirty" if commit and ask_git(*changed) else commit or None
+
+
+def ask_git(*words: str) -> str:
+    """What git answers about the checkout; nothing where it knows none."""
+    answer = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True)
+    return answer.stdout.strip()
 
 
 def claim_output(path: Path) -> None:
@@ -108,12 +118,31 @@ def write_record(path: Path, record: dict) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file, whole or not at all."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+    with whole_file(path) as partial:
         partial.write_text(text)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A block that writes a file whole or not at all: it gets a path with the same ending beside it to write to, which
+    is renamed at the end, or removed after an error."""
+    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
+    try:
+        yield partial
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """As [`whole_file`], for a block that writes several files into a folder, which may exist and hold others."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f"{folder.name}.partial.", dir=folder.parent) as partial:
+        yield Path(partial)
+        folder.mkdir(exist_ok=True)
+        for path in Path(partial).iterdir():
+            path.replace(folder / path.name)
 
 
 def read_training_record(model: str) -> dict | None:

@@ -1,10 +1,8 @@
 """Runs jobs in worker processes of this machine, or on a Ray cluster, with a progress bar."""
 
-import ctypes
 import logging
 import os
 import pickle
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,11 +12,10 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from ..cli import UserError, stop_in_silence
+from ..cli import UserError, begin_worker
 
 Result = TypeVar("Result")
 
-PR_SET_PDEATHSIG = 1  # of Linux' prctl
 # Times that worker processes which the system killed are started again, before the run is given up.
 MAX_RESTARTS = 2
 # What schedules the jobs: worker processes here, or Ray Data (the extra `ray`).
@@ -82,13 +79,6 @@ def run_in_processes(
             except BaseException:
                 pool.shutdown(cancel_futures=True)  # else the remaining jobs would be done first
                 raise
-
-
-def begin_worker() -> None:
-    """Has this process killed when its parent is, for whose next job it would wait for ever, and makes Ctrl-C end it
-    without a word."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    stop_in_silence()
 
 
 def run_on_ray(

@@ -19,7 +19,7 @@ from processing_fgmm.media_fgmm import MediaError, probe_media, read_frames, rea
 
 from ..cli import UserError
 from ..models import load_model
-from ..records import claim_output
+from ..records import claim_output, whole_file
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -216,8 +216,11 @@ def draw(clips: list[DrawnClip], num_frames: int, output: Path) -> None:
                 draw_frame(axis, clip, phrase, num_frames)
             else:
                 draw_spectrogram(axis, clip, phrase)
-    figure.savefig(output, dpi=110)
-    plt.close(figure)
+    try:
+        with whole_file(output) as partial:
+            figure.savefig(partial, dpi=110)
+    finally:
+        plt.close(figure)
 
 
 def panel_width(clip: DrawnClip, modality: str) -> float:

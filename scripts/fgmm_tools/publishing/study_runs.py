@@ -4,12 +4,14 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -19,7 +21,7 @@ from tqdm import tqdm
 
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 
-from ..cli import UserError, stop_in_silence
+from ..cli import UserError, begin_worker, end_with_parent
 from ..corpora.narrated import render_corpus
 from ..corpora.options import RowSelection
 from ..corpora.preparation import prepare
@@ -83,7 +85,7 @@ def run_studies(runs: list[Run], folders: Folders, jobs: int, keep_models: bool)
         make_start(corpus, folders)
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     failures = []
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=stop_in_silence) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=begin_worker) as pool:
         futures = {pool.submit(train_and_measure, run, folders, threads): run for run in runs}
         for future in tqdm(as_completed(futures), total=len(futures), desc="Training", unit="run"):
             run = futures[future]
@@ -179,7 +181,8 @@ def train(run: Run, output: Path, fields: dict[str, object], threads: int) -> No
     command = [sys.executable, script, "--config", config, "--resume_from", "latest"]
     command += [str(word) for name, value in fields.items() for word in (f"--{name}", value)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    answer = subprocess.run(command, env=environment, capture_output=True, text=True)
+    end = partial(end_with_parent, signal.SIGTERM)  # by which it saves what it has
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, preexec_fn=end)
     if answer.returncode:
         tail = "\n".join((answer.stdout + answer.stderr).strip().splitlines()[-5:])
         raise UserError(f"{shlex.join(command[1:])} failed:\n{tail}")

@@ -22,6 +22,7 @@ from ..records import describe_run, write_record
 from .configuration import PretrainConfig
 from .manifest import write_manifest
 from .run_folder import Run, list_checkpoints
+from .sharding import check_checkpoint, gather_model
 
 # In the messages with which torch.save says that a write failed, for instance on a full disk.
 TORCH_WRITERS = ("inline_container", "iostream")
@@ -58,8 +59,9 @@ def load_checkpoint(
     that of the run's own schedule. Other processes than wrote it get random states of `seed` and the step.
 
     Raises:
-        UserError: when a file cannot be loaded.
+        UserError: when a file cannot be loaded, or the run was sharded in another way.
     """
+    check_checkpoint(accelerator, checkpoint)
     saved = json.loads((checkpoint / "progress.json").read_text())
     has_own = saved["processes"] == accelerator.num_processes
     try:
@@ -124,9 +126,10 @@ def save_model(
         UserError: when it cannot be written; the folder is left as it was then.
     """
     partial = run.folder / "model.partial"
+    whole = gather_model(accelerator, model)
     with all_or_nothing(accelerator, partial):
         if accelerator.is_main_process:
-            accelerator.unwrap_model(model).save_pretrained(partial)
+            whole.save_pretrained(partial)
             processor.save_pretrained(partial)
             write_record(partial / "training.json", describe_training(config, run, progress))
     if accelerator.is_main_process:

@@ -31,7 +31,12 @@ def check_config(config: PretrainConfig) -> None:
     available = [str(tracker) for tracker in get_available_trackers()]
     for name in config.trackers:
         if name not in available:
-            raise UserError(f"The tracker {name!r} is not installed or unknown; there are {', '.join(available)}.")
+            raise UserError(
+                f"The tracker {name!r} is not installed or unknown; there are {', '.join(available) or 'none'} "
+                "(pip install 'fgmm[trackers]')."
+            )
+    if config.trackers and config.picture_steps and not find_spec("matplotlib"):
+        raise UserError("Pictures need the extra eval (pip install 'fgmm[eval]'); or give --picture_steps 0.")
     if config.eval_steps and not find_spec("evaluate"):
         raise UserError("Evaluation needs the extra eval (pip install 'fgmm[eval]'); or give --eval_steps 0.")
     if config.lora_rank and not find_spec("peft"):

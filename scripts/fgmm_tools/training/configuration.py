@@ -177,6 +177,8 @@ class Logging:
     """checkpoints kept"""
     trackers: list[str] = field(default_factory=list)
     """accelerate's trackers, as [tensorboard, trackio]"""
+    picture_steps: NonNegativeInt = 1000
+    """steps between two pictures of a few clips with captions and attention, for trackers and in output_dir; 0: none"""
     resume_from: str = ""
     """checkpoint folder to resume from, or latest: the last one in output_dir, or a new run where there is none"""
 

@@ -23,6 +23,7 @@ from ..records import describe_run, write_record
 from .checkpoints import Progress, describe_training
 from .configuration import PretrainConfig
 from .run_folder import Run
+from .sharding import gather_model
 from .termination import Termination
 
 # Share of its time that training may wait for clips before a hint is given.
@@ -86,13 +87,6 @@ def suggest_workers(config: PretrainConfig, share: float) -> str | None:
         f"Training waits for clips {share:.0%} of the time: raise num_workers, which is {config.num_workers}, up to "
         "the number of cores for each process, or lower the size that videos are decoded at."
     )
-
-
-def start_trackers(accelerator: Accelerator, config: PretrainConfig) -> None:
-    """Starts the trackers of the run, if any, with its numbers and names as hyperparameters."""
-    if config.trackers:
-        plain = {k: v for k, v in dataclasses.asdict(config).items() if isinstance(v, (int, float, str))}
-        accelerator.init_trackers("fgmm", config=plain)
 
 
 class FailedClips:
@@ -232,10 +226,11 @@ def evaluate(
     random state stays as it is, so that a run that is resumed from before the evaluation goes the same way. A split
     that cannot be measured is said, and does not end the run; SIGTERM ends the evaluation.
     """
+    whole = gather_model(accelerator, model)
     if accelerator.is_main_process and not termination.received:
         with termination.interrupting():
             try:
-                results = measure(accelerator, model, processor, config, run, progress)
+                results = measure(whole, processor, config, run, progress)
             except (UserError, CorpusError) as error:
                 tqdm.write(f"Step {progress.step} is not evaluated: {error}")
             else:
@@ -245,8 +240,7 @@ def evaluate(
 
 
 def measure(
-    accelerator: Accelerator,
-    model: torch.nn.Module,
+    model: FgmmModel,
     processor: FgmmProcessor,
     config: PretrainConfig,
     run: Run,
@@ -260,15 +254,15 @@ def measure(
     from ..retrieval.evaluation import describe_protocol, evaluate_retrieval, format_table  # wants the extra `eval`
     from ..retrieval.settings import RetrievalSettings
 
-    started, settings = time.monotonic(), RetrievalSettings()
+    started, settings, is_training = time.monotonic(), RetrievalSettings(), model.training
     dataset, dataset_config = config.corpora[0].dataset, config.corpora[0].dataset_config
     corpus = load_corpus(dataset, config.eval_split, dataset_config).take(config.eval_clips)
     model.eval()
     try:
         with torch.random.fork_rng():
-            results = evaluate_retrieval(accelerator.unwrap_model(model), processor, corpus, settings)
+            results = evaluate_retrieval(model, processor, corpus, settings)
     finally:
-        model.train()
+        model.train(is_training)
     tqdm.write(f"Step {progress.step}\n{format_table(results)}")
     protocol = describe_protocol(settings, config.clip_seconds, any("audio" in direction for direction in results))
     record = {

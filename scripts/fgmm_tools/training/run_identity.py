@@ -19,7 +19,16 @@ from .corpora import TrainingCorpus
 FREE_FIELDS = {
     *("output_dir", "resume_from", "num_workers", "num_threads", "gradient_checkpointing"),
     *("max_failed_share", "max_skipped_steps"),
-    *("log_steps", "trackers", "eval_split", "eval_steps", "eval_clips", "save_steps", "save_total_limit"),
+    *(
+        "log_steps",
+        "trackers",
+        "picture_steps",
+        "eval_split",
+        "eval_steps",
+        "eval_clips",
+        "save_steps",
+        "save_total_limit",
+    ),
 }
 # Names of what a fingerprint identifies: it may be moved. So may corpora.
 NAMES = ("init_from", "tokenizer")

@@ -21,10 +21,12 @@ from .configuration import PretrainConfig
 from .corpora import TrainingCorpus
 from .cost import counting_operations
 from .gradient_cache import cached_backward, split_batch
-from .monitoring import SkippedSteps, describe_resumption, describe_sizes, start_trackers, suggest_threads
+from .monitoring import SkippedSteps, describe_resumption, describe_sizes, suggest_threads
 from .parameter_groups import make_parameter_groups
 from .run_folder import Run
 from .setup import check_model, make_batches, make_model, make_optimizer, make_processor, synchronise_batch_norm
+from .sharding import average_whole_gradients, prepare_sharding
+from .trackers import Tracking
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Training:
     scheduler: of the learning rate.
     batches: this process's share of the batches, without end.
     progress: of the run.
+    tracking: what its trackers are told.
     """
 
     config: PretrainConfig
@@ -48,6 +51,7 @@ class Training:
     scheduler: LambdaLR
     batches: Iterator[Batch]
     progress: Progress
+    tracking: Tracking
 
     @property
     def module(self) -> FgmmModel:
@@ -84,10 +88,11 @@ def prepare_training(
         accelerator.print(hint)
     rates = (config.learning_rate, config.weight_decay, config.encoder_learning_rate, config.layer_decay)
     optimizer = make_optimizer(make_parameter_groups(model, *rates))
+    prepare_sharding(accelerator, model, optimizer)
     scheduler = get_cosine_schedule_with_warmup(optimizer, config.warmup_steps, config.max_steps)
     modalities = model.config.modalities
     model, optimizer = accelerator.prepare(model, optimizer)
-    start_trackers(accelerator, config)
+    tracking = Tracking(accelerator, model, config, processor, run)
 
     progress = read_progress(run.checkpoint) if run.checkpoint else Progress()
     rows = [corpus.rows for corpus in corpora]
@@ -96,7 +101,7 @@ def prepare_training(
         load_checkpoint(run.checkpoint, accelerator, optimizer, scheduler, config.seed)
         accelerator.print(describe_resumption(run, progress))
     model.train()
-    return Training(config, accelerator, processor, model, optimizer, scheduler, batches, progress)
+    return Training(config, accelerator, processor, model, optimizer, scheduler, batches, progress, tracking)
 
 
 def take_step(
@@ -123,7 +128,9 @@ def take_step(
     progress.step += 1
     is_finite = skipped.is_finite(accelerator, progress.step, loss, batches)
     if is_finite:
-        accelerator.clip_grad_norm_(model.parameters(), training.config.max_grad_norm)
+        training.tracking.add_gradient_norm(
+            accelerator.clip_grad_norm_(model.parameters(), training.config.max_grad_norm)
+        )
         training.optimizer.step()
     else:  # batch normalisation's statistics may be no numbers either
         for buffer, before in zip(model.buffers(), buffers, strict=True):
@@ -143,4 +150,5 @@ def compute_gradients(training: Training, batches: list[Batch]) -> tuple[torch.T
     with accelerator.autocast():
         outputs = training.model(**chunks[0], return_loss=True)
     accelerator.backward(outputs.loss)
+    average_whole_gradients(accelerator, training.model)
     return outputs.loss, {name: outputs[f"{name}_output"] for name in training.module.config.modalities}

@@ -116,6 +116,7 @@ class TrainingLog:
             "damaged_clips": len(self.failures.damaged),
             "skipped_steps": len(self.skipped.known),
             **self.corpora.report(accelerator, training.module, outputs, corpora),
+            **training.tracking.report(accelerator, training.module, outputs),
         }
         accelerator.log(values, step=training.progress.step)
         self.begin_entry()
