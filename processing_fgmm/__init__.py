@@ -18,10 +18,11 @@ Modules, each of which imports only those above it:
     rowgroups_fgmm           the row groups of a corpus: their sizes, and reading any of them
     orders_fgmm              the order of training clips, a function of row groups, seed and place
     clips_fgmm               one row of a corpus to a decoded clip, clips to model inputs
+    collation_fgmm           clips to what travels from a worker, and that to model inputs on the device
     streams_fgmm             the clips of training, shared out to processes and workers, and of evaluation
     loaders_fgmm             the parts of a batch from all workers, joined
 
-All but the last seven are saved with every processor, as its code; only those need `datasets`.
+All but the last eight are saved with every processor, as its code; only those need `datasets`.
 
 Letters of shapes in docstrings, the same as in modeling_fgmm:
 

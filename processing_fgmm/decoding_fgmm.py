@@ -1,20 +1,28 @@
 """Streams of a container to frames with their presentation times, damaged packets left out."""
 
-from collections.abc import Iterator
+from bisect import bisect, bisect_left, insort
+from collections.abc import Iterator, Sequence
 from itertools import dropwhile
 
 import av
 
 from .containers_fgmm import TIME_TOLERANCE, Container, Kind, MediaError, check_pixels, describe_error
 
+# Presentation times that are remembered of a stream: more than any codec decodes ahead of what it presents.
+REORDERED = 64
 
-def decode_from(container: Container, kind: Kind, start: float, end: float) -> Iterator[tuple[float, object]]:
+
+def decode_from(
+    container: Container, kind: Kind, start: float, end: float, times: Sequence[float] = ()
+) -> Iterator[tuple[float, object]]:
     """Decodes a stream from the last frame presented at or before `start`; from its first if there is none.
 
     Args:
         container: that has the stream.
         kind: of the stream.
         start, end: of the window, seconds. Decoding continues past the end, where damage is not reported.
+        times: of a window of video, at which its pictures are wanted, s, ascending, the first one `start`. Those that
+            are on display at none of them may be left out.
 
     Yields:
         (time, frame): presentation time in seconds, and the frame of PyAV; None in place of a damaged packet.
@@ -23,7 +31,7 @@ def decode_from(container: Container, kind: Kind, start: float, end: float) -> I
         MediaError: when nothing can be decoded, or the limits of the container are exceeded.
     """
     last = None
-    decoded = decode_from_keyframe(container, kind, start, end)
+    decoded = decode_from_keyframe(container, kind, start, end, times)
     for time, frame in decoded:
         if time > start + TIME_TOLERANCE:
             if last is not None:
@@ -36,7 +44,9 @@ def decode_from(container: Container, kind: Kind, start: float, end: float) -> I
         yield last
 
 
-def decode_from_keyframe(container: Container, kind: Kind, start: float, end: float) -> Iterator[tuple[float, object]]:
+def decode_from_keyframe(
+    container: Container, kind: Kind, start: float, end: float, times: Sequence[float] = ()
+) -> Iterator[tuple[float, object]]:
     """Decodes a stream from the keyframe before the frame with which [`decode_from`] begins.
 
     Where the seek ends behind `start`, because the container has no index (MPEG-TS, MPEG-PS) or the keyframe is
@@ -44,7 +54,7 @@ def decode_from_keyframe(container: Container, kind: Kind, start: float, end: fl
     """
     earlier = 0.0
     while container.seek(container.find_stream(kind), start - earlier):
-        decoded = iter(Decoder(container, kind, start, end, after_seek=True))
+        decoded = iter(Decoder(container, kind, start, end, times, after_seek=True))
         first = next(decoded, None)
         if first is not None and first[0] <= start + TIME_TOLERANCE:
             yield first
@@ -52,23 +62,26 @@ def decode_from_keyframe(container: Container, kind: Kind, start: float, end: fl
             return
         earlier = max(1.0, 2 * earlier)
     container.rewind(kind)
-    yield from Decoder(container, kind, start, end, after_seek=False)
+    yield from Decoder(container, kind, start, end, times, after_seek=False)
 
 
 class Decoder:
     """Decodes a stream from the present position of its container to the end; see [`decode_from`].
 
     Args:
-        container, kind, start, end: see [`decode_from`].
+        container, kind, start, end, times: see [`decode_from`].
         after_seek: whether the first packets may lack what stands before them. What cannot be decoded or placed in time
             then does not count as damage, up to the first frame.
     """
 
-    def __init__(self, container: Container, kind: Kind, start: float, end: float, after_seek: bool):
+    def __init__(
+        self, container: Container, kind: Kind, start: float, end: float, times: Sequence[float], after_seek: bool
+    ):
         self.container = container
         self.kind = kind
         self.start = start
         self.end = end
+        self.times = times
         self.after_seek = after_seek
         self.stream = container.find_stream(kind)
         self.context = self.stream.codec_context
@@ -77,7 +90,8 @@ class Decoder:
         # order, at the distances of the packets.
         self.in_packet_order = kind == "video" and container.container.format.name == "avi"
         self.last: tuple[float, object] | None = None
-        self.latest_shown = float("-inf")
+        self.presented: list[float] = []
+        self.skips_frames = None
         self.num_frames = self.num_damaged = 0
 
     def __iter__(self) -> Iterator[tuple[float, object]]:
@@ -132,17 +146,25 @@ class Decoder:
             yield time, frame
 
     def skip_if_not_shown(self, packet) -> None:
-        """Lets the decoder skip a picture before the window that no other picture needs (a B-frame).
+        """Lets the decoder skip a picture that no other picture needs (a B-frame), where it is not wanted.
 
-        One presented after it, and not after the start of the window, must have been decoded before it, so that it
-        cannot be the one on display then.
+        Such a picture is decoded after one that is presented later. If none of the wanted times lies between the two,
+        it is on display at none.
         """
-        if self.kind == "audio" or self.in_packet_order:
+        if not self.times or self.in_packet_order:
             return
-        time = self.end if packet.pts is None else self.seconds(packet.pts)
-        self.context.skip_frame = "NONREF" if time < self.latest_shown else "DEFAULT"
-        if time <= self.start:
-            self.latest_shown = max(self.latest_shown, time)
+        skips = False
+        if packet.pts is not None:
+            time = self.seconds(packet.pts)
+            place = bisect(self.presented, time)
+            if 0 < place < len(self.presented):
+                wanted = bisect_left(self.times, time - 2 * TIME_TOLERANCE)
+                skips = wanted == len(self.times) or self.times[wanted] >= self.presented[place]
+            insort(self.presented, time)
+            del self.presented[:-REORDERED]
+        if skips is not self.skips_frames:
+            self.skips_frames = skips
+            self.context.skip_frame = "NONREF" if skips else "DEFAULT"
 
     def presentation_time(self, frame) -> float | None:
         """Seconds; None for a frame without a timestamp after a seek, until another had one."""

@@ -110,16 +110,40 @@ class FgmmFeatureExtractor(WaveformFeatureExtractor):
             n_fft // 2 + 1, 0.0, sampling_rate / 2, feature_size, sampling_rate, norm="slaney", mel_scale="htk"
         )
 
-    def log_mel(self, waveform: torch.Tensor) -> torch.Tensor:
-        """Waveform (S,) float32 in [-1, 1] to (frames, mel bands) float32, frame i centred on sample i · hop_length."""
-        shortage = self.n_fft - len(waveform)
+    def log_mel(self, waveforms: torch.Tensor) -> torch.Tensor:
+        """Waveforms (..., S) float32 in [-1, 1] to (..., frames, mel bands) float32, on the device where they are.
+
+        Frame i is centred on sample i · hop_length.
+        """
+        shortage = self.n_fft - waveforms.shape[-1]
         if shortage > 0:  # reflection at the borders needs more samples than half a transform
-            waveform = torch.nn.functional.pad(waveform, (0, shortage))
+            waveforms = torch.nn.functional.pad(waveforms, (0, shortage))
+        window, filters = self.window.to(waveforms.device), self.mel_filters.to(waveforms.device)
         power = torchaudio_functional.spectrogram(
-            waveform, 0, self.window, self.n_fft, self.hop_length, self.win_length, 2.0, False
+            waveforms, 0, window, self.n_fft, self.hop_length, self.win_length, 2.0, False
         )
-        mel = (power.T @ self.mel_filters).clamp(min=1e-6).log()
+        mel = (power.transpose(-1, -2) @ filters).clamp(min=1e-6).log()
         return (mel - self.mean) / self.std
+
+    def extract_batch(self, waveforms: torch.Tensor, lengths: list[int]) -> dict[str, torch.Tensor]:
+        """The inputs of waveforms that are on a device, where they stay.
+
+        Args:
+            waveforms: (B, S) float32 in [-1, 1], padded at the end.
+            lengths: (B,) samples of each; 0 for an item without audio.
+
+        Returns:
+            see [`WaveformFeatureExtractor.__call__`].
+        """
+        rows_of = {length: [row for row, other in enumerate(lengths) if other == length] for length in set(lengths)}
+        extracted = {length: self.log_mel(waveforms[rows, :length]) for length, rows in rows_of.items() if length}
+        longest = max((values.shape[1] for values in extracted.values()), default=self.log_mel(torch.zeros(1)).shape[0])
+        padded = waveforms.new_full((len(waveforms), longest, self.feature_size), float(self.padding_value))
+        mask = torch.zeros(len(waveforms), longest, dtype=torch.bool, device=waveforms.device)
+        for length, values in extracted.items():
+            padded[rows_of[length], : values.shape[1]] = values
+            mask[rows_of[length], : values.shape[1]] = True
+        return {"input_features": padded, "input_features_mask": mask}
 
     def extract(self, waveform: torch.Tensor) -> tuple[torch.Tensor, int]:
         frames = self.log_mel(waveform)

@@ -1,5 +1,6 @@
 """Batches of training clips: the parts that worker processes decode, joined in the order of the stream."""
 
+import ctypes
 import logging
 import signal
 import threading
@@ -9,18 +10,20 @@ from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 
 import torch
-import torch.nn.functional as F
 from torch.utils.data import DataLoader
 
 from .clips_fgmm import Clip
-from .processing_fgmm import FgmmProcessor
+from .collation_fgmm import finish_inputs, join_inputs
+from .feature_extraction_fgmm import FgmmFeatureExtractor
 from .streams_fgmm import Batch, NarratedClips
-from .video_processing_fgmm import uniform_indices
 
 logger = logging.getLogger(__name__)
 
 # Times in a run that workers which the system killed are started again, in each process.
 MAX_RESTARTS = 5
+# Options of glibc's mallopt, and their values in bytes: blocks below the first are taken from the heap (32 MB is the
+# most that it allows), whose free end goes back to the system only beyond the second.
+MALLOC_OPTIONS = {-3: 2**25, -1: 2**29}
 # How long a worker may take to end, of which something is met that it has left behind.
 EXIT_SECONDS = 0.5
 
@@ -39,7 +42,8 @@ class ClipLoader:
     Args:
         clips: the stream; its `state` is that of the first batch.
         num_workers: processes that read and decode; 0: this one does.
-        device: that inputs are moved to, and joined on.
+        device: that inputs are moved to, joined, and normalised on; where it is not the CPU, log-mel frames of our
+            feature extractor are made there, too.
         worker_init_fn: called in each worker with its index.
     """
 
@@ -55,6 +59,15 @@ class ClipLoader:
         self.device = torch.device(device)
         self.worker_init_fn = worker_init_fn
         self.restarts = 0
+        clips.sends_waveforms = self.device.type != "cpu" and isinstance(
+            clips.processor.feature_extractor, FgmmFeatureExtractor
+        )
+
+    def start_worker(self, worker: int) -> None:
+        """Begins a worker, of this index."""
+        keep_freed_memory()
+        if self.worker_init_fn:
+            self.worker_init_fn(worker)
 
     def __iter__(self) -> Iterator[Batch]:
         """
@@ -86,7 +99,7 @@ class ClipLoader:
             batch_size=None,
             num_workers=self.num_workers,
             pin_memory=self.device.type == "cuda",
-            worker_init_fn=self.worker_init_fn,
+            worker_init_fn=self.start_worker,
             generator=torch.Generator(),  # else it draws a random number of the training's, also at a restart
         )
         others = active_children()
@@ -119,7 +132,9 @@ class ClipLoader:
 
         inputs = [part.inputs for part in parts if part.numbers] or [empty_inputs(self.clips)]
         return Batch(
-            inputs=join_inputs(inputs, self.clips.processor, self.device, order or [0]),
+            inputs=finish_inputs(
+                join_inputs(inputs, self.clips.processor, self.device, order or [0]), self.clips.processor
+            ),
             state=parts[0].state,
             numbers=in_order("numbers"),
             corpora=in_order("corpora"),
@@ -149,53 +164,17 @@ def own_signals() -> Iterator[None]:
             signal.signal(signal.SIGCHLD, handler)
 
 
+def keep_freed_memory() -> None:
+    """Lets this process keep the memory of what it frees, where its C library is glibc: to get it anew from the system
+    for each clip, page by page, takes as long as some of the work in it."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    for option, value in MALLOC_OPTIONS.items() if mallopt else ():
+        mallopt(option, value)
+
+
 def empty_inputs(clips: NarratedClips) -> dict[str, torch.Tensor]:
-    """Model inputs of one item without any modality, with which a process that has no clip takes part in a step."""
+    """A part of one item without any modality, with which a process that has no clip takes part in a step."""
     return clips.make_inputs([Clip("", None, None)], [0])
 
 
-def join_inputs(
-    parts: list[dict[str, torch.Tensor]], processor: FgmmProcessor, device: torch.device, order: list[int]
-) -> dict[str, torch.Tensor]:
-    """Model inputs that were collated apart, as if they had been collated together.
-
-    Args:
-        parts: tensors (b, ...), with the b of each part and padded to its longest item.
-        processor: that made them.
-        device: that they are moved to.
-        order: (B,) which item, of all parts end to end, comes first, second and so on.
-
-    Returns:
-        tensors (B, ...), padded to the longest item of all.
-    """
-    padding = {
-        "input_ids": processor.tokenizer.pad_token_id,
-        "input_features": processor.feature_extractor.padding_value,
-    }
-    places = torch.empty(len(order), dtype=torch.long)
-    places[torch.tensor(order)] = torch.arange(len(order))
-    places = places.to(device)
-    joined = {}
-    for name in parts[0]:
-        tensors = [part[name].to(device, non_blocking=True) for part in parts]
-        longest = [max(sizes) for sizes in zip(*(tensor.shape[1:] for tensor in tensors), strict=True)]
-        whole = tensors[0].new_empty(len(order), *longest)
-        first = 0
-        for tensor in tensors:
-            whole[places[first : first + len(tensor)]] = lengthen(name, tensor, longest, padding.get(name, 0))
-            first += len(tensor)
-        joined[name] = whole
-    return joined
-
-
-def lengthen(name: str, tensor: torch.Tensor, sizes: list[int], value: float) -> torch.Tensor:
-    """Model inputs (b, ...) padded to (b, *sizes) with `value`; images become videos of one frame many times."""
-    if list(tensor.shape[1:]) == sizes:
-        return tensor
-    if name == "pixel_values_videos":
-        return tensor[:, uniform_indices(tensor.shape[1], sizes[0]).to(tensor.device)]
-    missing = [size - present for size, present in zip(sizes, tensor.shape[1:], strict=True)]
-    return F.pad(tensor, [count for size in reversed(missing) for count in (0, size)], value=value)
-
-
-__all__ = ["MAX_RESTARTS", "ClipLoader", "WorkerError", "join_inputs"]
+__all__ = ["MAX_RESTARTS", "ClipLoader", "WorkerError"]

@@ -109,7 +109,7 @@ class Media:
             height = width = rate = None
             if video is not None:
                 rate = float(video.average_rate) if video.average_rate else None
-                first = next(frames_at(decode_from(self.container, "video", 0.0, 0.0), [0.0]))
+                first = next(frames_at(decode_from(self.container, "video", 0.0, 0.0, [0.0]), [0.0]))
                 height, width = self.picture_size(first, None)
             return MediaInfo(self.container.duration, rate, height, width, audio.rate if audio is not None else None)
 
@@ -124,7 +124,7 @@ class Media:
                 raise MediaError(f"{num_frames} frames are more than max_frames={self.limits.max_frames}")
             end = self.resolve_end(start, end)
             times = [start + (index + 0.5) * (end - start) / num_frames for index in range(num_frames)]
-            frames = frames_at(decode_from(self.container, "video", times[0], end), times)
+            frames = frames_at(decode_from(self.container, "video", times[0], end, times), times)
             pictures = np.stack(list(self.to_pictures(frames, size)))
             return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous()
 

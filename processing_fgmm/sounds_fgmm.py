@@ -6,6 +6,7 @@ from operator import itemgetter
 
 import av
 import numpy as np
+from av.audio.frame import format_dtypes
 
 # Seconds by which an audio frame may miss the end of the one before; beyond that there is a gap in the sound.
 MAX_JITTER = 0.05
@@ -79,7 +80,20 @@ def join_frames(frames: Iterator) -> Iterator[av.AudioFrame]:
         if first.layout.nb_channels > MAX_PLANES:
             yield from block
             continue
-        samples = np.concatenate([frame.to_ndarray() for frame in block], axis=1)
+        samples = join_samples(block)
         joined = av.AudioFrame.from_ndarray(samples, format=first.format, layout=first.layout)
         joined.sample_rate = first.sample_rate
         yield joined
+
+
+def join_samples(frames: list[av.AudioFrame]) -> np.ndarray:
+    """The samples of frames of one format, as `to_ndarray` of one frame gives them, which does more for each frame than
+    to copy it: (channels, S) of a planar format, else (1, channels · S)."""
+    first = frames[0]
+    dtype, channels = np.dtype(format_dtypes[first.format.name]), first.layout.nb_channels
+    width, num_planes = (1, channels) if first.format.is_planar else (channels, 1)
+    planes = [
+        [np.frombuffer(frame.planes[plane], dtype, frame.samples * width) for frame in frames]
+        for plane in range(num_planes)
+    ]
+    return np.stack([np.concatenate(plane) for plane in planes])

@@ -6,7 +6,7 @@ rows of its own lanes; its part of a batch is joined with those of the other wor
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from torch.utils.data import IterableDataset as TorchIterableDataset
 from .clips_fgmm import (
     Clip,
     candidate_captions,
-    collate,
     drop_video,
     evenly_spaced_windows,
     fetch_media,
@@ -27,6 +26,7 @@ from .clips_fgmm import (
     read_cropped_clip,
     row_duration,
 )
+from .collation_fgmm import collate_part
 from .corpora_fgmm import MEDIA_COLUMNS, check_captions, usable_captions
 from .media_fgmm import MediaError, unwrap_file
 from .orders_fgmm import CLIP, ClipOrder, Draw, StreamState
@@ -50,7 +50,8 @@ class FailedClip:
 class Batch:
     """Clips of a training step, of one worker or of all workers of a process, and the place after them.
 
-    inputs: see [`collate`]; empty when no clip could be decoded.
+    inputs: model inputs on the device, see [`collate`]; of one worker, see [`collate_part`], and empty when no clip
+        could be decoded.
     state: of the stream after the batch, from which a resumed run continues.
     numbers: (B,) the number in the stream of each clip in `inputs`.
     corpora: (B,) the index of its corpus.
@@ -73,6 +74,10 @@ class Batch:
     def num_clips(self) -> int:
         """Clips in `inputs` (B)."""
         return len(self.numbers)
+
+    def pin_memory(self) -> "Batch":
+        """The batch in pages that a GPU copies from meanwhile; called by DataLoader."""
+        return replace(self, inputs={name: value.pin_memory() for name, value in self.inputs.items()})
 
 
 def worker_share() -> tuple[int, int]:
@@ -131,6 +136,9 @@ class NarratedClips(TorchIterableDataset):
         min_crop_area, flip: see [`FgmmVideoProcessor.random_crop`].
         rank, world_size: index of this process, and number of processes.
         state: of the first batch, from a checkpoint; None: the start.
+
+    Attributes:
+        sends_waveforms: whether audio features are made on the device, see [`collate_part`]; set by the loader.
     """
 
     def __init__(
@@ -163,6 +171,7 @@ class NarratedClips(TorchIterableDataset):
         self.rank = rank
         self.world_size = world_size
         self.state = state or self.order.start()
+        self.sends_waveforms = False
 
     def __iter__(self) -> Iterator[Batch]:
         """This worker's part of each batch, which may be empty."""
@@ -214,8 +223,9 @@ class NarratedClips(TorchIterableDataset):
         return batch
 
     def make_inputs(self, clips: list[Clip], numbers: list[int]) -> dict[str, torch.Tensor]:
-        """Model inputs of B clips, of which `numbers` are the numbers in the stream."""
-        return collate(self.processor, clips, self.with_video, self.with_audio)
+        """B clips, of which `numbers` are the numbers in the stream, to what travels from a worker; see
+        [`collate_part`]."""
+        return collate_part(self.processor, clips, self.with_video, self.with_audio, self.sends_waveforms)
 
     def sample_clip(self, row: dict, generator: np.random.Generator) -> Clip:
         """A random window of a row, randomly cropped, with the captions nearest to it.

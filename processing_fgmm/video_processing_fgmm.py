@@ -149,20 +149,48 @@ class FgmmVideoProcessor(VideoProcessorMixin):
             None if item is None else self.load_frames(item, num_frames, *window)
             for item, window in zip(batch, windows, strict=True)
         ]
-        clips = [None if clip is None else self.rescale_and_normalize(self.resize_and_crop(clip)) for clip in clips]
+        data = self.stack_clips([None if clip is None else self.resize_and_crop(clip) for clip in clips])
+        data["pixel_values_videos"] = self.normalize_batch(**data)
+        return BatchFeature(data, tensor_type=return_tensors)
+
+    def stack_clips(self, clips: list[torch.Tensor | None]) -> dict[str, torch.Tensor]:
+        """Cropped clips to one batch, which [`normalize_batch`] makes the model inputs.
+
+        Args:
+            clips: (T, 3, H, W) uint8 of each item, None without; shorter ones are repeated in time.
+
+        Returns:
+            `pixel_values_videos` (B, T, 3, H, W) uint8, `video_mask` (B,) bool and, with `max_num_patches`,
+            `video_sizes` (B, 2) int64, see [`preprocess`].
+        """
         crop = (self.crop_size["height"], self.crop_size["width"])
         sizes = torch.tensor([crop if clip is None else clip.shape[-2:] for clip in clips]).reshape(-1, 2)
         longest = max((len(clip) for clip in clips if clip is not None), default=1)
-        pixels = torch.zeros(len(clips), longest, 3, *(sizes.amax(0).tolist() if clips else crop))
+        largest = sizes.amax(0).tolist() if clips else crop
+        pixels = torch.zeros(len(clips), longest, 3, *largest, dtype=torch.uint8)
         for row, clip in enumerate(clips):
             if clip is not None:
                 clip = clip if len(clip) == longest else clip[uniform_indices(len(clip), longest)]
                 pixels[row, :, :, : clip.shape[2], : clip.shape[3]] = clip
         mask = torch.tensor([clip is not None for clip in clips], dtype=torch.bool)
         data = {"pixel_values_videos": pixels, "video_mask": mask}
-        if self.max_num_patches:
-            data["video_sizes"] = sizes
-        return BatchFeature(data, tensor_type=return_tensors)
+        return {**data, "video_sizes": sizes} if self.max_num_patches else data
+
+    def normalize_batch(
+        self, pixel_values_videos: torch.Tensor, video_mask: torch.Tensor, video_sizes: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Rescales and normalises what [`stack_clips`] gave, on the device where it is.
+
+        Returns:
+            (B, T, 3, H, W) float32, 0 in padding.
+        """
+        pixels = self.rescale_and_normalize(pixel_values_videos)
+        padding = ~video_mask.view(-1, 1, 1)
+        if video_sizes is not None:
+            rows, columns = (torch.arange(length, device=pixels.device) for length in pixels.shape[-2:])
+            heights, widths = video_sizes.unsqueeze(-1).unbind(1)
+            padding = padding | (rows >= heights).unsqueeze(2) | (columns >= widths).unsqueeze(1)
+        return pixels.masked_fill_(padding.view(len(pixels), 1, 1, *padding.shape[1:]), 0)
 
     def preprocess_images(self, images, **kwargs) -> BatchFeature:
         """Images as clips of one frame, see [`preprocess`].
@@ -289,12 +317,13 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         return frames.flip(-1) if flip and generator.random() < 0.5 else frames
 
     def rescale_and_normalize(self, frames: torch.Tensor) -> torch.Tensor:
-        """Frames (T, 3, H, W) uint8 to (T, 3, H, W) float32: (pixel · rescale_factor - image_mean) / image_std."""
+        """Frames (..., 3, H, W) uint8 to float32 of that shape: (pixel · rescale_factor - image_mean) / image_std."""
         frames = frames.float()
         if self.do_rescale:
             frames = frames * self.rescale_factor
         if self.do_normalize:
-            mean, std = (torch.tensor(values).view(3, 1, 1) for values in (self.image_mean, self.image_std))
+            values = (self.image_mean, self.image_std)
+            mean, std = (torch.tensor(value, device=frames.device).view(3, 1, 1) for value in values)
             frames = (frames - mean) / std
         return frames
 

@@ -29,7 +29,7 @@ from media_files import (
 )
 
 from processing_fgmm.decoding_fgmm import Decoder, decode_from, decode_from_keyframe
-from processing_fgmm.media_fgmm import Media, MediaError, probe_media, read_frames, read_waveform
+from processing_fgmm.media_fgmm import Media, MediaError, frames_at, probe_media, read_frames, read_waveform
 
 MATROSKA = BY_NAME["mkv-h264-flac"]
 BEGIN_LATE = ["mkv-h264-flac", "mkv-h264-bframes-opus", "webm-vp9-opus", "ts-h264-bframes-aac", "flv-h264-bframes-aac"]
@@ -218,7 +218,7 @@ def test_frames_without_a_timestamp(tmp_path, suffix):
     kind = Kind("untimed", suffix, "libx264", "aac", options=H264)
     with Media(write_media(tmp_path / f"clip{suffix}", kind, seconds=2)) as media:
         for after_seek in (False, True):
-            decoder = Decoder(media.container, "video", 0.0, 2.0, after_seek)
+            decoder = Decoder(media.container, "video", 0.0, 2.0, [], after_seek)
             frame = av.VideoFrame(64, 48)
             assert decoder.presentation_time(frame) == (None if after_seek else 0.0)
             decoder.last = 1.0, frame
@@ -256,7 +256,8 @@ def test_pictures_that_no_other_needs_are_skipped_before_a_window(kind):
     source = whole_file(kind)
     start = 5.55
     with Media(source) as media:
-        times = [time for time, _ in decode_from_keyframe(media.container, "video", start, SECONDS) if time < start]
+        decoded = decode_from_keyframe(media.container, "video", start, SECONDS, [start])
+        times = [time for time, _ in decoded if time < start]
         everything = [time for time, _ in decode_from_keyframe(media.container, "video", 0.0, SECONDS)]
     needed = sum(times[0] <= time < start for time in everything)
     assert len(times) < 0.75 * needed
@@ -269,3 +270,22 @@ def test_transport_streams_one_behind_the_other_are_read_as_the_first(tmp_path):
     second = media_bytes(BY_NAME["ts-h264-bframes-aac"], sound=np.zeros(SECONDS * 44100))
     assert_beeps(first + second, {second: second for second in range(1, SECONDS)})
     assert numbered(first + second, 58) == [*range(58)]
+
+
+@pytest.mark.parametrize("name", ["mp4-h264-bframes-aac", "mkv-h264-bframes-opus"])
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.floats(0, SECONDS - 0.1), min_size=1, max_size=6).map(sorted))
+def test_pictures_that_are_not_wanted_are_skipped_and_the_others_stay_the_same(name, times):
+    """Against decoding all of them; those that other pictures need are decoded in any case."""
+    data = media_bytes(BY_NAME[name])
+    decoded = {}
+    for wanted in ((), times):
+        with Media(data) as media:
+            frames = list(decode_from(media.container, "video", times[0], SECONDS, wanted))
+            chosen = [frame.to_ndarray(format="rgb24") for frame in frames_at(frames, times)]
+        decoded[len(wanted) > 0] = len(frames), chosen
+    (number, skipped), (number_of_all, every) = decoded[True], decoded[False]
+    assert all(np.array_equal(first, second) for first, second in zip(skipped, every, strict=True))
+    assert number <= number_of_all
+    if times[-1] - times[0] < 1 and times[0] < SECONDS - 2:
+        assert number < 0.8 * number_of_all
