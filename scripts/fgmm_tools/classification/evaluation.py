@@ -190,9 +190,9 @@ def read_stored(
     """What gives the protocols their values from stored embeddings; see [`choose_encode`]."""
     if settings.protocol == "zero_shot":
         score = make_zero_shot(model, processor, modality, classes.names, templates)
-        return StoredSplits(stored_scores(score, modality, model.device), modality, accelerator)
+        return StoredSplits(stored_scores(score, modality, model.device), modality, accelerator, True)
     part = "features" if settings.protocol == "linear" and not settings.few_shot else "embeds"
-    return StoredSplits(stored_values(modality, part), modality, accelerator)
+    return StoredSplits(stored_values(modality, part), modality, accelerator, False)
 
 
 def set_windows(processor: FgmmProcessor, settings: ClassificationSettings) -> None:

@@ -108,22 +108,26 @@ class StoredSplits:
         read: a window that has the modality, to (values,) float32.
         modality: "video" or "audio"; a clip without it in any window counts as one that cannot be decoded.
         accelerator: this process.
+        with_regions: whether `read` needs the regions of windows.
     """
 
-    def __init__(self, read: Callable[[Window], np.ndarray], modality: str, accelerator: Accelerator):
+    def __init__(
+        self, read: Callable[[Window], np.ndarray], modality: str, accelerator: Accelerator, with_regions: bool
+    ):
         self.read = read
         self.modality = modality
         self.accelerator = accelerator
+        self.with_regions = with_regions
 
     @torch.no_grad()
     def encode_split(self, split: Split, description: str) -> Windows:
         """The values of all clips of a split that have any, in the order of `split.labels`.
 
         Args:
-            description: not needed.
+            description: of no progress bar here, for reading is quick.
         """
         values: dict[str, list[np.ndarray]] = {}
-        for window in StoredEmbeddings(*split.source).read_windows():
+        for window in StoredEmbeddings(*split.source).read_windows(self.with_regions):
             if window.video_id in split.labels and getattr(window, self.modality) is not None:
                 values.setdefault(window.video_id, []).append(self.read(window))
         return {name: np.stack(values[name]) for name in split.labels if name in values}

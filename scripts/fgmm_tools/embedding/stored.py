@@ -70,18 +70,25 @@ class StoredEmbeddings:
         regions = f"at most {number} regions of a window in {self.settings.precision}" if number else "no regions"
         return f"stored embeddings, {regions}"
 
-    def read_windows(self) -> Iterator[Window]:
-        """All windows, in the order of the corpus; a row group of them is in memory at a time."""
+    def read_windows(self, with_regions: bool = True) -> Iterator[Window]:
+        """All windows, in the order of the corpus; a row group of them is in memory at a time.
+
+        Args:
+            with_regions: read the regions, too, which are most of the bytes.
+        """
+        ends = () if with_regions else ("_regions", "_scale")
+        columns = [name for name in self.schema.names if not name.endswith(ends)]
         for path in self.files:
             with parquet.ParquetFile(path) as file:
                 for group in range(file.num_row_groups):
-                    yield from from_table(file.read_row_group(group))
+                    yield from from_table(file.read_row_group(group, columns))
 
-    def read_items(self) -> tuple[list[EncodedItem[dict[str, Keys]]], int]:
-        """The items, as they would be encoded, and the number of those of which nothing could be decoded."""
+    def read_items(self, with_regions: bool = True) -> tuple[list[EncodedItem[dict[str, Keys]]], int]:
+        """The items, as they would be encoded, and the number of those of which nothing could be decoded; without
+        regions the pooled embedding stands for them."""
         items: dict[str, EncodedItem[dict[str, Keys]]] = {}
         undecodable = 0
-        for window in self.read_windows():
+        for window in self.read_windows(with_regions):
             if not window.is_decoded:
                 undecodable += 1
                 continue

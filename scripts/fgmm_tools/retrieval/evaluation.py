@@ -119,7 +119,7 @@ def encode_items(
     if isinstance(corpus, StoredEmbeddings):
         if rank:
             return None
-        items, num_undecodable = corpus.read_items()
+        items, num_undecodable = corpus.read_items(with_regions=settings.score != "coarse")
         cause = f"{corpus.folder}/problems.jsonl says why."
     else:
         encoded = encode_clips(model, processor, corpus, settings, rank, world_size)
