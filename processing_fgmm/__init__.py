@@ -7,12 +7,13 @@ Modules, each of which imports only those above it:
     pictures_fgmm            decoded frames and image files to upright RGB pictures
     sounds_fgmm              decoded audio to mono waveforms
     media_fgmm               media files, opened once, to frames and waveforms of a window
+    names_fgmm               names of models and corpora: folders, or repositories on the Hub
     phrases_fgmm             texts to phrases
     feature_extraction_fgmm  waveforms to audio features
     video_processing_fgmm    videos and images to normalised frames
     hf_processors_fgmm       the processors of transformers' encoders in the places of ours
     processing_fgmm          all modalities in one call
-    sources_fgmm             names of models and corpora: folders, or repositories on the Hub
+    sources_fgmm             folders as `datasets` finds corpora in them
     stores_fgmm              files here and in remote stores, asked for again where a store does not answer
     corpora_fgmm             what a corpus is: schema, opening, checking
     rowgroups_fgmm           the row groups of a corpus: their sizes, and reading any of them
@@ -22,7 +23,7 @@ Modules, each of which imports only those above it:
     streams_fgmm             the clips of training, shared out to processes and workers, and of evaluation
     loaders_fgmm             the parts of a batch from all workers, joined
 
-All but the last eight are saved with every processor, as its code; only those need `datasets`.
+All but the last nine are saved with every processor, as its code; only those need `datasets`.
 
 Letters of shapes in docstrings, the same as in modeling_fgmm:
 

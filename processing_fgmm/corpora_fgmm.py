@@ -36,7 +36,8 @@ from datasets.packaged_modules.folder_based_builder.folder_based_builder import 
 from datasets.packaged_modules.imagefolder.imagefolder import ImageFolder
 from datasets.packaged_modules.videofolder.videofolder import VideoFolder
 
-from .sources_fgmm import explain_absence, find_data_files, is_pattern
+from .names_fgmm import explain_absence
+from .sources_fgmm import find_data_files, is_pattern
 
 MEDIA_FEATURES = {"video": Video(decode=False), "image": Image(decode=False), "audio": Audio(decode=False)}
 MEDIA_COLUMNS = tuple(MEDIA_FEATURES)

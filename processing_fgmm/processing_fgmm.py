@@ -22,6 +22,7 @@ from .hf_processors_fgmm import (
     make_video_processor,
 )
 from .media_fgmm import Media, read_waveform, unwrap_file
+from .names_fgmm import explain_absence
 from .phrases_fgmm import find_content_words, find_phrases, find_unknown_words, to_token_spans
 from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs, is_image, list_windows
 
@@ -29,6 +30,8 @@ logger = logging.getLogger(__name__)
 
 # Words that a message names.
 MAX_WORDS_NAMED = 20
+# With these options transformers looks elsewhere, or as somebody else, than a question about a name does.
+ASKS_OTHERWISE = {"cache_dir", "local_files_only", "token"}
 TEXT_ERROR = "text must be a string, a list of strings, or a list of lists of candidate captions."
 
 
@@ -287,6 +290,19 @@ class FgmmProcessor(ProcessorMixin):
         if not isinstance(argument, VideoProcessorMixin):
             raise TypeError(f"video_processor cannot be a {type(argument).__name__}; give a FgmmVideoProcessor.")
         return VideoProcessorMixin
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, **kwargs):
+        """As in transformers, which asks the Hub for half a minute for a name of nothing; here that is said at once.
+
+        Raises:
+            OSError: when there is neither a folder nor a model on the Hub of this name.
+        """
+        if not kwargs.keys() & ASKS_OTHERWISE:
+            remedy = "give a folder with a saved processor, or a model's name on the Hub"
+            if absence := explain_absence(os.fspath(pretrained_model_name_or_path), "model", remedy):
+                raise OSError(f"The processor {absence}")
+        return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def _get_arguments_from_pretrained(cls, pretrained_model_name_or_path, processor_dict=None, **kwargs):

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from modeling_fgmm import FgmmModel
 from modeling_fgmm.configuration_fgmm import DUAL_ENCODERS
 from processing_fgmm import FgmmProcessor
-from processing_fgmm.sources_fgmm import explain_absence
+from processing_fgmm.names_fgmm import explain_absence
 
 from .cli import UserError
 

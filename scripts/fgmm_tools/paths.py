@@ -27,7 +27,7 @@ def check_exists(path: Path, remedy: str) -> None:
     """Checks that a file or folder exists; arguments and errors as of [`check_folder`]."""
     if path.exists():
         return
-    from processing_fgmm.sources_fgmm import find_similar_path  # not at the top: the package imports torch
+    from processing_fgmm.names_fgmm import find_similar_path  # not at the top: the package imports torch
 
     close = find_similar_path(str(path))
     raise UserError(f"{path} does not exist; {f'did you mean {close}?' if close else f'{remedy}.'}")

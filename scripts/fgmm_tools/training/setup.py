@@ -15,9 +15,9 @@ from modeling_fgmm.dual_encoders_fgmm import set_pooled_scale
 from modeling_fgmm.encoders_fgmm import make_dual_config
 from processing_fgmm import FgmmFeatureExtractor, FgmmProcessor, FgmmVideoProcessor
 from processing_fgmm.loaders_fgmm import ClipLoader
+from processing_fgmm.names_fgmm import explain_absence
 from processing_fgmm.processing_fgmm import name_words
 from processing_fgmm.rowgroups_fgmm import RowGroups
-from processing_fgmm.sources_fgmm import explain_absence
 from processing_fgmm.streams_fgmm import NarratedClips
 
 from ..cli import UserError, ignore_termination

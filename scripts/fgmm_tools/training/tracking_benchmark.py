@@ -15,6 +15,7 @@ from accelerate.utils import set_seed
 from tqdm import tqdm
 
 from .checkpoints import Progress
+from .checks import settle_config
 from .configuration import PretrainConfig
 from .corpora import open_corpora
 from .cost import core_seconds
@@ -89,6 +90,7 @@ def measure_tracking(config: PretrainConfig, num_blocks: int) -> dict[str, float
     with TemporaryDirectory() as folder:
         accelerator = Accelerator(mixed_precision=config.mixed_precision, log_with=config.trackers, project_dir=folder)
         corpora = open_corpora(config, accelerator)
+        config = settle_config(config, accelerator)
         set_seed(config.seed)
         processor = make_processor(config, [corpus.stream for corpus in corpora])
         model, run = make_model(config, processor), Run(Path(folder), None, {})

@@ -3,9 +3,10 @@ import time
 
 import pytest
 from huggingface_hub import HfApi, constants
+from transformers import ProcessorMixin
 
-from processing_fgmm import sources_fgmm
-from processing_fgmm.sources_fgmm import explain_absence
+from processing_fgmm import FgmmProcessor, names_fgmm
+from processing_fgmm.names_fgmm import explain_absence
 
 
 def explain(name, repo_type="model"):
@@ -77,10 +78,10 @@ def test_the_home_folder_is_meant_where_no_shell_put_it_in(here, monkeypatch):
 
 
 def test_folders_that_cannot_be_listed_or_are_huge_suggest_nothing(here, monkeypatch):
-    monkeypatch.setattr(sources_fgmm, "MAX_ENTRIES", 1)
+    monkeypatch.setattr(names_fgmm, "MAX_ENTRIES", 1)
     assert explain("./outputs/fgmm-tny") == "'./outputs/fgmm-tny' does not exist; give another."
     monkeypatch.setattr(
-        sources_fgmm.os, "listdir", lambda path: (_ for _ in ()).throw(PermissionError(13, "no", str(path)))
+        names_fgmm.os, "listdir", lambda path: (_ for _ in ()).throw(PermissionError(13, "no", str(path)))
     )
     assert explain("./outputs/fgmm-tny") == "'./outputs/fgmm-tny' does not exist; give another."
 
@@ -111,8 +112,27 @@ def test_a_hub_that_cannot_be_reached_costs_no_time(here, unreachable):
     assert time.monotonic() - started < 2
 
 
+def test_a_processor_of_nothing_is_said_at_once(here, unreachable):
+    started = time.monotonic()
+    with pytest.raises(
+        OSError, match=r"The processor 'outputs/fgmm-tny' is no folder here, .* did you mean 'outputs/fgmm"
+    ):
+        FgmmProcessor.from_pretrained("outputs/fgmm-tny")
+    assert time.monotonic() - started < 2
+
+
+def test_a_processor_that_is_only_in_another_cache_is_left_to_transformers(here, unreachable, monkeypatch):
+    loaded = []
+    monkeypatch.setattr(
+        ProcessorMixin, "from_pretrained", classmethod(lambda cls, name, **options: loaded.append(name))
+    )
+    FgmmProcessor.from_pretrained("org/model", cache_dir=str(here / "other"))
+    FgmmProcessor.from_pretrained(here / "outputs")
+    assert loaded == ["org/model", here / "outputs"]
+
+
 def test_a_hub_that_does_not_answer_is_not_waited_for(here, monkeypatch):
-    monkeypatch.setattr(sources_fgmm, "TIMEOUT", 0.3)
+    monkeypatch.setattr(names_fgmm, "TIMEOUT", 0.3)
     with socket.create_server(("localhost", 0)) as silent:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://localhost:{silent.getsockname()[1]}")
         started = time.monotonic()
