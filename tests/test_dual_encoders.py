@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from tiny_dual_encoders import (
 )
 from tiny_encoders import VIDEO
 from transformers import AutoModel, AutoProcessor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from fgmm_tools.publishing.origins import list_sources
 from modeling_fgmm import FgmmModel
@@ -265,7 +267,14 @@ def test_the_fine_objective_trains_all_weights_from_the_published_ones(dual_at, 
     items = make_waves() if name in WITH_SOUNDS else make_images()
     inputs = process(processor, name, items, CAPTIONS[:3])
     model.train().gradient_checkpointing_enable()
+    calls = Counter()
+    layers = [(key, layer) for key, layer in model.named_modules() if isinstance(layer, GradientCheckpointingLayer)]
+    for key, layer in layers:
+        first = next(part for part in layer.modules() if isinstance(part, torch.nn.Linear))
+        first.register_forward_hook(lambda *_, key=key: calls.update([key]))
     model(**inputs, return_loss=True).loss.backward()
+    assert {key.split(".")[1] for key in calls} == {*model.encoders}
+    assert min(calls.values()) >= 2  # once more in the backward pass
     without = [key for key, parameter in model.named_parameters() if parameter.grad is None]
     # Through its codec PE-AV passes no gradients.
     assert all(name == "pe_audio" and ("dac_encoder" in key or "bottleneck" in key) for key in without)

@@ -22,6 +22,7 @@ def test_the_recipe_is_a_configuration_of_pretrain():
 
 
 def test_variants_are_trained_and_recorded(narrated, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("tensorboard", reason="the extra dev is not installed")
     output = tmp_path / "results.json"
     words = ["--dataset", narrated, "--model", "tiny", "--num_frames", "2", "--batch_size", "4", "--output", output]
     run_main(monkeypatch, benchmark_finetuning, *words, "--variants", "adapters", "projections")
@@ -40,6 +41,10 @@ def test_variants_are_trained_and_recorded(narrated, tmp_path, monkeypatch, caps
 
 
 def test_a_training_that_fails_is_named(tmp_path, narrated, monkeypatch):
+    monkeypatch.setattr(finetuning_benchmark, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"fgmm\[dev\]"):
+        run_main(monkeypatch, benchmark_finetuning, "--dataset", narrated)
+    monkeypatch.setattr(finetuning_benchmark, "find_spec", lambda name: name)
     monkeypatch.setattr(finetuning_benchmark, "RECIPE", tmp_path / "none.yaml")
     words = ["--dataset", narrated, "--model", "tiny", "--variants", "projections"]
     with pytest.raises(UserError, match="training of projections failed"):

@@ -76,6 +76,21 @@ def test_the_best_are_scored_finely_and_the_others_keep_their_order(objective, q
     assert (of_queries[7] == lowest).all() and (of_queries[:, 3] == lowest).all()
 
 
+def test_embeddings_that_are_not_normalised_are_ranked_likewise(objective):
+    """Their dot products go beyond -1 and 1; pairs with a missing side come last all the same."""
+    generator = torch.Generator().manual_seed(6)
+    queries, keys = random_queries(20, generator), random_keys(30, generator, empty=[3])
+    expected = score(objective, queries, keys, "coarse_then_fine", 5)
+    expected_coarse, _ = score(objective, queries, keys, "coarse")
+    keys.embeds *= 400
+    found = score(objective, queries, keys, "coarse_then_fine", 5)
+    for ours, normalised in zip(found, expected, strict=True):
+        assert torch.equal(ours.argsort(1), normalised.argsort(1))
+    coarse, _ = score(objective, queries, keys, "coarse")
+    assert coarse[:, :3].min() < -20 and torch.equal(coarse.argsort(1), expected_coarse.argsort(1))
+    assert (coarse.argmin(1) == 3).all()
+
+
 def test_as_many_as_there_are_give_the_ranks_of_the_fine_score(objective):
     generator = torch.Generator().manual_seed(2)
     queries, keys = random_queries(40, generator, empty=[0]), random_keys(15, generator, empty=[14])

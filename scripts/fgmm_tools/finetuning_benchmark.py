@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -49,7 +48,7 @@ class FinetuningSettings:
         model: one of `CONFIGS`.
         num_frames: of a clip.
         batch_size: clips of a step.
-        steps: of each variant; the first is not timed.
+        steps: of each variant; the first of several is not timed.
     """
 
     dataset: str
@@ -67,25 +66,6 @@ def check_installed() -> None:
     """
     if not find_spec("tensorboard"):
         raise UserError("The losses are read from TensorBoard's log: install the extra dev (pip install 'fgmm[dev]').")
-
-
-def run_benchmark(settings: FinetuningSettings, variants: list[str], folder: Path) -> dict[str, dict]:
-    """Trains each variant in a process of its own.
-
-    Args:
-        settings: what is measured.
-        variants: names in `VARIANTS`.
-        folder: for models and logs.
-
-    Returns:
-        for each variant `seconds_per_step` (the median), `clips_per_s`, `peak_gb` (resident memory of the training
-        process, GB), `core_seconds` of all steps, and `losses`, one a step.
-
-    Raises:
-        UserError: when a training fails.
-    """
-    start = save_random_clip(settings, folder / "start")
-    return {name: measure(settings, name, start, folder / name) for name in variants}
 
 
 def save_random_clip(settings: FinetuningSettings, folder: Path) -> Path:
@@ -115,7 +95,21 @@ def add_end_of_text(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def measure(settings: FinetuningSettings, variant: str, start: Path, folder: Path) -> dict:
-    """What one variant takes, as in [`run_benchmark`]."""
+    """Trains one variant in a process of its own.
+
+    Args:
+        settings: what is measured.
+        variant: one of `VARIANTS`.
+        start: folder of the dual encoder.
+        folder: for the model and its log.
+
+    Returns:
+        `seconds_per_step` (the median), `clips_per_s`, `peak_gb` (resident memory of the training process, GB),
+        `core_seconds` (of processor cores, from its start to its end), and `losses`, one a step.
+
+    Raises:
+        UserError: when the training fails.
+    """
     command = [sys.executable, str(ROOT / "scripts" / "pretrain.py"), "--config", str(RECIPE)]
     command += ["--dataset", settings.dataset, "--init_from", str(start), "--output_dir", str(folder)]
     command += ["--video_processor.num_frames", str(settings.num_frames), "--batch_size", str(settings.batch_size)]
@@ -125,26 +119,29 @@ def measure(settings: FinetuningSettings, variant: str, start: Path, folder: Pat
     _, status, usage = os.wait4(process.pid, 0)  # the peak memory is that of this process alone
     if status:
         raise UserError(f"The training of {variant} failed; what it said is above.")
-    losses, times = read_losses(folder)
-    seconds = statistics.median(later - earlier for earlier, later in pairwise(times))
+    log = read_log(folder)
+    rate = statistics.median(log["clips_per_s"][1:] or log["clips_per_s"])
     return {
-        "seconds_per_step": round(seconds, 3),
-        "clips_per_s": round(settings.batch_size / seconds, 2),
+        "seconds_per_step": round(settings.batch_size / rate, 3),
+        "clips_per_s": round(rate, 3),
         "peak_gb": round(usage.ru_maxrss * 1024 / 1e9, 2),
         "core_seconds": round(usage.ru_utime + usage.ru_stime, 1),
-        "losses": [round(loss, 4) for loss in losses],
+        "losses": [round(loss, 4) for loss in log["loss"]],
     }
 
 
-def read_losses(folder: Path) -> tuple[list[float], list[float]]:
-    """The loss of each step, and when it was logged (s), from TensorBoard's log below a folder."""
+def read_log(folder: Path) -> dict[str, list[float]]:
+    """`loss` and `clips_per_s` of each step, from TensorBoard's log below a folder.
+
+    Raises:
+        UserError: when there is none.
+    """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # of an extra
 
     for log in sorted(folder.rglob("events.out.tfevents.*")):
         events = EventAccumulator(str(log)).Reload()
         if "loss" in events.Tags()["scalars"]:
-            scalars = events.Scalars("loss")
-            return [scalar.value for scalar in scalars], [scalar.wall_time for scalar in scalars]
+            return {name: [scalar.value for scalar in events.Scalars(name)] for name in ("loss", "clips_per_s")}
     raise UserError(f"There is no log of losses below {folder}.")
 
 

@@ -13,10 +13,10 @@ from modeling_fgmm.scoring_fgmm import Keys, Queries
 
 # Queries that are scored against all keys at once.
 BLOCK_SIZE = 128
-# Below every cosine: a pair of which one side is missing (no sound, no word) comes last.
-MISSING = -5.0
-# Taken off the cosines of pairs that are not re-ranked, so that they come after all that are.
-RERANK_OFFSET = 2.5
+# Below every score: a pair of which one side is missing (no sound, no word) comes last.
+MISSING = torch.finfo(torch.float32).min
+# The highest score of pairs that are not re-ranked: below every fine score, so that they come after all that are.
+MAX_UNRANKED = -2.0
 
 
 @contextmanager
@@ -59,7 +59,7 @@ def score_pairs(
         best = [best_of(coarse, rerank_k, dim) & ~missing for dim in (1, 0)]
     with clock(seconds, "fine_scoring"):
         fine = score_some(objective.fine_scores, queries, keys, best[0] | best[1])
-    others = coarse.sub_(RERANK_OFFSET).masked_fill_(missing, MISSING)
+    others = coarse.add_(MAX_UNRANKED - coarse.max()).masked_fill_(missing, MISSING)
     return torch.where(best[0], fine, others), torch.where(best[1], fine, others)
 
 

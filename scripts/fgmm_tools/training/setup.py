@@ -219,7 +219,7 @@ def make_model(config: PretrainConfig, processor: FgmmProcessor) -> FgmmModel:
     if config.lora_rank:
         add_adapters(model, config.lora_rank)
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        model.activation_checkpointing_enable()
     return model
 
 
