@@ -175,7 +175,7 @@ def describe_monitoring(path: Path) -> str:
         f"{trackers}, told every {settings['log_steps']} steps of {settings['batch_size']} "
         f"clips, with a picture every {settings['picture_steps']:,} steps: "
         f"{100 * metrics['cost_in_core_seconds']:.1f} % of the core seconds of a step of {record['model']}, "
-        f"{100 * metrics['cost']:.1f} % of its time (ratio of times {metrics['ratio_of_step']:.3f}, quartiles {low:.3f} "
-        f"and {high:.3f}; a picture takes {seconds:.1f} s), and {same} (`{record['command']}`, {record['device']}, "
+        f"{100 * metrics['cost']:.1f} % of its time (ratio of times {metrics['ratio_of_step']:.3f}, quartiles {low:.3f}"
+        f" and {high:.3f}; a picture takes {seconds:.1f} s), and {same} (`{record['command']}`, {record['device']}, "
         f"{record['date']}: {record['protocol']})."
     )
