@@ -10,7 +10,7 @@ from pathlib import Path
 from ..cli import UserError
 from . import dataset_card, model_card
 from .claims import describe_claim
-from .results import read_json, read_results
+from .results import read_results
 from .scale import describe_monitoring, make_scale_table
 from .study_results import make_earlier_table, make_study_table
 from .summary import make_summary_table
@@ -53,7 +53,7 @@ def make_table(kind: str, names: str, folder: Path) -> str:
         case "training":
             return make_training_table(folder / f"{names}.json")
         case "finetuning":
-            return make_finetuning_table([read_json(folder / f"{name}.json") for name in listed])
+            return make_finetuning_table([read_results(folder / f"{name}.json") for name in listed])
         case "downstream":
             return make_downstream_table(folder, listed)
         case "claim":
