@@ -56,7 +56,8 @@ def main(args: argparse.Namespace) -> None:
     import time
     from collections import Counter
 
-    from accelerate import PartialState
+    from accelerate import Accelerator
+    from accelerate.utils import InitProcessGroupKwargs
 
     from fgmm_tools.embedding.stored import open_embeddings
     from fgmm_tools.models import load_model, with_random_weights
@@ -64,7 +65,7 @@ def main(args: argparse.Namespace) -> None:
     from fgmm_tools.retrieval.settings import LONGEST_WAIT
     from processing_fgmm.corpora_fgmm import load_corpus
 
-    state = PartialState(timeout=LONGEST_WAIT)
+    accelerator = Accelerator(kwargs_handlers=[InitProcessGroupKwargs(timeout=LONGEST_WAIT)])
     started, seconds = time.monotonic(), Counter(encoding=0.0, coarse_scoring=0.0, fine_scoring=0.0)
     settings = RetrievalSettings(**{field.name: getattr(args, field.name) for field in fields(RetrievalSettings)})
     stored = open_embeddings(args.dataset, args.split, args.dataset_config)
@@ -74,8 +75,8 @@ def main(args: argparse.Namespace) -> None:
         model = with_random_weights(model, args.seed)
     if stored:
         stored.check_model(model, processor)
-    share = {"rank": state.process_index, "world_size": state.num_processes}
-    results = evaluate_retrieval(model.to(state.device), processor, corpus, settings, seconds, **share)
+    share = {"rank": accelerator.process_index, "world_size": accelerator.num_processes}
+    results = evaluate_retrieval(model.to(accelerator.device), processor, corpus, settings, seconds, **share)
     if results is None:
         return  # the first process measures and reports
     print(format_table(results))

@@ -13,15 +13,20 @@ from pathlib import Path
 import embed_corpus as command
 import pyarrow.parquet as parquet
 import pytest
+import torch
+import torch.nn.functional as F
 from helpers import ROOT, run_main, write_shards
 from PIL import Image
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.corpora.parquet_shards import corpus_features
+from fgmm_tools.corpora.problems import Problems
 from fgmm_tools.embedding.corpus import embed_corpus, plan_shards
+from fgmm_tools.embedding.pooling import compress
 from fgmm_tools.embedding.settings import EmbeddingSettings
-from fgmm_tools.embedding.storage import as_pattern
-from fgmm_tools.embedding.tables import from_table
+from fgmm_tools.embedding.storage import as_pattern, write_windows
+from fgmm_tools.embedding.tables import from_table, window_features
+from fgmm_tools.embedding.windows import EmbeddedModality, Window
 from fgmm_tools.models import fingerprint_weights, load_model, with_random_weights
 from processing_fgmm.corpora_fgmm import CorpusError, load_corpus
 
@@ -167,6 +172,22 @@ def test_folders_of_media_files(tmp_path):
         f"data/{split}-00000-of-00001.parquet" for split in ("train", "test")
     ]
     assert [shard.num_rows for shard in plan.shards] == [1, 1]
+
+
+def test_int8_takes_half_of_the_bytes(tmp_path):
+    sizes = {}
+    for precision in ("float16", "int8"):
+        generator, settings = torch.Generator().manual_seed(0), EmbeddingSettings(precision=precision)
+        windows = []
+        for place in range(50):
+            regions = F.normalize(torch.randn(32, 64, generator=generator), dim=-1)
+            kept = EmbeddedModality(regions[0].numpy(), *compress(regions, precision))
+            windows.append(Window(f"v{place}", 0.0, 5.0, video=kept))
+        path = tmp_path / f"{precision}.parquet"
+        write_windows(path, windows, window_features(["video"], 64, settings), Problems())
+        sizes[precision] = path.stat().st_size
+        assert len(from_table(parquet.read_table(path))) == 50
+    assert sizes["int8"] < 0.6 * sizes["float16"]
 
 
 def test_patterns_of_file_names():

@@ -129,6 +129,8 @@ def test_classification_is_that_of_the_media(small_model, sounds, embed):
         assert stored.protocol.endswith("mean over 2 windows of 0.5 s, " + open_embeddings(folder, "test").describe())
     with pytest.raises(UserError, match="has no media, which finetune trains on"):
         classify(small_model, folder, "finetune")
+    with pytest.raises(UserError, match="was not embedded with random weights"):
+        classify(small_model, folder, "knn", random_init=True)
     with pytest.raises(UserError, match="leave out --clip_seconds"):
         classify(small_model, folder, "knn", clip_seconds=0.2)
     with pytest.raises(UserError, match="of each item 2, not 3"):

@@ -11,7 +11,7 @@ from PIL import Image
 
 from fgmm_tools.cli import UserError
 from fgmm_tools.corpora.parquet_shards import corpus_features, write_shard
-from fgmm_tools.embedding.encoding import encode_texts
+from fgmm_tools.embedding.encoding import EncodedCorpus, encode_texts
 from fgmm_tools.retrieval import evaluation, scores
 from fgmm_tools.retrieval.settings import RetrievalSettings
 from modeling_fgmm import FgmmModel
@@ -75,22 +75,29 @@ def run_process(rank: int, world: int, port: int, bounds: list[int], folder: str
     torch.set_num_threads(1)
     output = Path(folder, f"results-{world}.json")
     words = ["--model", f"{folder}/model", "--dataset", f"{folder}/corpus", "--batch_size", 3, "--num_workers", 0]
+    encoded, encode_windows = [], EncodedCorpus.encode_windows
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            EncodedCorpus,
+            "encode_windows",
+            lambda self, clips: encoded.append(len(clips)) or encode_windows(self, clips),
+        )
         run_main(patch, command, *words, "--score", "fine", "--output", output)
-    torch.save(output.read_text() if rank == 0 else None, f"{folder}/{rank}.pt")
+    torch.save((output.read_text() if rank == 0 else None, encoded), f"{folder}/{rank}.pt")
     if world > 1:
         torch.distributed.destroy_process_group()
 
 
 def test_figures_are_the_same_for_all_numbers_of_processes(narrated_model, narrated, tmp_path):
-    """To the last digit."""
+    """To the last digit, for all encode batches of the same clips: of 8 in blocks of 3."""
     (tmp_path / "model").symlink_to(narrated_model[0])
     (tmp_path / "corpus").symlink_to(narrated)
     metrics = []
     for world in (1, 2, 3):
-        main, *others = run_processes(run_process, list(range(world + 1)), tmp_path)
-        assert others == [None] * (world - 1)
-        metrics.append(json.loads(main)["metrics"])
+        results, batches = zip(*run_processes(run_process, list(range(world + 1)), tmp_path), strict=True)
+        assert list(batches) == [[3, 3, 2][rank::world] for rank in range(world)]
+        assert results[1:] == (None,) * (world - 1)
+        metrics.append(json.loads(results[0])["metrics"])
     assert metrics[0] == metrics[1] == metrics[2] and set(metrics[0]) == DIRECTIONS
 
 

@@ -173,6 +173,8 @@ def check_stored(stored: StoredEmbeddings, settings: ClassificationSettings) -> 
             f"{stored.folder} has no features, which linear takes; give another protocol, or embed the corpus with "
             "--with_features."
         )
+    if settings.random_init:
+        raise UserError(f"{stored.folder} was not embedded with random weights; give the corpus, or no --random_init.")
     if settings.clip_seconds or settings.num_frames:
         raise UserError(f"{stored.folder} has windows of the model's own; leave out --clip_seconds and --num_frames.")
     stored.check_num_windows(settings.num_windows)

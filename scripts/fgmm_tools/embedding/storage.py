@@ -21,13 +21,14 @@ from ..corpora.problems import Problems
 from ..records import write_record, write_whole
 from .settings import EmbeddingSettings
 from .tables import to_table
-from .windows import Window
+from .windows import MODALITIES, Window
 
 NAME = "embeddings.json"
 # Windows of a row group of a shard: of 32 regions of 256 dimensions in float16 they have 16 MB.
 WINDOWS_PER_GROUP = 1024
-# Columns with few different values, which dictionaries make shorter; embeddings have none.
+# Columns with few different values, which dictionaries make shorter. Parquet has int8 in 4 bytes without one.
 WITH_DICTIONARY = ["video_id", "label", "group"]
+INT8_COLUMNS = ["video_regions.list.element", "audio_regions.list.element"]
 # The entry of a shard's footer.
 FOOTER = b"fgmm_embeddings"
 
@@ -45,8 +46,10 @@ def write_windows(path: Path, windows: Iterable[Window], features: Features, pro
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")
     number, items, media, held = 0, set(), set(), []
+    is_int8 = any(f"{name}_scale" in features for name in MODALITIES)
+    columns = WITH_DICTIONARY + (INT8_COLUMNS if is_int8 else [])
     try:
-        with parquet.ParquetWriter(partial, features.arrow_schema, use_dictionary=WITH_DICTIONARY) as writer:
+        with parquet.ParquetWriter(partial, features.arrow_schema, use_dictionary=columns) as writer:
             for window in windows:
                 held.append(window)
                 number += window.is_decoded
