@@ -184,7 +184,9 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         Returns:
             (B, T, 3, H, W) float32, 0 in padding.
         """
-        pixels = self.rescale_and_normalize(pixel_values_videos)
+        pixels = torch.empty(pixel_values_videos.shape, device=pixel_values_videos.device)
+        for clip, frames in zip(pixels, pixel_values_videos, strict=True):  # each fits the processor's cache
+            self.rescale_and_normalize(clip.copy_(frames))
         padding = ~video_mask.view(-1, 1, 1)
         if video_sizes is not None:
             rows, columns = (torch.arange(length, device=pixels.device) for length in pixels.shape[-2:])
@@ -317,14 +319,14 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         return frames.flip(-1) if flip and generator.random() < 0.5 else frames
 
     def rescale_and_normalize(self, frames: torch.Tensor) -> torch.Tensor:
-        """Frames (..., 3, H, W) uint8 to float32 of that shape: (pixel · rescale_factor - image_mean) / image_std."""
-        frames = frames.float()
+        """Frames (T, 3, H, W) float32 in [0, 255] in place to (pixel · rescale_factor - image_mean) / image_std."""
         if self.do_rescale:
-            frames = frames * self.rescale_factor
+            frames *= self.rescale_factor
         if self.do_normalize:
             values = (self.image_mean, self.image_std)
             mean, std = (torch.tensor(value, device=frames.device).view(3, 1, 1) for value in values)
-            frames = (frames - mean) / std
+            frames -= mean
+            frames /= std
         return frames
 
 

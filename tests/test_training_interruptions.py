@@ -134,7 +134,7 @@ def undisturbed(options, tmp_path_factory):
 
 
 def test_the_wrapped_model_is_gone_before_the_process_group(undisturbed):
-    """Else its destructor may hang, see scripts/pretrain.py."""
+    """Else its destructor may hang, see [`Training.release`]."""
     for rank in (0, 1):
         assert json.loads((undisturbed[1] / f"wrapped-{rank}.jsonl").read_text()) == {"models": 0}
 

@@ -7,7 +7,7 @@ import multiprocessing
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import util
+from importlib import import_module, util
 from pathlib import Path
 
 import av
@@ -117,11 +117,10 @@ def read_sound_plainly(container, origin: float, window: Window, sampling: Sampl
 
 def read_by_torchcodec(window: Window, sampling: Sampling) -> None:
     """Decodes a window with torchcodec."""
-    from torchcodec.decoders import AudioDecoder, VideoDecoder
-
-    frames = VideoDecoder(window.data, num_ffmpeg_threads=1).get_frames_played_at(sampling.times(window)).data
+    decoders = import_module("torchcodec.decoders")
+    frames = decoders.VideoDecoder(window.data, num_ffmpeg_threads=1).get_frames_played_at(sampling.times(window)).data
     torch.nn.functional.interpolate(frames, size=sampling.size, mode="bilinear", antialias=True)
-    audio = AudioDecoder(window.data, sample_rate=sampling.sampling_rate, num_channels=1)
+    audio = decoders.AudioDecoder(window.data, sample_rate=sampling.sampling_rate, num_channels=1)
     audio.get_samples_played_in_range(window.start, window.end)
 
 
@@ -138,7 +137,7 @@ def can_import_torchcodec() -> bool:
     if util.find_spec("torchcodec") is None:
         return False
     try:
-        import torchcodec.decoders  # noqa: F401
+        import_module("torchcodec.decoders")
     except (ImportError, OSError, RuntimeError):
         return False
     return True
