@@ -11,6 +11,7 @@ A table stands between `<!-- KIND: NAME NAME ... -->` and `<!-- end of KIND -->`
     comparison   a study of scripts/compare_objectives.py
     downstream   datasets that scripts/measure_downstream.sh measured
     corpus       a file in model_cards/results/corpora, without .json: columns and sizes
+    monitoring   a file of scripts/benchmark_monitoring.py, without .json: what trackers cost
     scale        a file of scripts/benchmark_scale.py, without .json: what large runs cost
     summary      rows of README's table, see fgmm_tools/publishing/summary.py
 

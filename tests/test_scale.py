@@ -57,6 +57,22 @@ def test_every_assumption_is_explained():
     assert read_meanings().keys() == {field.name for field in fields(Assumptions)}
 
 
+def test_the_cost_of_trackers_is_a_sentence(tmp_path):
+    metrics = {
+        "cost": 0.004,
+        "cost_in_core_seconds": 0.003,
+        "ratio_of_step": 1.002,
+        "quartiles_of_ratio": [0.999, 1.01],
+    }
+    run = {"model": "m", "protocol": "p", "command": "c", "device": "d", "date": "2026-01-01"}
+    settings = {"trackers": ["tensorboard", "trackio"], "log_steps": 20, "batch_size": 64, "picture_steps": 1000}
+    record = {**run, "settings": settings, "metrics": {**metrics, "picture_seconds": 1.5, "same_weights": True}}
+    (tmp_path / "one.json").write_text(json.dumps(record))
+    text = cards.fill("<!-- monitoring: one -->\nold\n<!-- end of monitoring -->\n", tmp_path)
+    assert "tensorboard and trackio, told every 20 steps of 64 clips, with a picture every 1,000 steps: 0.3 %" in text
+    assert "0.4 % of its time (ratio of times 1.002, quartiles 0.999 and 1.010" in text and "bit for bit" in text
+
+
 def test_the_table_says_what_was_measured_and_what_is_assumed(tmp_path):
     metrics = {field.name: getattr(COST, field.name) for field in fields(ClipCost)}
     run = {"model": "m", "protocol": "p", "command": "c", "device": "d", "date": "2026-01-01"}

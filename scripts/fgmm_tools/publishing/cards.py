@@ -11,7 +11,7 @@ from ..cli import UserError
 from . import dataset_card, model_card
 from .claims import describe_claim
 from .results import read_results
-from .scale import make_scale_table
+from .scale import describe_monitoring, make_scale_table
 from .study_results import make_earlier_table, make_study_table
 from .summary import make_summary_table
 from .tables import find_downstream, make_downstream_table, make_results_table, make_training_table
@@ -58,6 +58,8 @@ def make_table(kind: str, names: str, folder: Path) -> str:
             return dataset_card.make_table(read_results(folder / "corpora" / f"{names}.json"))
         case "scale":
             return make_scale_table(folder / f"{names}.json")
+        case "monitoring":
+            return describe_monitoring(folder / f"{names}.json")
         case "summary":
             return make_summary_table(folder, listed)
     raise UserError(f"A card has a place for a table of the unknown kind {kind!r}.")

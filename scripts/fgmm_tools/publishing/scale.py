@@ -158,3 +158,23 @@ def read_meanings() -> dict[str, str]:
     from docstring_parser import parse_from_object
 
     return {entry.arg_name: " ".join(entry.description.split()) for entry in parse_from_object(Assumptions).params}
+
+
+def describe_monitoring(path: Path) -> str:
+    """What trackers cost, as a sentence.
+
+    Args:
+        path: results file of scripts/benchmark_monitoring.py.
+    """
+    record = read_results(path)
+    metrics, settings = record["metrics"], record["settings"]
+    low, high = metrics["quartiles_of_ratio"]
+    same = "the same weights bit for bit" if metrics["same_weights"] else "other weights"
+    trackers, seconds = " and ".join(settings["trackers"]), metrics["picture_seconds"]
+    return (
+        f"{trackers}, told every {settings['log_steps']} steps of {settings['batch_size']} clips, with a picture every "
+        f"{settings['picture_steps']:,} steps: {100 * metrics['cost_in_core_seconds']:.1f} % of the core seconds of a "
+        f"step of {record['model']}, {100 * metrics['cost']:.1f} % of its time (ratio of times "
+        f"{metrics['ratio_of_step']:.3f}, quartiles {low:.3f} and {high:.3f}; a picture takes {seconds:.1f} s), and "
+        f"{same} (`{record['command']}`, {record['device']}, {record['date']}: {record['protocol']})."
+    )
