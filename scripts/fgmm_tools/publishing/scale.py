@@ -175,6 +175,6 @@ def describe_monitoring(path: Path) -> str:
         f"{trackers}, told every {settings['log_steps']} steps of {settings['batch_size']} clips, with a picture every "
         f"{settings['picture_steps']:,} steps: {100 * metrics['cost']:.2f} % of the time of {record['model']}. The "
         f"ratio of times with and without is {metrics['ratio_of_step']:.3f} (quartiles {low:.3f} and {high:.3f}), that "
-        f"of core seconds {metrics['ratio_of_core_seconds']:.3f}; a picture takes {seconds:.1f} s. Both end with {same} "
-        f"(`{record['command']}`, {record['device']}, {record['date']}: {record['protocol']})."
+        f"of core seconds {metrics['ratio_of_core_seconds']:.3f}; a picture takes {seconds:.1f} s. Both end with "
+        f"{same} (`{record['command']}`, {record['device']}, {record['date']}: {record['protocol']})."
     )
