@@ -4,8 +4,9 @@
         --output model_cards/results/monitoring.json
 
 Two models are trained from the same weights on the same clips, which are decoded before: one with trackers, which are
-told every log_steps steps, one without. The cost is the median over the blocks of the ratio of their times, less one,
-and the time of a picture by that of picture_steps steps; that both models end with the same weights is checked.
+told every log_steps steps, one without. The ratio of their times needs an idle machine; the cost is the share of time
+that is spent in what trackers are told, and that of a picture by picture_steps steps. That both models end with the
+same weights is checked.
 """
 
 import argparse

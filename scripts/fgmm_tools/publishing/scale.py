@@ -172,10 +172,9 @@ def describe_monitoring(path: Path) -> str:
     same = "the same weights bit for bit" if metrics["same_weights"] else "other weights"
     trackers, seconds = " and ".join(settings["trackers"]), metrics["picture_seconds"]
     return (
-        f"{trackers}, told every {settings['log_steps']} steps of {settings['batch_size']} "
-        f"clips, with a picture every {settings['picture_steps']:,} steps: "
-        f"{100 * metrics['cost_in_core_seconds']:.1f} % of the core seconds of a step of {record['model']}, "
-        f"{100 * metrics['cost']:.1f} % of its time (ratio of times {metrics['ratio_of_step']:.3f}, quartiles {low:.3f}"
-        f" and {high:.3f}; a picture takes {seconds:.1f} s), and {same} (`{record['command']}`, {record['device']}, "
-        f"{record['date']}: {record['protocol']})."
+        f"{trackers}, told every {settings['log_steps']} steps of {settings['batch_size']} clips, with a picture every "
+        f"{settings['picture_steps']:,} steps: {100 * metrics['cost']:.2f} % of the time of {record['model']}. The "
+        f"ratio of times with and without is {metrics['ratio_of_step']:.3f} (quartiles {low:.3f} and {high:.3f}), that "
+        f"of core seconds {metrics['ratio_of_core_seconds']:.3f}; a picture takes {seconds:.1f} s. Both end with "
+        f"{same} (`{record['command']}`, {record['device']}, {record['date']}: {record['protocol']})."
     )
