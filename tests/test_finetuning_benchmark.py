@@ -37,7 +37,7 @@ def test_variants_are_trained_and_recorded(narrated, tmp_path, monkeypatch, caps
     assert first[0] == second[0] and first[-1] != second[-1]
     assert "s/step" in capsys.readouterr().out
     table = make_finetuning_table([record])
-    assert "| tiny | adapters | 3 |" in table and table.count("\n") == 5
+    assert "| tiny | adapters | 2 | 3 |" in table and table.count("\n") == 5
 
 
 def test_a_training_that_fails_is_named(tmp_path, narrated, monkeypatch):

@@ -77,16 +77,18 @@ def describe_record(record: dict) -> str:
 def make_finetuning_table(records: list[dict]) -> str:
     """One line for each variant that scripts/benchmark_finetuning.py measured, and below them with which commands."""
     lines = [
-        "| CLIP | trained | steps | s a step | clips/s | peak memory, GB | first loss | mean of the last five |",
-        "|---|---|---:|---:|---:|---:|---:|---:|",
+        "| CLIP | trained | frames | steps | s a step | clips/s | core seconds in all | peak memory, GB | first loss | "
+        "mean of the last five |",
+        "|---|---|" + "---:|" * 8,
     ]
     for record in records:
         for name, values in record["results"].items():
             last = values["losses"][-5:]
             lines.append(
-                f"| {record['settings']['model']} | {name} | {record['settings']['steps']} | "
-                f"{values['seconds_per_step']:.2f} | {values['clips_per_s']:.1f} | {values['peak_gb']:.2f} | "
-                f"{values['losses'][0]:.2f} | {sum(last) / len(last):.2f} |"
+                f"| {record['settings']['model']} | {name} | {record['settings']['num_frames']} | "
+                f"{record['settings']['steps']} | {values['seconds_per_step']:.2f} | {values['clips_per_s']:.2g} | "
+                f"{values['core_seconds']:.0f} | {values['peak_gb']:.2f} | {values['losses'][0]:.2f} | "
+                f"{sum(last) / len(last):.2f} |"
             )
     commands = "\n".join(f"- `{record['command']}` ({record['device']}, {record['date']})" for record in records)
     return "\n".join([*lines, "", commands])
