@@ -14,6 +14,8 @@
 set -euo pipefail
 export FGMM_CONFIG="${ACCELERATE_CONFIG:-scripts/configs/accelerate/ddp.yaml}"
 FGMM_ADDRESS="$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)"
+# Else processes that are started again may meet the addresses of those before them in the launcher's store, and hang.
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
 export FGMM_ADDRESS FGMM_PORT="$((20000 + SLURM_JOB_ID % 20000))"
 
 # One launcher on each machine, which starts a process for each of its GPUs.
