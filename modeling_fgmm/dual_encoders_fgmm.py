@@ -5,6 +5,7 @@ published models do not have, are patches and words projected into the same spac
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -244,6 +245,13 @@ def describe_pe(config: PreTrainedConfig) -> dict:
         part.name_or_path = config.name_or_path
         described[f"{modality}_config"] = part
     return described
+
+
+def keep_used(keys: Iterable[str], kind: str) -> list[str]:
+    """Those of the weights of transformers' dual encoder, by their names, that [`load_dual_weights`] copies."""
+    layout = LAYOUTS[kind]
+    logits = [name for names in layout.logits.values() for name in names if name]
+    return [key for key in keys if key.startswith((*layout.encoders.values(), *layout.projections.values(), *logits))]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from transformers.utils.generic import can_return_tuple
 from .classification_fgmm import FgmmForAudioClassification, FgmmForVideoClassification
 from .configuration_fgmm import FgmmConfig
 from .distributed_fgmm import mean_over_processes
-from .dual_encoders_fgmm import load_dual_weights
+from .dual_encoders_fgmm import keep_used, load_dual_weights
 from .encoders_fgmm import (
     encode_audio,
     encode_video,
@@ -146,7 +146,7 @@ class FgmmModel(FgmmInferenceMixin, FgmmPreTrainedModel):
         if not isinstance(dual_encoder, PreTrainedConfig):
             options = {"dtype": torch.float32, "output_loading_info": True}
             source, report = AutoModel.from_pretrained(dual_encoder, **options)
-            check_complete(dual_encoder, source, report["missing_keys"])
+            check_complete(dual_encoder, source, keep_used(report["missing_keys"], source.config.model_type))
             load_dual_weights(model, source)
         return model.eval()
 

@@ -427,6 +427,11 @@ def test_a_folder_that_is_not_whole_is_refused(dual_at, encoders_at, tmp_path):
         save_file(state, folder / "model.safetensors", {"format": "pt"})
         with pytest.raises(ValueError, match=f"has no weights for {key}; save or download"):
             load(folder)
+    shutil.copytree(dual_at["clap"], tmp_path / "clap")  # of whose two scales one is not used
+    state = load_file(tmp_path / "clap" / "model.safetensors")
+    del state["logit_scale_t"]
+    save_file(state, tmp_path / "clap" / "model.safetensors", {"format": "pt"})
+    assert FgmmModel.from_dual_encoder(tmp_path / "clap").config.dual_encoder == "clap"
     for file in (tmp_path / "clip").glob("tokenizer*"):
         file.unlink()
     with pytest.raises(ValueError, match=r"There is no tokenizer in .*clip"):
