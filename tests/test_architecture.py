@@ -156,4 +156,5 @@ def test_commands_need_no_more_than_the_extras():
     assert {"scikit-learn", "matplotlib", "ijson"} <= found  # of the extras
     # Measured where they are installed.
     optional = {"late-interaction-kernels", "flash-maxsim", "torchcodec"}
-    assert found - required("data", "eval", "hub", "lora", "ray", "trackers") - CARRIED - optional == set()
+    extras = ("data", "demo", "eval", "export", "hub", "lora", "ray", "search", "serve", "trackers")
+    assert found - required(*extras) - CARRIED - optional == set()

@@ -1,8 +1,4 @@
 import json
-import os
-import signal
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -16,17 +12,6 @@ from fgmm_tools.training.checks import settle_config
 from fgmm_tools.training.configuration import parse_config
 from fgmm_tools.training.corpora import open_corpora
 from fgmm_tools.training.manifest import write_manifest
-
-# Holds a lock file until it is ended.
-HOLDER = """
-import sys, time
-from pathlib import Path
-from fgmm_tools.training.run_folder import locked
-
-with locked(Path(sys.argv[1])):
-    print("READY", flush=True)
-    time.sleep(60)
-"""
 
 
 def settings(output, resume_from=""):
@@ -96,42 +81,6 @@ def test_a_folder_that_holds_something_else_is_refused(tmp_path, names, named):
 def test_a_folder_that_cannot_be_written_is_named():
     with pytest.raises(UserError, match="output_dir '/proc/nothing' cannot be written"):
         run_folder.enter_folder(settings("/proc/nothing"), [], None)
-
-
-@pytest.fixture
-def holder(tmp_path):
-    """A process that holds the lock of the folder."""
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path / "run.lock"], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b"READY\n"
-    yield process
-    process.kill()
-    process.wait()
-
-
-def test_one_run_at_a_time_trains_in_a_folder(holder, tmp_path):
-    with pytest.raises(UserError, match=rf"Another run is training in .* \(process {holder.pid} on "):
-        with run_folder.locked(tmp_path / "run.lock"):
-            pass
-    os.kill(holder.pid, signal.SIGKILL)
-    holder.wait()
-    assert (tmp_path / "run.lock").exists()
-    with run_folder.locked(tmp_path / "run.lock"):  # what a killed run leaves is not in the way
-        assert run_folder.read_holder(tmp_path / "run.lock")["process"] == os.getpid()
-    assert not (tmp_path / "run.lock").exists()
-
-
-def test_where_a_drive_has_no_locks_the_process_is_looked_for(holder, tmp_path, monkeypatch):
-    def fail(*arguments):
-        raise OSError(run_folder.NO_LOCKS[0], "No locks available")
-
-    monkeypatch.setattr(run_folder.fcntl, "lockf", fail)
-    with pytest.raises(UserError, match=f"process {holder.pid} on "):
-        with run_folder.locked(tmp_path / "run.lock"):
-            pass
-    holder.kill()
-    holder.wait()
-    with run_folder.locked(tmp_path / "run.lock"):
-        pass
 
 
 def test_what_an_interrupted_run_left_half_done_is_removed(narrated, tmp_path):

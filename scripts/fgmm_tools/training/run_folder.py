@@ -1,24 +1,19 @@
 """The folder of a run: one process at a time trains in it, and all of its checkpoints are of one run."""
 
-import errno
-import fcntl
 import json
-import os
 import shutil
-import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import TextIO
 
 import yaml
 from accelerate import Accelerator
 from tqdm import tqdm
 
 from ..cli import UserError
+from ..locks import locked
 from ..records import write_whole
 from .configuration import PretrainConfig
 from .corpora import TrainingCorpus
@@ -29,8 +24,6 @@ from .run_identity import check_same_run, identify_run, read_identity
 # What may lie in a new run's folder: what shells and schedulers write there before it starts.
 LOG_SUFFIXES = (".log", ".out", ".err", ".txt")
 LOCK_NAME = "run.lock"
-# What drives answer that have no locks.
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True)
@@ -169,77 +162,3 @@ def check_folder(folder: Path, checkpoint: Path | None) -> None:
 def is_expected(path: Path) -> bool:
     """Whether a file may lie in a run's folder before the run starts."""
     return path.name == LOCK_NAME or path.name.startswith(".") or path.suffix in LOG_SUFFIXES
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Holds a lock file that says which process trains.
-
-    The lock is the kernel's, also on network drives: it ends with the process, however that ends, and its worker
-    processes do not inherit it. Where a drive has no locks, the process that the file names is looked for.
-
-    Raises:
-        UserError: when another process holds it.
-        OSError: when the file cannot be written.
-    """
-    while True:
-        file = path.open("a+")
-        if not try_lock(file, path):
-            file.close()
-            raise UserError(describe_holder(path))
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            break  # else its holder has just removed it
-        file.close()
-    try:
-        file.truncate(0)
-        json.dump({"process": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%F %T}"}, file)
-        file.flush()
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        file.close()
-
-
-def try_lock(file: TextIO, path: Path) -> bool:
-    """Locks an open lock file; False where another process holds it."""
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            return not may_be_held(path)
-        if error.errno in (errno.EACCES, errno.EAGAIN):
-            return False
-        raise
-    return True
-
-
-def read_holder(path: Path) -> dict | None:
-    """What a lock file says; None where it says nothing."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def may_be_held(path: Path) -> bool:
-    """Whether the process that a lock file names may still run; one on another host may."""
-    holder = read_holder(path)
-    if holder is None or holder["host"] != socket.gethostname():
-        return holder is not None
-    try:
-        os.kill(holder["process"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user
-        pass
-    return holder["process"] != os.getpid()
-
-
-def describe_holder(path: Path) -> str:
-    """Says who trains in a folder."""
-    holder = read_holder(path)
-    who = "{process} on {host}, since {since}".format(**holder) if holder else "unknown"
-    return (
-        f"Another run is training in {path.parent} (process {who}); wait for its end, or give another output_dir. "
-        f"If that process is gone, delete {path}."
-    )
