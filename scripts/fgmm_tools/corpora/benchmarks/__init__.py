@@ -19,6 +19,8 @@ BENCHMARKS = {
         "msvd": "msvd",
         "didemo": "didemo",
         "didemo_moments": "didemo",
+        "qvhighlights": "qvhighlights",
+        "charades_sta": "charades_sta",
         "flickr8k": "flickr8k",
         "flickr30k": "karpathy",
         "coco": "karpathy",
