@@ -25,5 +25,7 @@ Modules, each of which imports only those above it:
     clips           moments to media files
     pictures        thumbnails and heat maps
     page            moments to a self-contained HTML page
+    serving_limits, serving    searches over HTTP
+    databases       the windows in Qdrant and LanceDB
     index_command, search_command    what scripts/index_videos.py and scripts/search_videos.py do
 """
