@@ -32,7 +32,7 @@ from transformers import (
 
 from .classification_fgmm import FgmmForAudioClassification, FgmmForVideoClassification
 from .configuration_fgmm import FgmmAudioConfig, FgmmConfig, FgmmTextConfig, FgmmVideoConfig
-from .grounding_fgmm import GroundedPhrase, Grounding
+from .grounding_fgmm import ClipRegions, GroundedPhrase, Grounding
 from .layers_fgmm import FgmmPreTrainedModel
 from .modeling_fgmm import FgmmModel
 from .outputs_fgmm import FgmmOutput, FgmmRegionOutput, FgmmTextOutput
@@ -49,6 +49,7 @@ FgmmForVideoClassification.register_for_auto_class("AutoModelForVideoClassificat
 FgmmForAudioClassification.register_for_auto_class("AutoModelForAudioClassification")
 
 __all__ = [
+    "ClipRegions",
     "FgmmAudioConfig",
     "FgmmConfig",
     "FgmmForAudioClassification",

@@ -1,4 +1,4 @@
-"""What one calls without training: embeddings of files and texts, zero-shot classification, grounding of phrases."""
+"""Inference: embeddings of files and texts, zero-shot classification, grounding of phrases."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 from transformers import AutoProcessor
 
-from .grounding_fgmm import Grounding, find_words, ground_phrases
+from .grounding_fgmm import NUM_FOREIGN, ClipRegions, Grounding, find_words, ground_phrases, join_windows
 from .layers_fgmm import FgmmPreTrainedModel, evaluation_mode
 from .outputs_fgmm import as_keys, as_queries
 from .scoring_fgmm import Keys
@@ -203,62 +203,112 @@ class FgmmInferenceMixin:
         text: str,
         *,
         video=None,
+        image=None,
         audio=None,
         start: float = 0.0,
         end: float | None = None,
         num_frames: int | None = None,
+        num_windows: int | None = None,
+        batch_size: int = 8,
         processor=None,
     ) -> Grounding:
         """
         Where and when a clip shows, or sounds like, each phrase of a text: the attention that the model's objective
-        gives it. Objectives of pooled embeddings (`"coarse"`, `"mil_nce"`, `"siglip"`) have none: their phrases mean
-        all of the clip.
+        gives it. A file longer than the model's clips is encoded in windows that follow each other, and the attention
+        is over the regions of all of them. Objectives of pooled embeddings (`"coarse"`, `"mil_nce"`, `"siglip"`) have
+        no attention: their phrases mean all of the clip, and what they can tell of places are the cosines of phrases
+        with regions.
 
         Args:
             text: one text.
-            video, audio: one of them: a video or image, or a sound or the sound of a video, as the processor takes it.
-            start, end: the window that the model is shown, in seconds; end None is the end of the file.
-            num_frames: frames of a video that the model is shown; None: as many as the video processor takes.
+            video, image, audio: one of them: a video or image, an image, or a sound or the sound of a video, as the
+                processor takes it.
+            start, end: the part of a file that the model is shown, in seconds; end None is the end of the file.
+            num_frames: frames of each window of a video; None: as many as the video processor takes.
+            num_windows: of a file, all of the same length; None: as many as makes them most like the processor's
+                `clip_seconds`.
+            batch_size: windows that are encoded at once.
             processor: the model's. None: the one that was saved with it.
 
         Returns:
-            [`Grounding`]: of each phrase its words, weight, similarity, attention, box and seconds.
+            [`Grounding`]: of each phrase its words, weight, similarity, confidence, attention, box and seconds.
 
         Raises:
-            ValueError: when not exactly one of video and audio is given, a text has no word that the tokenizer knows,
-                an audio no sound, the model does not compare text with the modality, or there is no processor.
+            ValueError: when not exactly one of video, image and audio is given, a text has no word that the tokenizer
+                knows, an audio no sound, the model does not compare text with the modality, or there is no processor.
             MediaError: (a ValueError) for a file that cannot be decoded.
         """
-        if (video is None) == (audio is None):
-            raise ValueError("Give either video or audio.")
+        given = {"video": video, "image": image, "audio": audio}
         if not isinstance(text, str):
             raise ValueError(f"text must be one string, not a {type(text).__name__}.")
-        modality, clip = ("audio", audio) if video is None else ("video", video)
-        objective = self.get_objective("text", modality)
+        if sum(item is not None for item in given.values()) != 1:
+            raise ValueError("Give either video, image or audio.")
+        objective = self.get_objective("text", "video" if audio is None else "audio")
         if processor is None:
             processor = self.load_processor()
-        texts = processor(text=[text]).to(self.device)
+        texts = processor(text=[text])
         if not texts["phrase_mask"].any():
             raise ValueError(f"The text {text!r} has no word to be grounded.")
         processor.require_known_words([text])
-        if modality == "video":
-            num_frames = processor.video_processor.num_frames if num_frames is None else num_frames
-            frames = processor.video_processor.load_frames(clip, num_frames, start, end)
-            area = processor.video_processor.cropped_area(*frames.shape[-2:])
-            inputs = processor(videos=[frames], num_frames=len(frames))
-        else:
-            area, inputs = None, processor(audio=[clip], start=start, end=end)
-            if not inputs["input_features_mask"].any():
-                raise ValueError("The audio has no sound in which a text could be grounded.")
+        foreign = processor.make_foreign_texts(text, NUM_FOREIGN)
+        options = {"num_frames": num_frames, "num_windows": num_windows, "batch_size": batch_size}
+        clip = self.encode_regions(**given, start=start, end=end, **options, processor=processor)
         with evaluation_mode(self):
-            queries = as_queries(self.get_text_features(**texts))
-            output = getattr(self, f"get_{modality}_features")(**inputs.to(self.device, self.dtype))
-            attention = objective(queries, as_keys(output), output="attention")
-        maps = attention.regions[0, 0].cpu().unflatten(-1, output.grid)
-        if modality == "audio":  # an encoder that takes sounds of one length has a grid with padding at its end
-            maps = maps[..., : int(output.region_mask.view(output.grid).any(0).sum())]
+            queries = as_queries(self.get_text_features(**texts.to(self.device)))
+            attention = objective(queries, clip.keys, output="attention")
+            others = None
+            if foreign:
+                others = as_queries(self.get_text_features(**processor(text=foreign, verbose=False).to(self.device)))
+                others = objective(others, clip.keys, output="weights")
         names = [*find_words(processor.tokenizer, text, texts["phrase_spans"][0]), text]
-        return ground_phrases(attention, names, maps, area, processor.shown_window(clip, start, end))
+        return ground_phrases(attention, names, clip, not objective.needs_phrases, others)
+
+    @torch.no_grad()
+    def encode_regions(
+        self,
+        *,
+        video=None,
+        image=None,
+        audio=None,
+        start: float = 0.0,
+        end: float | None = None,
+        num_frames: int | None = None,
+        num_windows: int | None = None,
+        batch_size: int = 8,
+        processor=None,
+    ) -> ClipRegions:
+        """
+        The regions of one clip, in all of its windows, with their times: what [`~FgmmModel.ground`] compares phrases
+        with.
+
+        Args:
+            video, image, audio, start, end, num_frames, num_windows, batch_size, processor: as in
+                [`~FgmmModel.ground`].
+
+        Raises:
+            ValueError: when not exactly one of video, image and audio is given, an audio has no sound, or there is no
+                processor.
+            MediaError: (a ValueError) for a file that cannot be decoded.
+        """
+        given = {"video": video, "image": image, "audio": audio}
+        given = {name: item for name, item in given.items() if item is not None}
+        if len(given) != 1:
+            raise ValueError("Give either video, image or audio.")
+        for option, value in (("num_frames", num_frames), ("num_windows", num_windows), ("batch_size", batch_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"{option}={value} must be at least 1.")
+        name, item = given.popitem()
+        if processor is None:
+            processor = self.load_processor()
+        windows = None if name == "image" else processor.list_windows(item, start, end, num_windows)
+        reader = WindowReader(processor, name, item, windows, num_frames)
+        get_features = self.get_audio_features if name == "audio" else self.get_video_features
+        with evaluation_mode(self):
+            outputs = [
+                get_features(**reader.read(first, first + batch_size).to(self.device, self.dtype))
+                for first in range(0, reader.num_windows, batch_size)
+            ]
+        return join_windows(outputs, windows, reader.area)
 
 
 def list_items(name: str, items) -> tuple[Sequence, bool]:
@@ -345,6 +395,44 @@ class BatchReader:
             except ValueError as error:
                 failures[row] = str(error)
         return failures
+
+
+class WindowReader:
+    """Model inputs of the windows of one clip.
+
+    Args:
+        processor: makes them.
+        name: "video", "image" or "audio".
+        item: one, as the processor takes it.
+        windows: seconds of each; None: the clip has no times.
+        num_frames: of a window of a video; None: as many as the video processor takes.
+
+    Attributes:
+        area: the part of a frame that the model is shown, as a box, once a window has been read; None for a sound.
+    """
+
+    def __init__(self, processor, name: str, item, windows: list | None, num_frames: int | None):
+        self.processor = processor
+        self.name = name
+        self.item = item
+        self.windows = windows
+        self.num_windows = len(windows) if windows else 1
+        self.num_frames = num_frames or processor.video_processor.num_frames
+        self.area = None
+
+    def read(self, first: int, last: int):
+        """The inputs of the windows from `first` to before `last`."""
+        windows = self.windows[first:last] if self.windows else [(0.0, None)]
+        if self.name == "audio":
+            start, end = (list(bounds) for bounds in zip(*windows, strict=True))
+            return self.processor(audio=[self.item] * len(windows), start=start, end=end)
+        video_processor = self.processor.video_processor
+        if self.name == "image":
+            frames = [video_processor.load_image(self.item)]
+        else:
+            frames = [video_processor.load_frames(self.item, self.num_frames, *window) for window in windows]
+        self.area = video_processor.cropped_area(*frames[0].shape[-2:])
+        return self.processor(videos=frames, num_frames=len(frames[0]))
 
 
 def as_clips(processor, videos: Sequence) -> list:

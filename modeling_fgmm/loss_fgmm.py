@@ -7,6 +7,7 @@ gathered from all processes, while keys stay where they were computed.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ class Attention:
 
     Args:
         queries: the queries with their P phrases, each of which belongs to a caption.
-        regions: (Bq, Bk, P, N) attention of each phrase over the regions; sums to 1 over N.
+        regions: (Bq, Bk, P, N) attention of each phrase over the regions; sums to 1 over N. None in `"weights"`.
         phrases: (Bq, Bk, P) weight of each phrase in its caption's score; sums to 1 over the phrases of a caption.
         captions: (Bq, Bk, K) weight of each caption in the pair's logit; sums to 1 over K.
         similarity: (Bq, Bk, P) of each phrase with the attended regions, between -1 and 1.
@@ -45,7 +46,7 @@ class Attention:
     """
 
     queries: Queries
-    regions: torch.Tensor
+    regions: torch.Tensor | None
     phrases: torch.Tensor
     captions: torch.Tensor
     similarity: torch.Tensor
@@ -109,7 +110,7 @@ class PairObjective(nn.Module, ABC):
         """The scores that this objective trains, between -1 and 1: (Bq, Bk, K)."""
         return self.coarse_scores(queries, keys)
 
-    def attention(self, queries: Queries, keys: Keys) -> Attention:
+    def attention(self, queries: Queries, keys: Keys, with_regions: bool = True) -> Attention:
         """The attention over regions, phrases and captions; materialises Bq·Bk·P·N numbers, so pass few items.
 
         Objectives of pooled embeddings give all regions of a clip, and all phrases of a caption, equal weights; the
@@ -118,8 +119,14 @@ class PairObjective(nn.Module, ABC):
         Args:
             queries: with phrases.
             keys: with regions.
+            with_regions: give the attention over regions, too; without it only Bq·Bk·P numbers are held.
         """
         compared = self.compared_queries(queries)
+        regions = None
+        if with_regions:
+            regions = region_attention(
+                compared.phrases, keys.regions, compared.mask, keys.mask, self.attention_sharpness()
+            )
         if self.needs_phrases:
             similarity = self.phrase_similarity(compared, keys)
         else:
@@ -127,9 +134,7 @@ class PairObjective(nn.Module, ABC):
             similarity = self.scores(compared, keys).gather(2, index)
         return Attention(
             queries=compared,
-            regions=region_attention(
-                compared.phrases, keys.regions, compared.mask, keys.mask, self.attention_sharpness()
-            ),
+            regions=regions,
             phrases=self.phrase_weights(compared, similarity),
             captions=self.caption_weights(queries, keys),
             similarity=similarity,
@@ -176,7 +181,7 @@ class PairObjective(nn.Module, ABC):
 
         Args:
             queries, keys: of this process; item i of the queries belongs to item i of the keys.
-            output: `"loss"`, `"logits"` or `"attention"`.
+            output: `"loss"`, `"logits"`, `"attention"`, or `"weights"`, the attention without that over regions.
 
         Returns:
             The loss, a number, 0 if no item has both modalities; its mean over processes, which is what
@@ -184,7 +189,8 @@ class PairObjective(nn.Module, ABC):
             [`~PairObjective.attention`] gives.
         """
         if output != "loss":
-            return {"logits": self.logits, "attention": self.attention}[output](queries, keys)
+            weights = partial(self.attention, with_regions=False)
+            return {"logits": self.logits, "attention": self.attention, "weights": weights}[output](queries, keys)
         present = queries.present & keys.present
         if not self.needs_phrases:
             queries = queries.without_phrases()  # they need not be gathered

@@ -7,6 +7,8 @@ import itertools
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
 # English articles, pronouns, prepositions, conjunctions, auxiliaries, and adverbs that carry no content.
 FUNCTION_WORDS = frozenset(
     """
@@ -121,4 +123,44 @@ def find_unknown_words(words: Sequence[str], tokenizer) -> list[str]:
     return unknown
 
 
-__all__ = ["find_content_words", "find_phrases", "find_unknown_words", "to_token_spans"]
+def sample_words(tokenizer, number: int, excluded: set[str], generator: np.random.Generator) -> list[str]:
+    """Random content words of a tokenizer's vocabulary, each of which it has as one token.
+
+    Args:
+        tokenizer: a fast one, of words or of subwords.
+        number: of words at most.
+        excluded: words in lower case that are not taken.
+        generator: source of randomness.
+
+    Returns:
+        Different words of at least three letters.
+    """
+    vocabulary, words = sorted(tokenizer.get_vocab()), {}
+    for place in generator.permutation(len(vocabulary)):
+        word = tokenizer.convert_tokens_to_string([vocabulary[place]]).strip().lower()
+        is_content = len(word) > 2 and word.isalpha() and word not in FUNCTION_WORDS and word not in excluded
+        if is_content and len(tokenizer(word, add_special_tokens=False)["input_ids"]) == 1:
+            words[word] = None
+        if len(words) == number:
+            break
+    return list(words)
+
+
+def replace_words(text: str, words: list[str], generator: np.random.Generator) -> str:
+    """The text with random words in the places of its content words, so that it has the same phrases in number and
+    length."""
+    pieces, written = [], 0
+    for start, end in find_phrases(text, max_words=1):
+        pieces += [text[written:start], words[int(generator.integers(len(words)))]]
+        written = end
+    return "".join([*pieces, text[written:]])
+
+
+__all__ = [
+    "find_content_words",
+    "find_phrases",
+    "find_unknown_words",
+    "replace_words",
+    "sample_words",
+    "to_token_spans",
+]

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import torch
@@ -23,7 +23,14 @@ from .hf_processors_fgmm import (
 )
 from .media_fgmm import Media, read_waveform, unwrap_file
 from .names_fgmm import explain_absence
-from .phrases_fgmm import find_content_words, find_phrases, find_unknown_words, to_token_spans
+from .phrases_fgmm import (
+    find_content_words,
+    find_phrases,
+    find_unknown_words,
+    replace_words,
+    sample_words,
+    to_token_spans,
+)
 from .video_processing_fgmm import FgmmVideoProcessor, FgmmVideoProcessorKwargs, is_image, list_windows
 
 logger = logging.getLogger(__name__)
@@ -32,6 +39,8 @@ logger = logging.getLogger(__name__)
 MAX_WORDS_NAMED = 20
 # With these options transformers looks elsewhere, or as somebody else, than a question about a name does.
 ASKS_OTHERWISE = {"cache_dir", "local_files_only", "token"}
+# Words of which foreign texts are made: at most, and at least.
+MAX_FOREIGN_WORDS, MIN_FOREIGN_WORDS = 256, 8
 TEXT_ERROR = "text must be a string, a list of strings, or a list of lists of candidate captions."
 
 
@@ -205,12 +214,32 @@ class FgmmProcessor(ProcessorMixin):
                 "words, or train the model on captions that have these."
             )
 
-    def shown_window(self, item, start: float = 0.0, end: float | None = None) -> tuple[float, float] | None:
-        """The window of a file that a call with these times reads, in seconds; None for items without times.
+    def make_foreign_texts(self, text: str, number: int) -> list[str]:
+        """Texts that say something else in the same form: random words of the tokenizer's vocabulary stand in the
+        places of the content words, always the same for a text.
+
+        Returns:
+            `number` texts; none where the vocabulary has fewer than `MIN_FOREIGN_WORDS` other words.
+        """
+        generator = np.random.default_rng(0)
+        excluded = {word.lower() for word in find_content_words(text)}
+        words = sample_words(self.tokenizer, MAX_FOREIGN_WORDS, excluded, generator)
+        if len(words) < MIN_FOREIGN_WORDS:
+            return []
+        return [replace_words(text, words, generator) for _ in range(number)]
+
+    def list_windows(
+        self, item, start: float = 0.0, end: float | None = None, number: int | None = None
+    ) -> list[tuple[float, float]] | None:
+        """Windows of the same length that cover a part of a file one after the other.
 
         Args:
-            item: a file of video or sound as in a call; images, frames and waveforms in memory have no times.
-            start, end: as in a call.
+            item: a file of video or sound as in a call.
+            start, end: the part, seconds; end None is the end of the file.
+            number: of windows; None: as many as makes their length most like `clip_seconds`.
+
+        Returns:
+            Start and end of each, seconds; None for images, frames and waveforms in memory, which have no times.
 
         Raises:
             MediaError: for a file that cannot be decoded.
@@ -218,10 +247,13 @@ class FgmmProcessor(ProcessorMixin):
         item = unwrap_file(item)
         if is_image(item) or not (isinstance(item, (str, os.PathLike, bytes)) or hasattr(item, "read")):
             return None
-        if end is not None:
-            return start, end
         with Media(item) as media:
-            return start, media.duration
+            duration = media.duration
+        # A file of one frame, or of unknown duration, is one window, whose end only reading it can tell.
+        last = max(duration if end is None else min(end, duration or end), start + 1e-3)
+        number = number or max(1, round((last - start) / self.clip_seconds))
+        edges = np.linspace(start, last, number + 1).tolist()
+        return list(pairwise(edges))
 
     def _process_audio(self, audio, sampling_rate: int | None, start=0.0, end=None):
         """Items of any kind to the feature extractor's batch; `sampling_rate` in Hz, `start` and `end` in seconds."""

@@ -238,6 +238,15 @@ class FgmmVideoProcessor(VideoProcessorMixin):
         frames = array_to_frames(item)
         return frames[uniform_indices(len(frames), num_frames)]
 
+    def load_image(self, item) -> torch.Tensor:
+        """One image, of any kind that [`preprocess_images`] takes but None, uncropped: (1, 3, H, W) uint8.
+
+        Raises:
+            MediaError: for a file that cannot be decoded.
+            ValueError: for an item that is no image.
+        """
+        return image_to_frame(unwrap_file(item))
+
     @staticmethod
     def is_frame(item) -> bool:
         """Whether it is a picture in memory: a PIL image, or an array or tensor of three axes."""

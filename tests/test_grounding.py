@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,25 @@ from helpers import write_sound, write_video
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from tiny_encoders import AUDIO, TEXT, make_model
+from tiny_encoders import AUDIO, TEXT, VIDEO, make_model
 
 from fgmm_tools import milnce
 from modeling_fgmm import FgmmConfig, FgmmModel
-from modeling_fgmm.grounding_fgmm import EXTENT_THRESHOLD, find_extent, find_words, locate, upsample_attention
+from modeling_fgmm.grounding_fgmm import (
+    EXTENT_THRESHOLD,
+    NUM_FOREIGN,
+    find_extent,
+    find_point,
+    find_words,
+    locate,
+    split_span,
+    upsample_attention,
+)
 from modeling_fgmm.loss_fgmm import OBJECTIVES
 from modeling_fgmm.outputs_fgmm import as_keys, as_queries
-from processing_fgmm import FgmmProcessor, FgmmVideoProcessor
+from modeling_fgmm.scoring_fgmm import Keys
+from processing_fgmm import FgmmProcessor, FgmmVideoProcessor, processing_fgmm
+from processing_fgmm.phrases_fgmm import find_phrases
 
 CAPTION = "A small dog barks, and two eggs"
 
@@ -46,12 +58,26 @@ def test_attention_is_located_in_the_window_and_the_area():
     attention = torch.full((5, 4, 6), 0.01)
     attention[2:4, 1:3, 4] = 1.0  # third and fourth fifth; second and third quarter down; fifth sixth across
     attention[0, 0, 0] = 1.0  # apart from the others
-    box, seconds = locate(attention, (0.2, 0.0, 0.8, 1.0), (10.0, 20.0))
-    assert box == pytest.approx((0.6, 0.25, 0.7, 0.75)) and seconds == pytest.approx((14.0, 18.0))
+    box, seconds = locate(attention, (0.2, 0.0, 0.8, 1.0), split_span(10.0, 20.0, 5))
+    assert box == pytest.approx((0.6, 0.25, 0.7, 0.75), abs=1 / 32) and seconds == pytest.approx((14.0, 18.0))
     sound = torch.full((3, 10), 0.01)
     sound[1, 4:6], sound[2, 9] = 0.5, 0.3
-    assert locate(sound, None, (0.0, 5.0)) == (None, pytest.approx((2.0, 3.0)))
+    assert locate(sound, None, split_span(0.0, 5.0, 10)) == (None, pytest.approx((2.0, 3.0)))
+    assert locate(sound, None, split_span(0.0, 5.0, 10), threshold=0.1) == (None, pytest.approx((2.0, 3.0)))
+    assert locate(sound, None, split_span(0.0, 5.0, 10), threshold=0.02) == (None, pytest.approx((0.0, 5.0)))
     assert locate(attention, (0.0, 0.0, 1.0, 1.0), None)[1] is None
+
+
+def test_a_map_points_between_its_cells():
+    attention = torch.zeros(4, 4)
+    attention[1, 1] = 1.0
+    assert find_point(attention, (0.0, 0.0, 1.0, 1.0)) == pytest.approx((0.375, 0.375))
+    attention[1, 2] = 1.0  # as much to the right
+    assert find_point(attention, (0.0, 0.0, 1.0, 1.0)) == pytest.approx((0.5, 0.375))
+    assert find_point(attention, (0.2, 0.0, 0.6, 0.5)) == pytest.approx((0.4, 0.1875))
+    attention[0, 0], attention[3, 3] = 0.9, 0.9  # far from the largest only the first of these is
+    assert find_point(attention + 5, (0.0, 0.0, 1.0, 1.0))[1] < 0.375
+    assert find_point(torch.full((3, 5), 0.2), (0.0, 0.0, 1.0, 1.0)) == pytest.approx((0.1, 1 / 6))
 
 
 def test_attention_is_upsampled_between_cell_centres():
@@ -95,6 +121,7 @@ def test_a_video_is_grounded_as_the_objective_says(model, processor, clip):
     for phrase in found.phrases:
         x_min, y_min, x_max, y_max = phrase.box
         assert 0.25 <= x_min < x_max <= 0.75 and 0 <= y_min < y_max <= 1
+        assert 0.25 <= phrase.point[0] <= 0.75 and 0 <= phrase.point[1] <= 1
 
 
 @torch.no_grad()
@@ -103,7 +130,7 @@ def test_a_sound_is_grounded_in_time(model, processor, clip):
     output = model.get_audio_features(**processor(audio=[clip]))
     assert found.area is None and found.window[1] == pytest.approx(2.0, abs=0.1)
     for phrase in found.phrases:
-        assert phrase.box is None and phrase.attention.shape == output.grid
+        assert phrase.box is None and phrase.point is None and phrase.attention.shape == output.grid
         assert 0 <= phrase.seconds[0] < phrase.seconds[1] <= found.window[1]
 
 
@@ -134,7 +161,7 @@ def test_every_objective_grounds(config, processor, clip, objective):
                 assert largest == 1.0
             elif objective != "fine":
                 assert largest == pytest.approx(1 / size) and phrase.similarity == pytest.approx(found.score, abs=1e-6)
-                assert phrase.seconds == pytest.approx(found.window) and phrase.box == found.area
+                assert phrase.seconds == pytest.approx(found.window) and phrase.box == pytest.approx(found.area)
             else:
                 assert 1 / size < largest < 1
 
@@ -157,6 +184,28 @@ def test_a_caption_of_fixed_length_is_one_phrase(clip):
     assert (phrase.phrase, phrase.weight) == (caption, 1.0) and phrase.similarity == pytest.approx(found.score)
 
 
+@pytest.mark.parametrize("name", VIDEO)
+def test_encoders_of_transformers_ground_long_videos(processor, clip, name):
+    """Those of videos and those of single frames: the maps of both windows are one map in time."""
+    model = make_model(video=name, audio=None, text="bert").eval()
+    joint = FgmmProcessor.from_encoders(video=VIDEO[name], text=TEXT["bert"], tokenizer=processor.tokenizer)
+    short, long = (model.ground(CAPTION, video=clip, processor=joint, num_windows=number) for number in (1, 2))
+    times, *sizes = short.attention.shape
+    assert long.attention.shape == (2 * times, *sizes) and len(long.steps) == 2 * times
+    for phrase in long.phrases:
+        assert phrase.attention.sum().item() == pytest.approx(1, abs=1e-4)
+        assert 0 <= phrase.box[0] < phrase.box[2] <= 1 and phrase.seconds[0] < phrase.seconds[1] <= long.window[1]
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip2"])
+def test_dual_encoders_ground_by_the_cosines_of_patches(dual_at, clip, name):
+    """Their objectives compare pooled embeddings; their patches are regions of the same space."""
+    model, joint = FgmmModel.from_dual_encoder(dual_at[name]), FgmmProcessor.from_dual_encoder(dual_at[name])
+    found = model.ground(CAPTION, video=clip, processor=joint)
+    assert found.attention.sum().item() == pytest.approx(1, abs=1e-4) and found.cosines.abs().max() <= 1
+    assert found.cosines.shape == found.attention.shape and found.cosines.std() > 0
+
+
 def test_padding_of_encoders_that_take_sounds_of_one_length_is_cut_off(tmp_path, processor):
     model = make_model(video=None, audio="whisper", text="bert").eval()
     joint = FgmmProcessor.from_encoders(audio=AUDIO["whisper"], text=TEXT["bert"], tokenizer=processor.tokenizer)
@@ -169,8 +218,8 @@ def test_padding_of_encoders_that_take_sounds_of_one_length_is_cut_off(tmp_path,
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({}, "either video or audio"),
-        ({"video": "a.mp4", "audio": "a.mp4"}, "either video or audio"),
+        ({}, "either video, image or audio"),
+        ({"video": "a.mp4", "audio": "a.mp4"}, "either video, image or audio"),
         ({"text": ["dog"], "video": "a.mp4"}, "one string, not a list"),
         ({"text": " ,", "video": "a.mp4"}, "has no word"),
         ({"text": "qwertz asdf", "video": "a.mp4"}, "knows no word of 'qwertz asdf'"),
@@ -219,7 +268,106 @@ def test_the_cropped_area_is_what_the_crop_keeps(height, width, size, stretch):
 
 
 def test_windows_are_those_of_files(processor, clip):
-    assert processor.shown_window(clip) == (0.0, pytest.approx(2.0, abs=0.1))
-    assert processor.shown_window({"bytes": Path(clip).read_bytes(), "path": None}, 0.5, 9.0) == (0.5, 9.0)
+    [(start, end)] = processor.list_windows(clip)
+    assert start == 0.0 and end == pytest.approx(2.0, abs=0.1)
+    assert processor.list_windows(clip, 0.5, 1.0) == [(0.5, 1.0)]
+    encoded = {"bytes": Path(clip).read_bytes(), "path": None}
+    assert processor.list_windows(encoded, 0.5, 9.0) == [(0.5, end)]
+    processor.clip_seconds = 0.5
+    assert len(processor.list_windows(clip)) == 4 and processor.list_windows(clip, number=1) == [(0.0, end)]
+    assert processor.list_windows(clip, 0.0, 1.2) == [(0.0, pytest.approx(0.6)), (pytest.approx(0.6), 1.2)]
     for item in ("photo.jpg", Image.new("RGB", (4, 4)), np.zeros((3, 4, 4, 3)), {"bytes": None, "path": None}):
-        assert processor.shown_window(item) is None
+        assert processor.list_windows(item) is None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("modality", ["video", "audio"])
+def test_windows_of_a_long_clip_are_attended_to_together(config, processor, tmp_path, objective, modality):
+    """As if the regions of all windows were those of one clip, which is how items of several windows are scored."""
+    clip = str(write_video(tmp_path / "long.mp4", seconds=5.3, size=(96, 48), sound=5.3))
+    torch.manual_seed(0)
+    model = FgmmModel(FgmmConfig(**{**config.to_dict(), "objective": objective})).eval()
+    found = model.ground(CAPTION, **{modality: clip}, processor=processor, num_windows=3, batch_size=2)
+    times = [(0.0, 1.8), (1.8, 3.6), (3.6, 5.4)]
+    windows = processor.list_windows(clip, number=3)
+    assert np.allclose(windows, times, atol=0.1)
+    name = "videos" if modality == "video" else "audio"
+    outputs = [
+        getattr(model, f"get_{modality}_features")(**processor(**{name: [clip]}, start=start, end=end))
+        for start, end in windows
+    ]
+    axis = 0 if modality == "video" else 1
+    maps = torch.cat([output.regions[0].unflatten(0, output.grid) for output in outputs], dim=axis)
+    pooled = torch.nn.functional.normalize(sum(output.pooler_output for output in outputs), dim=-1)
+    flat = maps.reshape(1, -1, maps.shape[-1])
+    keys = Keys(flat, torch.ones(flat.shape[:2], dtype=torch.bool), pooled)
+    queries = as_queries(model.get_text_features(**processor(text=[CAPTION])))
+    attention = model.objectives[f"text_{modality}"].attention(queries, keys)
+    assert found.phrases[0].attention.shape == maps.shape[:-1] and len(found.steps) == maps.shape[axis]
+    assert torch.allclose(found.phrases[1].attention.flatten(), attention.regions[0, 0, 1], atol=1e-6)
+    assert [phrase.weight for phrase in found.phrases] == pytest.approx(attention.phrases[0, 0, :2].tolist(), abs=1e-5)
+    assert found.window == pytest.approx((windows[0][0], windows[-1][1]))
+    assert found.steps[0][0] == 0.0 and all(a[1] == pytest.approx(b[0]) for a, b in pairwise(found.steps))
+
+
+def test_the_text_as_a_whole_has_a_map(model, processor, clip):
+    found = model.ground(CAPTION, video=clip, processor=processor)
+    parts = [*found.phrases, found.whole]
+    assert torch.allclose(found.attention, sum(part.weight * part.attention for part in parts), atol=1e-6)
+    assert torch.allclose(found.cosines, sum(part.weight * part.cosines for part in parts), atol=1e-6)
+    assert found.attention.sum().item() == pytest.approx(1, abs=1e-5)
+    for part in parts:
+        assert part.cosines.abs().max() <= 1 and part.cosines.argmax() == part.attention.argmax()
+        assert (part.attention * part.cosines).sum().item() == pytest.approx(part.similarity, abs=1e-5)
+
+
+@torch.no_grad()
+def test_pooled_objectives_have_cosines_of_their_embedding(config, processor, clip):
+    model = FgmmModel(FgmmConfig(**{**config.to_dict(), "objective": "mil_nce"})).eval()
+    found = model.ground(CAPTION, video=clip, processor=processor)
+    text = model.get_text_features(**processor(text=[CAPTION]))
+    video = model.get_video_features(**processor(videos=[clip]))
+    assert torch.allclose(found.cosines.flatten(), video.regions[0] @ text.pooler_output[0], atol=1e-6)
+
+
+def test_confidence_is_the_share_of_foreign_texts_that_fit_less_well(model, processor, clip):
+    found = model.ground(CAPTION, video=clip, processor=processor)
+    texts = processor.make_foreign_texts(CAPTION, NUM_FOREIGN)
+    assert len(texts) == NUM_FOREIGN and texts == processor.make_foreign_texts(CAPTION, NUM_FOREIGN)
+    words = set(CAPTION.lower().replace(",", "").split())
+    for text in texts:
+        assert len(find_phrases(text, 4)) == len(find_phrases(CAPTION, 4)) and text.startswith("A ") and ", and" in text
+        assert not set(text.lower().replace(",", "").split()) & (words - {"a", "and"})
+    others = [model.ground(text, video=clip, processor=processor) for text in texts[:12]]
+    lower = [score < found.score for score in scores_of(model, processor, clip, texts)]
+    assert found.confidence == pytest.approx(np.mean(lower))
+    for place, phrase in enumerate(found.phrases):
+        lower = [other.phrases[place].similarity < phrase.similarity for other in others]
+        assert sum(lower) <= round(phrase.confidence * NUM_FOREIGN) <= sum(lower) + NUM_FOREIGN - 12
+
+
+@torch.no_grad()
+def scores_of(model, processor, clip, texts) -> list[float]:
+    """The scores of texts with a clip, each computed alone."""
+    keys = as_keys(model.get_video_features(**processor(videos=[clip])))
+    objective = model.objectives["text_video"]
+    return [
+        objective.scores(as_queries(model.get_text_features(**processor(text=[text]))), keys).item() for text in texts
+    ]
+
+
+def test_without_words_for_foreign_texts_there_is_no_confidence(model, processor, clip, monkeypatch):
+    monkeypatch.setattr(processing_fgmm, "MIN_FOREIGN_WORDS", 1000)
+    found = model.ground(CAPTION, video=clip, processor=processor)
+    assert found.confidence is None and found.phrases[0].confidence is None
+
+
+def test_an_image_is_grounded_from_its_bytes(model, processor, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    encoded = (tmp_path / "photo.png").read_bytes()
+    found = model.ground(CAPTION, image=encoded, processor=processor)
+    same = model.ground(CAPTION, image=Image.fromarray(pixels), processor=processor)
+    assert found.window is None and found.steps is None and found.score == same.score
+    assert len(found.attention) == 1 and found.area == same.area != (0.0, 0.0, 1.0, 1.0)
