@@ -275,6 +275,8 @@ def test_the_narrated_corpus_goes_with_its_card(hub_server, narrated, tmp_path, 
     card = DatasetCard(repository.files["README.md"].content.decode())
     card.validate()
     assert "| default | train | 32 |" in card.text and 'load_dataset("org/narrated"' in card.text
-    assert card.data["dataset_info"]["splits"][0]["num_examples"] == 32
+    infos = {info["config_name"]: info for info in card.data["dataset_info"]}
+    assert infos["default"]["splits"][0]["num_examples"] == 32
+    assert {feature["name"] for feature in infos["grounding"]["features"]} >= {"captions", "mentions"}
     assert "pictures/narrated.png" in repository.files
     assert "The card is model_cards/narrated.md." in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 
 import av
@@ -67,16 +68,49 @@ def pose(thing: Thing, time: float) -> tuple[float, float, float, float]:
     return x, y, radius, angle
 
 
-def draw_thing(frame: np.ndarray, thing: Thing, time: float) -> None:
-    """Paints a thing onto a frame (SIDE, SIDE, 3) in place, antialiased and with a dark outline."""
+@dataclass(frozen=True)
+class Outline:
+    """A thing's pixels at some time: the part of the frame around it, and there the coordinates x and y of each pixel
+    in the thing's own axes and its signed distance to the thing, all in pixels, (rows, columns)."""
+
+    rows: slice
+    columns: slice
+    x: np.ndarray
+    y: np.ndarray
+    distance: np.ndarray
+
+
+def outline(thing: Thing, time: float) -> Outline:
+    """Where a thing is at a time (s)."""
     centre_x, centre_y, radius, angle = pose(thing, time)
     reach = 1.5 * radius + 2
     rows = slice(max(0, int(centre_y - reach)), int(centre_y + reach) + 1)
     columns = slice(max(0, int(centre_x - reach)), int(centre_x + reach) + 1)
-    part = frame[rows, columns]  # a view
     x, y = GRID[0, rows, columns] - centre_x, GRID[1, rows, columns] - centre_y
     x, y = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
-    distance = SHAPE_DISTANCES[thing.shape](x, y, radius)
+    return Outline(rows, columns, x, y, SHAPE_DISTANCES[thing.shape](x, y, radius))
+
+
+def find_box(thing: Thing, time: float) -> tuple[float, float, float, float]:
+    """The smallest box around a thing, with its dark outline, at a time (s): (x_min, y_min, x_max, y_max) in shares of
+    the frame's side."""
+    place = outline(thing, time)
+    drawn = place.distance < 1.5
+    rows = np.flatnonzero(drawn.any(1)) + place.rows.start
+    columns = np.flatnonzero(drawn.any(0)) + place.columns.start
+    return tuple(float(edge / SIDE) for edge in (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1))
+
+
+def list_boxes(thing: Thing) -> list[tuple[float, tuple[float, float, float, float]]]:
+    """The time (s) and the box of a thing in each frame that shows it."""
+    times = [index / FRAME_RATE for index in range(int(SECONDS * FRAME_RATE))]
+    return [(time, find_box(thing, time)) for time in times if thing.start <= time < thing.end]
+
+
+def draw_thing(frame: np.ndarray, thing: Thing, time: float) -> None:
+    """Paints a thing onto a frame (SIDE, SIDE, 3) in place, antialiased and with a dark outline."""
+    place = outline(thing, time)
+    part, x, y, distance = frame[place.rows, place.columns], place.x, place.y, place.distance  # the part is a view
     paint = np.array(COLORS[thing.color][0], dtype=np.float32)
     if thing.texture != "plain":
         if thing.texture == "striped":

@@ -1,6 +1,6 @@
 """The narrated corpus' scenes and captions: three things of known properties, and sentences about some of them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -126,6 +126,40 @@ class Scene:
     pattern: str
 
 
+@dataclass(frozen=True)
+class Mention:
+    """Words of a text that name a thing of a scene.
+
+    Args:
+        thing: index of the thing in its scene.
+        modality: `"video"` where the words name what is seen, `"audio"` where they name what is heard.
+        first, last: characters of the text, the last exclusive.
+    """
+
+    thing: int
+    modality: str
+    first: int
+    last: int
+
+    def shift(self, offset: int) -> "Mention":
+        """The same words behind `offset` more characters."""
+        return replace(self, first=self.first + offset, last=self.last + offset)
+
+
+@dataclass(frozen=True)
+class Words:
+    """A piece of a caption, and the mentions in it."""
+
+    text: str
+    mentions: tuple[Mention, ...] = ()
+
+    def __add__(self, other: "Words") -> "Words":
+        """Both pieces with a space between them; without one where the first is empty."""
+        text = f"{self.text} {other.text}".strip()
+        offset = len(text) - len(other.text)
+        return Words(text, (*self.mentions, *(mention.shift(offset) for mention in other.mentions)))
+
+
 def pick(random: np.random.Generator, options):
     """A random element of a sequence, or key of a mapping."""
     options = tuple(options)
@@ -185,37 +219,43 @@ def name_thing(thing: Thing, random: np.random.Generator) -> str:
     return " ".join(words)
 
 
-def say_motion(thing: Thing, random: np.random.Generator) -> str:
-    return f"{name_thing(thing, random)} {pick(random, MOTIONS[thing.motion])}"
+def mention(text: str, scene: Scene, thing: Thing, modality: str) -> Words:
+    """A text all of whose words name a thing."""
+    return Words(text, (Mention(scene.things.index(thing), modality, 0, len(text)),))
 
 
-def say_sound(thing: Thing, random: np.random.Generator) -> str:
+def say_motion(scene: Scene, thing: Thing, random: np.random.Generator) -> Words:
+    name = mention(name_thing(thing, random), scene, thing, "video")
+    return name + Words(pick(random, MOTIONS[thing.motion]))
+
+
+def say_sound(scene: Scene, thing: Thing, random: np.random.Generator) -> Words:
     pitch, timbre = pick(random, PITCHES[thing.size]), pick(random, TIMBRES[thing.shape])
-    return f"the {pitch} {timbre} {pick(random, RHYTHMS[thing.motion])}"
+    return mention(f"the {pitch} {timbre}", scene, thing, "audio") + Words(pick(random, RHYTHMS[thing.motion]))
 
 
-def say_ground(scene: Scene, random: np.random.Generator) -> str:
-    return f"on a {scene.pattern} {scene.ground} {pick(random, ('background', 'ground', 'wall'))}"
+def say_ground(scene: Scene, random: np.random.Generator) -> Words:
+    return Words(f"on a {scene.pattern} {scene.ground} {pick(random, ('background', 'ground', 'wall'))}")
 
 
-def make_caption(scene: Scene, random: np.random.Generator) -> tuple[str, float]:
+def make_caption(scene: Scene, random: np.random.Generator) -> tuple[Words, float]:
     """A true caption of a part of a scene, and the middle (s) of the time in which that part is visible."""
     first, second = (scene.things[int(index)] for index in random.permutation(3)[:2])
     heard = pick(random, [thing for thing in scene.things if thing.audible])
     middle = (first.start + first.end) / 2
     form = int(random.integers(4))
     if form == 0:
-        text = f"{say_motion(first, random)} {pick(random, ('and', 'while', 'next to'))} {name_thing(second, random)}"
+        said = say_motion(scene, first, random) + Words(pick(random, ("and", "while", "next to")))
+        said += mention(name_thing(second, random), scene, second, "video")
     elif form == 1:
-        text = f"{say_motion(first, random)} {say_ground(scene, random)}"
+        said = say_motion(scene, first, random) + say_ground(scene, random)
     elif form == 2:
-        text = f"{say_motion(first, random)} and {say_sound(heard, random)}"
+        said = say_motion(scene, first, random) + Words("and") + say_sound(scene, heard, random)
     else:
-        link = pick(random, ("while we hear that", "as", "and"))
-        text = f"{say_sound(heard, random)} {link} {say_motion(second, random)}"
+        link = Words(pick(random, ("while we hear that", "as", "and")))
+        said = say_sound(scene, heard, random) + link + say_motion(scene, second, random)
         middle = (second.start + second.end) / 2
-    opening = pick(random, OPENINGS)
-    return f"{opening} {text}".strip(), middle
+    return Words(pick(random, OPENINGS)) + said, middle
 
 
 def make_chatter(random: np.random.Generator) -> str:
@@ -232,21 +272,20 @@ def make_captions(seed: int, split: str, index: int, noise: float) -> list[dict]
         noise: share of captions that do not describe the clip: half of them are chatter, half describe another clip.
 
     Returns:
-        a list of {"text", "start", "end", "is_true"}, times in seconds.
+        a list of {"text", "start", "end", "is_true", "mentions"}, times in seconds; mentions of the clip's own things.
     """
     scene = make_scene(clip_random(seed, split, index, SCENE))
     random = clip_random(seed, split, index, CAPTIONS)
     captions = []
     for _ in range(NUM_CAPTIONS):
-        text, middle = make_caption(scene, random)
+        said, middle = make_caption(scene, random)
         kind = random.random() / noise if noise > 0 else np.inf
         if kind < 0.5:
-            text = make_chatter(random)
+            said = Words(make_chatter(random))
         elif kind < 1.0:
             other = clip_random(seed, split, index + 1 + int(random.integers(10**6)), SCENE)
-            text, _ = make_caption(make_scene(other), random)
+            said = Words(make_caption(make_scene(other), random)[0].text)
         start = float(np.clip(middle - 1.0 + random.uniform(-LAG, LAG), 0.0, SECONDS - 2.0))
-        captions.append(
-            {"text": text, "start": round(start, 2), "end": round(start + 2.0, 2), "is_true": bool(kind >= 1)}
-        )
+        times = {"start": round(start, 2), "end": round(start + 2.0, 2)}
+        captions.append({"text": said.text, **times, "is_true": bool(kind >= 1), "mentions": said.mentions})
     return sorted(captions, key=lambda caption: caption["start"])

@@ -150,7 +150,13 @@ def count_rows(output: Path, group: str) -> int:
 
 
 def write_card(
-    output: Path, title: str, text: str, configs: dict[str, dict[str, list[str]]], license_id: str, tags: list[str]
+    output: Path,
+    title: str,
+    text: str,
+    configs: dict[str, dict[str, list[str]]],
+    license_id: str,
+    tags: list[str],
+    features: Features | None = None,
 ) -> None:
     """Writes the dataset card, README.md, whose metadata tell `load_dataset` which files make up a split.
 
@@ -161,6 +167,7 @@ def write_card(
         configs: {configuration: {split: its groups of rows}}; the first configuration is the default.
         license_id: as the Hub names it.
         tags: of the dataset on the Hub.
+        features: of a corpus some of whose splits lack a column, which then is null there; None: all have the same.
     """
     metadata, lines = [], []
     for index, (config, splits) in enumerate(configs.items()):
@@ -174,6 +181,9 @@ def write_card(
             for split, groups in splits.items()
         ]
     header = {"license": license_id, "pretty_name": title, "tags": tags, "configs": metadata}
+    if features:  # else `datasets` takes those of the first split for all
+        described = features._to_yaml_list()
+        header["dataset_info"] = [{"config_name": config, "features": described} for config in configs]
     counts = "\n".join(lines)
     (output / "README.md").write_text(
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n# {title}\n\n{text}\n\n"

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import shlex
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..paths import check_exists
 from .benchmarks import load_benchmark
 from .benchmarks.layout import SPLITS, Benchmark, Item, Reading
 from .joined_clips import encode_joined, join_neighbours
+from .mentions import MENTIONS
 from .options import SLIDE_SIZE, OwnFiles, RowSelection, TrainingNoise, is_table
 from .parquet_shards import MEDIA, claim_folder, corpus_features, count_rows, make_shards, write_card
 from .problems import Problems
@@ -179,6 +180,8 @@ def write_corpus(
     extra |= {"label": reading.label} if reading.label else {}
     if any(item.group is not None for items in groups.values() for item in items):
         extra["group"] = Value("string")
+    if any(item.mentions for items in groups.values() for item in items):
+        extra["mentions"] = MENTIONS
     features = corpus_features(*columns, **extra)
     make_rows = RowMaker(columns, benchmark.medium, noise.slide_size or SLIDE_SIZE, joins=bool(noise.joined))
     for group, items in groups.items():
@@ -235,6 +238,7 @@ class RowMaker:
             "caption_slides": item.caption_slides,
             "label": list(item.label) if isinstance(item.label, tuple) else item.label,
             "group": item.group,
+            "mentions": [asdict(mention) for mention in item.mentions],
         }
 
     def read_media(self, item: Item) -> dict[str, dict]:
@@ -261,6 +265,8 @@ def fingerprint(groups: dict[str, list[Item]]) -> str:
             made_from = (group, item.video_id, names, item.captions, item.label)
             if item.columns:  # one's own files, of which damaged ones may have been replaced
                 made_from += (item.num_bytes(), item.group)
+            if item.mentions:
+                made_from += (item.mentions,)
             digest.update(repr(made_from).encode())
     return digest.hexdigest()[:16]
 

@@ -25,6 +25,9 @@ COLUMNS = {
     "audio": "the sound file, undecoded: its bytes, and a name as path",
     "captions": "list of text, start and end (s); start and end are null where a caption describes the whole item",
     "caption_is_true": "for each caption, whether it describes this clip",
+    "mentions": "what captions name: the characters `first` to `last` of a `caption`, seen (`video`) or heard "
+    "(`audio`) from `start` to `end` (s), and its boxes at a time (s), in shares of the frame's sides; null where "
+    "unknown",
     "caption_slides": "for each caption, the slide that it describes, -1 for none",
     "label": "the class, or list of classes",
     "group": "what stays in one split, such as a speaker or a recording",
@@ -51,16 +54,17 @@ def describe_corpus(folder: Path) -> dict:
         files = list_data_files(str(folder))
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no Parquet files that datasets can load: {error}") from error
-    configs, schema = {}, None
+    configs, features = {}, Features()
     for name, splits in files.items():
         paths = {str(split): sorted(map(Path, listed)) for split, listed in splits.items()}
         configs[name] = {split: describe_files(folder, listed) for split, listed in paths.items()}
-        schema = schema or parquet.read_schema(next(iter(paths.values()))[0])
-    check_schema(folder, schema)
+        for listed in paths.values():  # a column that only some splits have is null in the others
+            features |= Features.from_arrow_schema(parquet.read_schema(listed[0]))
+    check_schema(folder, features)
     return {
         "name": folder.name,
         "made_of": read_json(note) if note.exists() else None,
-        "features": Features.from_arrow_schema(schema)._to_yaml_list(),
+        "features": Features(features)._to_yaml_list(),
         "configs": configs,
     }
 
@@ -115,16 +119,16 @@ def describe_files(folder: Path, paths: list[Path]) -> dict:
     }
 
 
-def check_schema(folder: Path, schema: pyarrow.Schema) -> None:
+def check_schema(folder: Path, features: Features) -> None:
     """Checks for the columns that every corpus has.
 
     Raises:
         UserError: when one is missing.
     """
-    if "video_id" not in schema.names or not MEDIA.keys() & set(schema.names):
+    if "video_id" not in features or not MEDIA.keys() & set(features):
         raise UserError(
             f"{folder} is no corpus: it needs the column video_id and one of {', '.join(MEDIA)}, but has "
-            f"{', '.join(schema.names)}."
+            f"{', '.join(features)}."
         )
 
 

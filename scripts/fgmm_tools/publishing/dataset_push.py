@@ -102,7 +102,7 @@ def strip_media(source: Path, target: Path) -> None:
     Args:
         source: a shard of a corpus.
         target: the file to write, of the same schema: media without bytes and with the row's id as path, captions
-            without texts.
+            without texts, and no mentions.
     """
     schema = parquet.read_schema(source)
     media = [name for name in schema.names if name in MEDIA]
@@ -112,6 +112,8 @@ def strip_media(source: Path, target: Path) -> None:
     if "captions" in schema.names:
         rows = table["captions"].to_pylist()
         columns["captions"] = [[caption | {"text": None} for caption in captions or []] for captions in rows]
+    if "mentions" in schema.names:  # words and places in media that are not published
+        columns["mentions"] = [None] * len(ids)
     arrays = [
         pyarrow.array(columns[name], schema.field(name).type) if name in columns else table[name]
         for name in schema.names

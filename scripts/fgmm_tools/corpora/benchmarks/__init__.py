@@ -38,6 +38,12 @@ BENCHMARKS = {
         "audioset": "audioset",
         "speech_commands": "speech_commands",
     },
+    "grounding": {
+        "youcook2_interactions": "youcook2_interactions",
+        "grounding_youtube": "grounding_youtube",
+        "flickr30k_entities": "flickr30k_entities",
+        "vggss": "vggss",
+    },
     "pretraining": {
         "howto100m": "howto100m",
     },

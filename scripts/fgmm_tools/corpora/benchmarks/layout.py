@@ -15,6 +15,7 @@ from pathlib import Path
 from datasets import ClassLabel, List
 
 from ...cli import UserError
+from ..mentions import Mention
 from ..problems import Problems
 
 # File name extensions: publishers, downloaders and converters differ.
@@ -51,6 +52,7 @@ class Item:
         columns: of one's own files the media column of each path, until it is decoded by its extension.
         captions_from: of one's own files the file that the captions stand in, which are not checked yet.
         group: of one's own files what stays in one split: a speaker, a recording.
+        mentions: of a benchmark of grounding, where and when the things are that the captions name.
     """
 
     video_id: str
@@ -61,6 +63,7 @@ class Item:
     columns: tuple[str, ...] = ()
     captions_from: Path | None = None
     group: str | None = None
+    mentions: tuple[Mention, ...] = ()
 
     def paths(self) -> tuple[Path, ...]:
         """Its media files."""
