@@ -213,7 +213,7 @@ def collect_files(folder: Path, card: Card, repo_id: str, dataset_ids: dict[str,
     }
     files["README.md"] = card.text.encode()
     files |= {target: card.pictures / target for target in model_card.LINK.findall(card.text)}
-    for path in cards.results_files(card.text, card.results):
+    for path in [*cards.results_files(card.text, card.results), *cards.grounding_files(card.text, card.results)]:
         files[f"results/{path.relative_to(card.results)}"] = path
     results_url = f"{constants.ENDPOINT}/{repo_id}/blob/main/results"
     for name, record in card.records.items():
