@@ -1,162 +1,223 @@
 import errno
+import json
+import re
 from dataclasses import replace
-from types import SimpleNamespace
 
+import av
 import draw_grounding
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from helpers import run_main, write_video
+from helpers import run_main, write_sound, write_video
 from PIL import Image
 
-from fgmm_tools import milnce
 from fgmm_tools.cli import UserError
-from fgmm_tools.publishing import grounding_picture
-from fgmm_tools.training.tokenizer import iterate_captions, train_word_tokenizer
+from fgmm_tools.grounding import colours, corpus, film, page, picture, spectrogram
+from fgmm_tools.grounding.files import ground_file
 from modeling_fgmm import FgmmConfig, FgmmModel
 from processing_fgmm.corpora_fgmm import load_corpus
 from processing_fgmm.media_fgmm import read_frames
 
-
-@pytest.fixture(scope="module")
-def tokenizer(narrated):
-    """One that knows the corpus' words."""
-    corpus = load_corpus(str(narrated), "train")
-    return train_word_tokenizer((text for row in iterate_captions(corpus) for text in row), 500)
+CAPTION = "A small dog barks, and two eggs"
 
 
 @pytest.fixture
-def folder(config, processor, narrated, tmp_path):
-    """A model with random weights."""
-    torch.manual_seed(0)
-    FgmmModel(config).save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
+def clip(tmp_path):
+    """A video wider than high, with sound, whose brightness tells the time."""
+    return str(write_video(tmp_path / "clip.mp4", seconds=2.0, size=(160, 80), sound=2.0))
 
 
 @pytest.fixture
-def rows(narrated) -> list[dict]:
-    return list(load_corpus(str(narrated), "test").take(2))
+def grounded(model, processor, clip):
+    """The caption in the clip, with maps and weights that are known."""
+    file = ground_file(model, processor, CAPTION, video=clip)
+    attention = torch.tensor([[[0.1, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.9]]])  # at the end, below, right
+    steps = [(0.0, 1.0), (1.0, file.window[1])]
+    parts = [
+        replace(phrase, attention=attention, weight=weight, confidence=1.0, box=(0.5, 0.5, 0.75, 1.0), seconds=steps[1])
+        for phrase, weight in zip(file.groundings["video"].phrases, (0.7, 0.02), strict=True)
+    ]
+    sounds = [replace(phrase, weight=0.05) for phrase in file.groundings["audio"].phrases]
+    file.groundings["video"] = replace(file.groundings["video"], phrases=parts, steps=steps, attention=attention)
+    file.groundings["audio"] = replace(file.groundings["audio"], phrases=sounds)
+    return file
 
 
-def draw_into(tmp_path, monkeypatch, *arguments) -> np.ndarray:
-    """The picture's pixels."""
-    path = tmp_path / "deep" / "picture.png"
-    run_main(monkeypatch, draw_grounding, "--output", path, *arguments)
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))
+def test_a_file_is_grounded_in_what_it_has(model, processor, clip, tmp_path):
+    assert ground_file(model, processor, CAPTION, video=clip).groundings.keys() == {"video", "audio"}
+    assert ground_file(model, processor, CAPTION, audio=clip).groundings.keys() == {"audio"}
+    sound = str(write_sound(tmp_path / "sound.wav", 1.0))
+    assert ground_file(model, processor, CAPTION, video=sound).groundings.keys() == {"audio"}
+    Image.new("RGB", (40, 30), "red").save(tmp_path / "photo.png")
+    image = ground_file(model, processor, CAPTION, image=str(tmp_path / "photo.png"))
+    assert image.is_image and image.window is None and image.name == "photo.png"
 
 
-def test_a_row_of_the_picture_for_each_clip(folder, narrated, tmp_path, monkeypatch, capsys):
-    options = ["--model", folder, "--dataset", narrated]
-    heights = [draw_into(tmp_path, monkeypatch, *options, "--num_clips", number).shape[0] for number in (1, 2)]
-    assert heights[1] == 2 * heights[0] and "Drew 2 clips into" in capsys.readouterr().out
+def test_phrases_without_weight_are_chatter(grounded):
+    assert [(phrase.phrase, phrase.is_chatter) for phrase in grounded.phrases()] == [
+        ("small dog barks", False),
+        ("two eggs", True),
+    ]
+    grounded.groundings["audio"].phrases[1].weight = 0.5  # it counts in the sound
+    assert not grounded.phrases()[1].is_chatter
 
 
-def test_the_best_caption_is_drawn(model, processor, rows):
-    clip = grounding_picture.ground_clip(model, processor, rows[0])
-    scores = {}
-    for caption in (caption["text"] for caption in rows[0]["captions"]):
-        options = {"processor": processor, "start": clip.start, "end": clip.end}
-        source = rows[0]["video"]["bytes"]
-        scores[caption] = sum(model.ground(caption, **{name: source}, **options).score for name in ("video", "audio"))
-    assert clip.caption == max(scores, key=scores.get) and clip.score == pytest.approx(max(scores.values()))
-    assert clip.end - clip.start == pytest.approx(processor.clip_seconds) and len(set(scores.values())) == 6
+def test_a_frame_keeps_its_colours_where_there_is_attention():
+    frame = np.full((8, 12, 3), (200, 100, 40), np.uint8)
+    heat = colours.map_over_frame(torch.tensor([[0.0, 1.0]]), (0.0, 0.0, 0.5, 1.0), 8, 12)
+    assert heat.shape == (8, 12) and (heat[:, 6:] == 0).all() and (heat[:, 5] == 1).all()
+    faded = colours.fade(frame, heat)
+    assert (faded[:, 5] == frame[:, 5]).all() and (faded[:, 0] > frame[:, 0]).all()
+    assert np.ptp(faded[0, 0]) < 0.4 * np.ptp(frame[0, 0])
+    lightness = colours.colour_levels(np.linspace(0, 1, 20)[None])[0] @ (0.3, 0.6, 0.1)
+    assert (np.diff(lightness) > 0).all()  # what is told by colour is told by lightness
 
 
-def make_clip(clip, *values: tuple[float, float]):
-    """A clip whose phrases have given products of weight and similarity in video and in audio."""
-    phrases = [SimpleNamespace(weight=1.0, similarity=value) for value in np.ravel(values)]
-    found = [replace(grounding, phrases=phrases[place::2]) for place, grounding in enumerate(clip.groundings.values())]
-    return replace(clip, groundings=dict(zip(("video", "audio"), found, strict=True)))
-
-
-def test_a_phrase_is_drawn_where_it_contributes_most(model, processor, rows):
-    clip = grounding_picture.ground_clip(model, processor, rows[0])
-    made = make_clip(clip, (0.3, 0.1), (0.1, 0.5), (0.0, -0.1), (0.2, 0.1), (0.3, 0.4))
-    chosen = made.choose_phrases()
-    assert [(modality, phrase.similarity) for modality, phrase in chosen] == [
-        ("video", 0.3), ("audio", 0.5), ("video", 0.2), ("audio", 0.4),
-    ]  # fmt: skip
-    made.groundings["audio"].phrases[1].weight = made.groundings["video"].phrases[0].weight = 0.05
-    assert [phrase.similarity for _, phrase in made.choose_phrases()] == [0.1, 0.1, 0.2, 0.4]
-
-
-def test_frame_and_map_are_of_one_moment_in_the_clips_own_size(model, processor, tmp_path):
-    """A clip wider than high, whose brightness tells the time; the model is shown its middle in 32 x 32 pixels."""
-    path = write_video(tmp_path / "clip.mp4", seconds=2.0, size=(160, 80))
-    row = {"video_id": "a", "video": {"bytes": path.read_bytes(), "path": None}, "captions": [{"text": "small dog"}]}
-    clip = grounding_picture.ground_clip(model, processor, row)
-    assert clip.groundings.keys() == {"video"}
-    [(modality, phrase)] = clip.choose_phrases()
-    assert modality == "video"
-    phrase.attention = torch.tensor([[[0.1, 0.0], [0.0, 0.0]], [[0.0, 0.0], [0.0, 0.9]]])  # at the end, below, right
+def test_frames_are_drawn_in_their_own_size_at_their_moments(grounded, monkeypatch):
+    drawn = picture.FilePicture(grounded)
+    assert [phrase.phrase for phrase in drawn.shown] == ["small dog barks"] and len(drawn.rest) == 1
+    [phrase] = drawn.shown
+    assert drawn.choose_moments(phrase.found["video"]) == [0, 1]
     axis = plt.figure().add_subplot()
-    grounding_picture.draw_frame(axis, clip, phrase, 4)
-    frame, fading = axis.images
-    assert frame.get_array().shape == (80, 160, 3) and frame.get_extent() == [0, 160, 80, 0]
-    shown = read_frames(str(path), 4, 0.0, clip.end)[3].permute(1, 2, 0).numpy()
-    assert (frame.get_array() == shown).all() and axis.get_xlabel() == "1.8 seconds"
-    faded = fading.get_alpha()
-    assert faded.min() == 0 and np.unravel_index(faded.argmin(), faded.shape)[0] >= 40
-    assert 80 <= np.unravel_index(faded.argmin(), faded.shape)[1] < 120
-    assert (faded[:, :40] == grounding_picture.FADING).all() and (faded[:, 120:] == grounding_picture.FADING).all()
-    [box] = axis.patches
-    x_min, y_min, x_max, y_max = phrase.box
-    assert (box.get_x(), box.get_y()) == (160 * x_min, 80 * y_min)
-    assert (box.get_width(), box.get_height()) == (160 * (x_max - x_min), 80 * (y_max - y_min))
+    drawn.draw_frame(axis, phrase, 1)
+    shown = axis.images[0].get_array()
+    assert shown.shape == (80, 160, 3) and axis.get_xlabel() == "1.5 s"
+    frame = (
+        read_frames(grounded.sources["video"], 1, *grounded.groundings["video"].steps[1])[0].permute(1, 2, 0).numpy()
+    )
+    kept = (shown == frame).all(-1)
+    assert kept.any() and not kept[:40].any() and not kept[:, :80].any() and not kept[:, 120:].any()  # below, right
+    assert (shown[:, :40] > frame[:, :40]).all() and (shown[:, 120:] > frame[:, 120:]).all()  # not in the model's crop
+    box = axis.patches[0]
+    assert (box.get_x(), box.get_y(), box.get_width(), box.get_height()) == (80, 40, 40, 40)
+    axis = plt.figure().add_subplot()
+    drawn.draw_frame(axis, phrase, 0)  # before the phrase's seconds
+    assert not axis.patches
+    phrase.found["video"].confidence = 0.5
+    drawn.draw_frame(axis, phrase, 1)
+    assert not axis.patches
     plt.close("all")
 
 
-def test_sounds_are_drawn_over_the_spectrogram(model, processor, rows):
-    clip = grounding_picture.ground_clip(model, processor, rows[0])
-    phrase = clip.groundings["audio"].phrases[0]
-    phrase.attention = torch.zeros_like(phrase.attention)
-    phrase.attention[0, -1] = 1.0  # the lowest band, at the end
+def test_sounds_are_drawn_with_seconds_and_hertz(grounded):
+    part = grounded.groundings["audio"].phrases[0]
+    part.attention = torch.zeros_like(part.attention)
+    part.attention[0, -1] = 1.0  # the lowest band, at the end
+    drawn = spectrogram.read_spectrogram(grounded.sources["audio"], *grounded.window, "clip")
     axis = plt.figure().add_subplot()
-    grounding_picture.draw_spectrogram(axis, clip, phrase)
-    spectrogram, fading = axis.images
-    height, width = fading.get_alpha().shape
-    assert spectrogram.get_extent()[:2] == [clip.start, clip.end] and spectrogram.get_array().shape[:2] == (64, width)
-    row, column = np.unravel_index(fading.get_alpha().argmin(), (height, width))
-    assert row > 0.7 * height and column > 0.7 * width  # images begin above
-    assert [line.get_xdata()[0] for line in axis.lines] == list(phrase.seconds)
+    picture.draw_sound(axis, drawn, part, is_sure=True)
+    [lit] = axis.images
+    assert lit.get_extent() == [*grounded.window, 0, 1] and lit.origin == "lower"
+    yellow = np.ptp(lit.get_array().astype(int), axis=-1)  # all else is grey
+    row, column = np.unravel_index(yellow.argmax(), yellow.shape)
+    assert (
+        row < 0.3 * yellow.shape[0]
+        and column > 0.7 * yellow.shape[1]
+        and (yellow[:, : yellow.shape[1] // 2] == 0).all()
+    )
+    assert {line.get_xdata()[0] for line in axis.lines} == set(part.seconds)
+    labels = {label.get_text(): place for label, place in zip(axis.get_yticklabels(), axis.get_yticks(), strict=True)}
+    assert labels["8,000"] == 1.0 and 0.3 < labels["1,000"] < 0.4 and axis.get_xlabel() == "seconds"
+    # The sine of the clip is where its frequency is marked.
+    loudest = drawn.levels.mean(1).argmax() / len(drawn.levels)
+    assert loudest == pytest.approx(spectrogram.hertz_to_share(440, drawn.highest), abs=0.04)
     plt.close("all")
+
+
+def test_a_film_has_the_sound_and_a_panel_for_each_phrase(grounded, tmp_path):
+    output = tmp_path / "film.mp4"
+    film.draw_film(grounded, output)
+    with av.open(str(output)) as container:
+        kinds = {stream.type for stream in container.streams}
+        assert kinds == {"video", "audio"} and container.duration / 1e6 == pytest.approx(grounded.window[1], abs=0.3)
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    early, late = frames[2], frames[-2]
+    top = film.HEAD
+    left = film.GAP
+    # Panels of a clip of 80 pixels are three times as high; this is where the phrase attends to at the end.
+    early, late = (frame[top + 180 : top + 234, left + 250 : left + 350].mean() for frame in (early, late))
+    assert late < early - 20
+
+
+def test_maps_of_a_film_move_between_their_steps():
+    values = torch.stack([torch.zeros(2, 2), torch.ones(2, 2)])
+    steps = [(0.0, 2.0), (2.0, 4.0)]
+    for time, value in ((0.0, 0.0), (1.0, 0.0), (2.0, 0.5), (3.0, 1.0), (9.0, 1.0)):
+        assert torch.allclose(film.value_at(values, steps, time), torch.full((2, 2), value))
+
+
+def read_page(text: str) -> dict:
+    """What the script of a page reads."""
+    return json.loads(re.search(r"^const data = (.*);$", text, re.MULTILINE)[1])
+
+
+def test_a_page_holds_all_that_it_shows(grounded):
+    text = page.make_page(grounded)
+    data = read_page(text)
+    assert not re.search(r"(?:src|href)=.?https?:", text) and "{{" not in text
+    assert [phrase["phrase"] for phrase in data["phrases"]] == ["small dog barks", "two eggs"]
+    assert [phrase["chatter"] for phrase in data["phrases"]] == [False, True]
+    found = data["phrases"][0]["found"]["video"]
+    assert found["map"][1][1][1] == 1.0 and found["weight"] == 0.7 and found["box"] == [0.5, 0.5, 0.75, 1.0]
+    assert data["film"]["src"].startswith("data:video/mp4;base64,") and data["spectrogram"]["marks"][-1][1] == "8,000"
+
+
+def test_a_text_cannot_end_the_script_of_a_page(grounded):
+    grounded.text = grounded.name = "</script><script>alert(1)</script>"
+    text = page.make_page(grounded)
+    assert text.count("</script>") == 1 and read_page(text)["text"] == grounded.text
+
+
+def test_an_image_is_a_page_and_a_picture_but_no_film(model, processor, tmp_path):
+    Image.new("RGB", (1000, 30), "red").save(tmp_path / "photo.png")
+    file = ground_file(model, processor, CAPTION, image=str(tmp_path / "photo.png"))
+    data = read_page(page.make_page(file))
+    assert data["film"] is None and data["picture"].startswith("data:image/jpeg") and data["window"] is None
+    picture.draw_files([file], tmp_path / "a.png")
+    with pytest.raises(UserError, match="no times"):
+        film.draw_film(file, tmp_path / "a.mp4")
+
+
+def test_the_caption_that_fits_best_is_drawn(narrated_model, narrated):
+    _, model, processor = narrated_model
+    row = next(iter(load_corpus(str(narrated), "test")))
+    file = corpus.ground_row(model, processor, row)
+    scores = {
+        caption["text"]: ground_file(model, processor, caption["text"], video=row["video"]["bytes"]).score
+        for caption in row["captions"]
+    }
+    assert file.text == max(scores, key=scores.get) and file.score == pytest.approx(max(scores.values()), abs=1e-5)
+    assert corpus.ground_row(model, processor, {**row, "captions": []}) is None
 
 
 @pytest.mark.parametrize("objective", ["filip", "coarse"])
-def test_objectives_without_soft_attention_are_drawn(config, processor, narrated, tmp_path, monkeypatch, objective):
-    config = FgmmConfig(**{**config.to_dict(), "objective": objective})
-    FgmmModel(config).save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    faded = []
-    draw_attended = grounding_picture.draw_attended
-
-    def spy(axis, picture, attention, extent):
-        faded.append(attention)
-        draw_attended(axis, picture, attention, extent)
-
-    monkeypatch.setattr(grounding_picture, "draw_attended", spy)
-    draw_into(tmp_path, monkeypatch, "--model", tmp_path / "model", "--dataset", narrated, "--num_clips", 2)
-    assert len(faded) >= 2 and all(np.isfinite(attention).all() and attention.max() > 0 for attention in faded)
+def test_objectives_without_soft_attention_are_drawn(config, processor, clip, tmp_path, objective):
+    model = FgmmModel(FgmmConfig(**{**config.to_dict(), "objective": objective})).eval()
+    picture.draw_files([ground_file(model, processor, CAPTION, video=clip)], tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as drawn:
+        assert min(drawn.size) > 200
 
 
-def test_a_caption_of_fixed_length_is_one_panel(rows):
-    """As of converted MIL-NCE weights, whose captions are one phrase each, however many phrases their words make."""
-    words = sorted({word for caption in rows[0]["captions"] for word in caption["text"].split()})
-    processor = milnce.make_processor(words)
-    processor.video_processor.num_frames = 4
-    text = {"vocab_size": len(words) + 1, "hidden_size": 8, "intermediate_size": 8, "pad_token_id": None}
-    config = FgmmConfig(
-        objective="mil_nce",
-        modalities=["video", "text"],
-        video_config={"width_multiplier": 0.01, "depths": [1]},
-        text_config=text,
-    )
-    clip = grounding_picture.ground_clip(FgmmModel(config).eval(), processor, rows[0])
-    [(modality, phrase)] = clip.choose_phrases()
-    assert (modality, phrase.phrase) == ("video", clip.caption) and len(clip.caption.split()) > 5
+@pytest.fixture
+def folder(narrated_model):
+    return narrated_model[0]
+
+
+def draw(monkeypatch, *arguments):
+    run_main(monkeypatch, draw_grounding, *arguments)
+
+
+def test_the_command_draws_each_kind(folder, narrated, tmp_path, monkeypatch, capsys):
+    row = next(iter(load_corpus(str(narrated), "test")))
+    (tmp_path / "clip.mp4").write_bytes(row["video"]["bytes"])
+    text = row["captions"][0]["text"]
+    for ending in (".png", ".mp4", ".html"):
+        output = tmp_path / "deep" / f"result{ending}"
+        draw(monkeypatch, "--model", folder, "--video", tmp_path / "clip.mp4", "--text", text, "--output", output)
+        assert output.stat().st_size > 5000 and f"Drew clip.mp4 into {output}" in capsys.readouterr().out
+    draw(monkeypatch, "--model", folder, "--dataset", narrated, "--num_clips", 2, "--output", tmp_path / "two.png")
+    assert "Drew 2 clips" in capsys.readouterr().out
 
 
 def test_a_full_disk_leaves_the_picture_that_was_there(folder, narrated, tmp_path, monkeypatch):
@@ -169,22 +230,35 @@ def test_a_full_disk_leaves_the_picture_that_was_there(folder, narrated, tmp_pat
     path.write_bytes(b"old")
     monkeypatch.setattr(plt.Figure, "savefig", save_half)
     with pytest.raises(OSError, match="No space left"):
-        draw_into(tmp_path, monkeypatch, "--model", folder, "--dataset", narrated, "--num_clips", 1)
+        draw(monkeypatch, "--model", folder, "--dataset", narrated, "--num_clips", 1, "--output", path)
     assert path.read_bytes() == b"old" and list(path.parent.iterdir()) == [path]
 
 
-def test_what_cannot_be_drawn_is_explained(folder, narrated, tmp_path, monkeypatch, capsys):
-    options = ["--model", folder, "--dataset", narrated]
-    monkeypatch.setattr(grounding_picture, "ground_clip", lambda *_: None)
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--video", "a.mp4", "--text", "dog", "--output", "a.gif"], "none of the endings"),
+        (["--video", "a.mp4", "--output", "a.png"], "give the --text"),
+        (["--image", "a.png", "--text", "dog", "--output", "a.mp4"], "no times"),
+        (["--dataset", "corpus", "--output", "a.html"], "a PNG file"),
+        (["--dataset", "corpus", "--text", "dog", "--output", "a.png"], "of a file"),
+        (["--video", "a.mp4", "--text", "dog", "--output", "a.png", "--start", "3", "--end", "2"], "--end larger"),
+        (["--text", "dog", "--output", "a.png"], "required"),
+    ],
+)
+def test_wrong_options_are_one_sentence(monkeypatch, capsys, arguments, message):
+    with pytest.raises(SystemExit) as answer:
+        draw(monkeypatch, "--model", "m", *arguments)
+    assert answer.value.code == 2 and message in capsys.readouterr().err
+
+
+def test_what_cannot_be_drawn_is_explained(folder, narrated, tmp_path, monkeypatch):
+    options = ["--model", folder, "--output", tmp_path / "a.png", "--text"]
+    with pytest.raises(UserError, match=r"nothing\.mp4 does not exist"):
+        draw(monkeypatch, *options, "star", "--video", tmp_path / "nothing.mp4")
+    with pytest.raises(UserError, match="knows no word"):
+        draw(monkeypatch, *options, "qwertz", "--video", write_video(tmp_path / "clip.mp4", seconds=1.0))
+    monkeypatch.setattr(corpus, "ground_row", lambda *_: None)
     with pytest.raises(UserError, match=r"None of the first 4 clips of .* has a caption"):
-        draw_into(tmp_path, monkeypatch, *options)
-    with pytest.raises(UserError, match="is a folder"):
-        run_main(monkeypatch, draw_grounding, *options, "--output", make_folder(tmp_path / "folder.png"))
-    with pytest.raises(SystemExit):
-        run_main(monkeypatch, draw_grounding, *options, "--output", "picture.jpg")
-    assert "--output is a PNG file" in capsys.readouterr().err
-
-
-def make_folder(path):
-    path.mkdir()
-    return path
+        draw(monkeypatch, "--model", folder, "--dataset", narrated, "--output", tmp_path / "a.png")
+    assert not (tmp_path / "a.png").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..cli import UserError
 from . import dataset_card, model_card
 from .claims import describe_claim
+from .grounding_table import make_grounding_table
 from .results import read_results
 from .scale import describe_monitoring, make_scale_table
 from .study_results import make_earlier_table, make_study_table
@@ -56,6 +57,8 @@ def make_table(kind: str, names: str, folder: Path) -> str:
             return make_finetuning_table([read_results(folder / f"{name}.json") for name in listed])
         case "downstream":
             return make_downstream_table(folder, listed)
+        case "grounding":
+            return make_grounding_table([read_results(folder / f"{name}.json") for name in listed])
         case "claim":
             return describe_claim(names, folder / "comparison")
         case "comparison":
@@ -87,6 +90,11 @@ def results_files(text: str, folder: Path) -> list[Path]:
     """The results files of the `results` and `downstream` tables of a model's card."""
     named = [folder / f"{name}.json" for name in find_names(text, "results")]
     return named + [path for dataset in find_names(text, "downstream") for path in find_downstream(folder, dataset)]
+
+
+def grounding_files(text: str, folder: Path) -> list[Path]:
+    """The results files of the `grounding` tables of a model's card, in which other models stand beside it."""
+    return [folder / f"{name}.json" for name in find_names(text, "grounding")]
 
 
 def find_problems(text: str, folder: Path) -> list[str]:

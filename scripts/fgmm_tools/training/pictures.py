@@ -46,22 +46,23 @@ class AttentionPictures:
             model: without wrappers.
             step: that was taken.
         """
-        from ..publishing.grounding_picture import draw, ground_clip  # wants the extra `eval`
+        from ..grounding.corpus import ground_row
+        from ..grounding.picture import draw_files  # wants the extra `eval`
 
         is_training = model.training
         model.eval()
         try:
             with torch.random.fork_rng():
-                clips = [ground_clip(model, self.processor, row) for row in self.rows]
+                files = [ground_row(model, self.processor, row) for row in self.rows]
         except MediaError as error:
             tqdm.write(f"The attention at step {step} is not drawn: {error}")
             return
         finally:
             model.train(is_training)
-        if clips := [clip for clip in clips if clip is not None]:
+        if files := [file for file in files if file is not None]:
             path = self.folder / f"step-{step:07d}.png"
             path.parent.mkdir(exist_ok=True)
-            draw(clips, self.processor.video_processor.num_frames, path)
+            draw_files(files, path)
             log_picture(accelerator, path, step)
 
 
