@@ -182,3 +182,15 @@ def test_a_model_without_texts_is_asked_by_media(videos, small_model, tmp_path):
     assert found(index.search(picture=videos / "2.png"))[0] == "2.png"
     with pytest.raises(UserError, match="has no text encoder; give a sound"):
         index.search(TEXTS[0])
+
+
+def test_windows_are_read_in_the_order_in_which_they_are_asked_for(index):
+    windows = index.state().windows
+    entries = list(windows.catalog.get_windows(windows.catalog.window_ids("video")).values())
+    entries = [entries[place] for place in np.random.default_rng(0).permutation(len(entries))]
+    together = windows.read_keys(entries, "video")
+    assert len(entries) > 10
+    for row, entry in enumerate(entries):
+        alone = windows.read_keys([entry], "video")
+        assert torch.equal(together.embeds[row], alone.embeds[0])
+        assert torch.equal(together.regions[row][together.mask[row]], alone.regions[0])
