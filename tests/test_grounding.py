@@ -339,22 +339,23 @@ def test_confidence_is_the_share_of_foreign_texts_that_fit_less_well(model, proc
     for text in texts:
         assert len(find_phrases(text, 4)) == len(find_phrases(CAPTION, 4)) and text.startswith("A ") and ", and" in text
         assert not set(text.lower().replace(",", "").split()) & (words - {"a", "and"})
-    others = [model.ground(text, video=clip, processor=processor) for text in texts[:12]]
-    lower = [score < found.score for score in scores_of(model, processor, clip, texts)]
-    assert found.confidence == pytest.approx(np.mean(lower))
-    for place, phrase in enumerate(found.phrases):
-        lower = [other.phrases[place].similarity < phrase.similarity for other in others]
-        assert sum(lower) <= round(phrase.confidence * NUM_FOREIGN) <= sum(lower) + NUM_FOREIGN - 12
+    scores, similarities = rate_alone(model, processor, clip, texts)
+    assert found.confidence == pytest.approx((scores < found.score).float().mean().item())
+    for place, phrase in enumerate([*found.phrases, found.whole]):
+        lower = (similarities[:, place] < phrase.similarity).float().mean().item()
+        assert phrase.confidence == pytest.approx(lower)
 
 
 @torch.no_grad()
-def scores_of(model, processor, clip, texts) -> list[float]:
-    """The scores of texts with a clip, each computed alone."""
+def rate_alone(model, processor, clip, texts) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scores (texts,) of texts with a clip, and the similarities (texts, P) of their phrases, each text alone."""
     keys = as_keys(model.get_video_features(**processor(videos=[clip])))
-    objective = model.objectives["text_video"]
-    return [
-        objective.scores(as_queries(model.get_text_features(**processor(text=[text]))), keys).item() for text in texts
-    ]
+    objective, scores, similarities = model.objectives["text_video"], [], []
+    for text in texts:
+        queries = as_queries(model.get_text_features(**processor(text=[text])))
+        scores.append(objective.scores(queries, keys).item())
+        similarities.append(objective.attention(queries, keys).similarity[0, 0])
+    return torch.tensor(scores), torch.stack(similarities)
 
 
 def test_without_words_for_foreign_texts_there_is_no_confidence(model, processor, clip, monkeypatch):
