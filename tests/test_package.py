@@ -42,7 +42,10 @@ def test_the_wheel_holds_the_three_packages(tmp_path):
     subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
     names = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
     expected = {
-        f"{package}/{path.relative_to(folder)}" for package, folder in PACKAGES.items() for path in folder.rglob("*.py")
+        f"{package}/{path.relative_to(folder)}"
+        for package, folder in PACKAGES.items()
+        for path in folder.rglob("*.*")
+        if path.suffix in (".py", ".html")
     }
     assert {name for name in names if not name.startswith("fgmm-")} == expected
     assert any(name.endswith("licenses/LICENSE") for name in names)
