@@ -13,6 +13,7 @@ from .claims import describe_claim
 from .grounding_table import make_grounding_table
 from .results import read_results
 from .scale import describe_monitoring, make_scale_table
+from .search_table import make_search_tables
 from .study_results import make_earlier_table, make_study_table
 from .summary import make_summary_table
 from .tables import (
@@ -71,6 +72,8 @@ def make_table(kind: str, names: str, folder: Path) -> str:
             return make_scale_table(folder / f"{names}.json")
         case "monitoring":
             return describe_monitoring(folder / f"{names}.json")
+        case "search":
+            return make_search_tables(read_results(folder / f"{names}.json"))
         case "summary":
             return make_summary_table(folder, listed)
     raise UserError(f"A card has a place for a table of the unknown kind {kind!r}.")
