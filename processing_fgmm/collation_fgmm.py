@@ -16,14 +16,19 @@ ON_CPU = ("waveform_lengths",)
 
 
 def collate_part(
-    processor: FgmmProcessor, clips: list[Clip], with_video: bool, with_audio: bool, sends_waveforms: bool
+    processor: FgmmProcessor,
+    clips: list[Clip],
+    with_video: bool,
+    with_audio: bool,
+    sends_waveforms: bool,
+    with_text: bool = True,
 ) -> dict[str, torch.Tensor]:
     """Clips to what travels from a worker, from which [`finish_inputs`] makes the inputs of [`collate`].
 
     Args:
         processor: makes the inputs.
         clips: B decoded and cropped clips.
-        with_video, with_audio: modalities of the inputs.
+        with_video, with_audio, with_text: modalities of the inputs.
         sends_waveforms: give `waveforms` (B, S) float32, padded by 0, and `waveform_lengths` (B,) int64, 0 without
             audio, in place of audio features.
 
@@ -43,7 +48,10 @@ def collate_part(
         waveforms = [torch.zeros(0) if clip.waveform is None else clip.waveform for clip in clips]
         part["waveforms"] = torch.nn.utils.rnn.pad_sequence(waveforms, batch_first=True)
         part["waveform_lengths"] = torch.tensor([len(waveform) for waveform in waveforms])
-    return {**part, **collate(processor, clips, with_video=False, with_audio=with_audio and not sends_waveforms)}
+    with_features = with_audio and not sends_waveforms
+    if with_features or with_text:
+        part.update(collate(processor, clips, with_video=False, with_audio=with_features, with_text=with_text))
+    return part
 
 
 def join_inputs(

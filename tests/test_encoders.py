@@ -115,7 +115,6 @@ def test_transformers_encoders_of_an_fgmm_model_can_be_taken(encoders_at, tmp_pa
         ({"frozen": ["text", "vidoe"]}, "frozen has 'vidoe'"),
         ({"video": torch.nn.Identity()}, "video cannot be a Identity; give a name on the Hub"),
         ({"projectiondim": 3}, "no option 'projectiondim'; did you mean 'projection_dim'"),
-        ({"dtype": "bfloat16"}, "no option 'dtype'"),
         ({"modalities": ["video"]}, "no option 'modalities'"),
     ],
 )

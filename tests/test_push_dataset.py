@@ -124,7 +124,7 @@ for row in load_corpus("org/corpus", "train", "full"):
 print(len(load_dataset("org/corpus", "small", split="test")))
 from processing_fgmm.rowgroups_fgmm import open_row_groups
 rows = open_row_groups("org/corpus", "train", "full")
-sizes = {len(rows.read(0)(row)["video"]["bytes"]) for row in range(rows.num_rows)}
+sizes = {len(rows.read(group)(0)["video"]["bytes"]) for group in range(len(rows.sizes))}
 print(rows.num_rows, sizes, *rows.describe()["files"])
 """
     size = (tmp_path / "clip.mp4").stat().st_size

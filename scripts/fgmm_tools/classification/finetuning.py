@@ -12,7 +12,8 @@ from transformers import get_cosine_schedule_with_warmup
 
 from modeling_fgmm import FgmmForAudioClassification, FgmmForVideoClassification
 from processing_fgmm import FgmmProcessor
-from processing_fgmm.clips_fgmm import Clip, collate, row_duration
+from processing_fgmm.clips_fgmm import Clip, row_duration
+from processing_fgmm.collation_fgmm import collate_part
 from processing_fgmm.loaders_fgmm import ClipLoader
 from processing_fgmm.rowgroups_fgmm import RowGroups
 from processing_fgmm.streams_fgmm import NarratedClips
@@ -62,7 +63,10 @@ class LabelledClips(NarratedClips):
 
     def make_inputs(self, clips: list[Clip], numbers: list[int]) -> dict[str, torch.Tensor]:
         """Model inputs of B clips, with their sounds augmented and their labels."""
-        inputs = collate(self.processor, clips, self.with_video, self.with_audio, with_text=False)
+        # Audio features are made here, where stripes of them are masked.
+        inputs = collate_part(
+            self.processor, clips, self.with_video, self.with_audio, sends_waveforms=False, with_text=False
+        )
         if self.with_audio:
             parts = zip(numbers, inputs["input_features"], inputs["input_features_mask"], strict=True)
             for number, features, mask in parts:
