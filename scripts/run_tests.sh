@@ -9,4 +9,4 @@ echo "Next: ruff."
 "$BIN/ruff" format --check .
 echo "Next: the tests."
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # the models are so small that more threads cost more than they save
-"$PYTHON" -m pytest "$@"
+"$PYTHON" -m pytest --numprocesses auto --dist loadfile "$@"
