@@ -140,11 +140,10 @@ def test_the_first_that_cannot_be_used_are_named_and_all_counted(capsys):
 
     corpus = EncodedCorpus(WithoutMedia(rows), lambda inputs: [0], device=CPU, batch_size=4, num_workers=0)
     assert len(corpus.gather()) == 1 and len(corpus.failures) == 14 and len(corpus.caption_problems.found) == 3
-    lines = capsys.readouterr().err.splitlines()
-    assert lines.count(f"Skipped a clip: {NO_MEDIA}") == 1
-    assert sum(line.startswith("Skipped a clip: ") for line in lines) == 5
-    assert "14 clips could not be decoded, the first 5 named above." in lines
-    assert "3 captions were left out or repaired, named above." in lines
+    printed = capsys.readouterr().err  # a progress bar may stand in the same lines
+    assert printed.count(f"Skipped a clip: {NO_MEDIA}") == 1 and printed.count("Skipped a clip: ") == 5
+    assert "14 clips could not be decoded, the first 5 named above." in printed
+    assert "3 captions were left out or repaired, named above." in printed
 
 
 class HalfDamagedClips(NumberedClips):
