@@ -11,6 +11,7 @@ from ..cli import UserError
 from . import dataset_card, model_card
 from .claims import describe_claim
 from .grounding_table import make_grounding_table
+from .loading_table import make_loading_table
 from .results import read_results
 from .scale import describe_monitoring, make_scale_table
 from .search_table import make_search_tables
@@ -68,6 +69,8 @@ def make_table(kind: str, names: str, folder: Path) -> str:
             return make_earlier_table(folder / names)
         case "corpus":
             return dataset_card.make_table(read_results(folder / "corpora" / f"{names}.json"))
+        case "loading":
+            return make_loading_table(read_results(folder / f"{names}.json"))
         case "scale":
             return make_scale_table(folder / f"{names}.json")
         case "monitoring":
