@@ -27,7 +27,7 @@ def index(videos, small_model, tmp_path, monkeypatch, capsys):  # noqa: F811
     run(monkeypatch, index_command, *arguments)
     printed = capsys.readouterr().out
     assert "Files: 4 embedded" in printed and "x real time" in printed
-    assert "1 files cannot be searched" in printed and "The index is complete: 4 files" in printed
+    assert "1 of the files cannot be searched" in printed and "The index is complete: 4 files" in printed
     return tmp_path / "index"
 
 

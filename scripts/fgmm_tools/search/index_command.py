@@ -95,7 +95,7 @@ def summarize(manifest, report, folder: Path) -> str:
         speed = report.media_seconds / report.seconds
         lines.append(f"{report.media_seconds / 3600:.2f} hours of media were embedded, {speed:.1f} x real time.")
     if report.damaged:
-        lines.append(f"{report.damaged} files cannot be searched; {folder / 'problems.jsonl'} says why.")
+        lines.append(f"{report.damaged} of the files cannot be searched; {folder / 'problems.jsonl'} says why.")
     if report.changing:
         lines.append(f"{report.changing} files were written to while they were read; run the command again.")
     state = "complete" if manifest.complete else "not complete"
