@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -63,6 +64,8 @@ class Windows:
         self.num_cues = catalog.count_cues()
         self.cues_with = lru_cache(WORDS_KEPT)(catalog.cues_with)
         self.background: dict[str, Keys] = {}
+        # A search scores windows several times, by the same comparisons.
+        self.scales: WeakKeyDictionary[Comparison, tuple[float, float]] = WeakKeyDictionary()
         for modality, ids in background.items():
             entries = list(catalog.get_windows(ids).values())
             if entries:
@@ -120,9 +123,12 @@ class Windows:
 
     def standardize(self, comparison: Comparison, scores: torch.Tensor) -> np.ndarray:
         """Scores (n,) in standard deviations above the mean of the background."""
-        background = comparison.score(self.background[comparison.modality])
-        deviation = max(float(background.std(correction=0)), LEAST_DEVIATION)
-        return ((scores - background.mean()) / deviation).numpy()
+        if comparison not in self.scales:
+            background = comparison.score(self.background[comparison.modality])
+            deviation = max(float(background.std(correction=0)), LEAST_DEVIATION)
+            self.scales[comparison] = (float(background.mean()), deviation)
+        mean, deviation = self.scales[comparison]
+        return ((scores - mean) / deviation).numpy()
 
     def read_keys(self, entries: list[WindowEntry], modality: str) -> Keys:
         """The regions and embeddings of windows, in their order."""

@@ -16,7 +16,7 @@ from processing_fgmm.media_fgmm import Media
 from ..cli import UserError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # each is one of its own, by which what is known of it is kept
 class Comparison:
     """What a query is compared with in one modality of the windows.
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ..problems import Problems
-from .layout import VIDEO, Benchmark, MediaFolder, Reading, one_config, read_lines, reading_row, require_file
-from .moment_queries import MomentQuery, check_windows, make_items
+from .layout import VIDEO, Benchmark, MediaFolder, Reading, one_config, require_file
+from .moment_queries import MomentQuery, check_windows, make_items, read_list
 
 LISTS = {"train": "charades_sta_train.txt", "test": "charades_sta_test.txt"}
 LAYOUT = (
@@ -31,16 +31,16 @@ def read_queries(source: Path, split: str, problems: Problems) -> list[MomentQue
     Raises:
         UserError: when there is no such list.
     """
-    path = require_file(source, LAYOUT, LISTS[split])
-    queries = []
-    for number, line in enumerate(read_lines(path), start=1):
-        with reading_row(f"line {number} of {path.name}", problems):
-            place, mark, text = line.partition("##")
-            if not (mark and text.strip()):
-                raise ValueError("it has no sentence after ##")
-            video, start, end = place.split()
-            queries.append(MomentQuery(str(number), " ".join(text.split()), video, check_windows([(start, end)])))
-    return queries
+    return read_list(require_file(source, LAYOUT, LISTS[split]), parse_line, problems)
+
+
+def parse_line(number: int, line: str) -> MomentQuery:
+    """One line; a ValueError for one that is damaged."""
+    place, mark, text = line.partition("##")
+    if not (mark and text.strip()):
+        raise ValueError("it has no sentence after ##")
+    video, start, end = place.split()
+    return MomentQuery(str(number), " ".join(text.split()), video, check_windows([(start, end)]))
 
 
 CHARADES_STA = Benchmark(

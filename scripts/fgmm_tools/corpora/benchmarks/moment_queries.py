@@ -1,10 +1,11 @@
 """What the benchmarks of moment retrieval have in common: texts, each with the windows of a video that it describes."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..problems import Problems
-from .layout import Item, MediaFolder, timed_captions
+from .layout import Item, MediaFolder, read_lines, reading_row, timed_captions
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,21 @@ class MomentQuery:
     text: str
     video: str
     windows: tuple[tuple[float, float], ...]
+
+
+def read_list(path: Path, parse: Callable[[int, str], MomentQuery], problems: Problems) -> list[MomentQuery]:
+    """The queries of a file with one a line.
+
+    Args:
+        parse: number, from 1, and text of a line to its query; it raises a ValueError, KeyError or TypeError for one
+            that is damaged.
+        problems: a line that is damaged is added.
+    """
+    queries = []
+    for number, line in enumerate(read_lines(path), start=1):
+        with reading_row(f"line {number} of {path.name}", problems):
+            queries.append(parse(number, line))
+    return queries
 
 
 def make_items(videos: MediaFolder, queries: Iterable[MomentQuery], problems: Problems) -> list[Item]:

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from ..problems import Problems
-from .layout import VIDEO, Benchmark, MediaFolder, Reading, one_config, read_lines, reading_row, require_file
-from .moment_queries import MomentQuery, check_windows, make_items
+from .layout import VIDEO, Benchmark, MediaFolder, Reading, one_config, require_file
+from .moment_queries import MomentQuery, check_windows, make_items, read_list
 
 LISTS = {"train": "highlight_train_release.jsonl", "validation": "highlight_val_release.jsonl"}
 LAYOUT = (
@@ -31,15 +31,14 @@ def read_queries(source: Path, split: str, problems: Problems) -> list[MomentQue
     Raises:
         UserError: when there is no such list.
     """
-    path = require_file(source, LAYOUT, LISTS[split])
-    queries = []
-    for number, line in enumerate(read_lines(path), start=1):
-        with reading_row(f"line {number} of {path.name}", problems):
-            entry = json.loads(line)
-            text = " ".join(entry["query"].split())
-            windows = check_windows(entry["relevant_windows"])
-            queries.append(MomentQuery(str(entry["qid"]), text, entry["vid"], windows))
-    return queries
+    return read_list(require_file(source, LAYOUT, LISTS[split]), parse_line, problems)
+
+
+def parse_line(number: int, line: str) -> MomentQuery:
+    """One line; a ValueError, KeyError or TypeError for one that is damaged."""
+    entry = json.loads(line)
+    text = " ".join(entry["query"].split())
+    return MomentQuery(str(entry["qid"]), text, entry["vid"], check_windows(entry["relevant_windows"]))
 
 
 QVHIGHLIGHTS = Benchmark(
